@@ -1,0 +1,108 @@
+"""Training examples: JSON lines of prompts and annotated answers, encoded and packed into rows."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from pastalm.lang.answer import Answer
+from pastalm.lang.parse import AnnotationError, parse
+from pastalm.lang.positions import PositionPolicy
+from pastalm.lang.script import Script, compile_script
+from pastalm.lang.vocabulary import Vocabulary
+
+
+class DataError(ValueError):
+    """A line of a data file that cannot be used, with its place and what to do."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """One line of a data file: a prompt (one string, or chat messages) and its annotated answer."""
+
+    prompt: str | list[dict[str, str]]
+    answer: Answer
+
+
+@dataclass(frozen=True)
+class Example:
+    """A record as token ids: the prompt's, and the answer's script."""
+
+    prompt: Sequence[int]
+    script: Script
+
+    def __len__(self) -> int:
+        return len(self.prompt) + len(self.script.tokens)
+
+
+def read_records(path: str | Path, *, max_depth: int = 1) -> Iterator[Record]:
+    """Read JSON lines with ``prompt`` (a string: the user's message) or ``messages``, and ``annotated``.
+
+    Raises :class:`DataError` with file and line for the first line that cannot be read.
+    """
+    with open(path, encoding="utf-8") as lines:
+        for number, line in enumerate(lines, 1):
+            if line.strip():
+                yield _record(line, f"{path}, line {number}", max_depth)
+
+
+def _record(line: str, place: str, max_depth: int) -> Record:
+    try:
+        fields = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise DataError(f"{place}: not JSON ({error}); write one object a line.") from error
+    if not isinstance(fields, dict) or "annotated" not in fields or not {"prompt", "messages"} & set(fields):
+        raise DataError(f"{place}: needs an object with 'annotated', and 'prompt' or 'messages'.")
+    try:
+        answer = parse(fields["annotated"], max_depth=max_depth)
+    except AnnotationError as error:
+        raise DataError(f"{place}, in 'annotated': {error}") from error
+    return Record(fields["messages"] if "messages" in fields else fields["prompt"], answer)
+
+
+def encode_prompt(prompt: str | Sequence[dict[str, str]], vocabulary: Vocabulary) -> list[int]:
+    """Ids of a record's prompt: messages, or a user's message, through the chat template where there is one."""
+    if isinstance(prompt, str) and not vocabulary.tokenizer.chat_template:
+        return vocabulary.text.encode_prompt(prompt)
+    messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
+    return vocabulary.text.encode_chat(messages)
+
+
+def encode_records(
+    records: Iterable[Record], vocabulary: Vocabulary, policy: PositionPolicy, *, plain: float, seed: int
+) -> Iterator[Example]:
+    """Encode records. A share ``plain`` of the answers, drawn with ``seed``, loses its tags: 1.0 is Baseline-SFT."""
+    rng = Random(seed)
+    for record in records:
+        answer = Answer((record.answer.plain,)) if rng.random() < plain else record.answer
+        yield Example(encode_prompt(record.prompt, vocabulary), compile_script(answer, vocabulary, policy))
+
+
+def pack(
+    lengths: Sequence[int], row: int, seed: int, on_drop: Callable[[int], Any] = lambda index: None
+) -> list[list[int]]:
+    """Put examples into rows of at most ``row`` tokens, first fit over a shuffled order; returns their indices.
+
+    An example longer than a row is dropped and told to ``on_drop``.
+    """
+    order = list(range(len(lengths)))
+    Random(seed).shuffle(order)
+    rows: list[list[int]] = []
+    open_rows: list[tuple[int, int]] = []  # (row's index, tokens left), the last few only: packing stays linear
+    for index in order:
+        if lengths[index] > row:
+            on_drop(index)
+            continue
+        place = next((k for k, (_, left) in enumerate(open_rows) if left >= lengths[index]), None)
+        if place is None:
+            rows.append([])
+            open_rows.append((len(rows) - 1, row))
+            open_rows, place = open_rows[-32:], min(len(open_rows), 32) - 1
+        target, left = open_rows[place]
+        rows[target].append(index)
+        open_rows[place] = (target, left - lengths[index])
+    return rows

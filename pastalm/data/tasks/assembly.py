@@ -1,0 +1,64 @@
+"""How an answer is put together: intro, list marks, chunks and conclusion, with the white space before each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from random import Random
+
+from pastalm.data.tasks.task import Chunk
+from pastalm.lang.answer import Sync
+
+LAYOUTS = ("flow", "flow", "lines", "blank", "dashes", "stars", "numbers", "brackets")
+STEP_LAYOUTS = (*LAYOUTS, "steps", "flowing steps")
+
+_LEADS = {
+    "flow": " ",
+    "lines": "\n",
+    "blank": "\n\n",
+    "dashes": "\n- ",
+    "stars": "\n* ",
+    "numbers": "\n{n}. ",
+    "brackets": "\n{n}) ",
+    "steps": "\nStep {n}: ",
+    "flowing steps": " Step {n}: ",
+}
+
+
+def lead(layout: str, index: int, opened: bool) -> str:
+    """The text that stands before chunk ``index``; ``opened`` says whether anything stands before it."""
+    text = _LEADS[layout].format(n=index + 1)
+    return text if opened else text.lstrip()
+
+
+def assemble(
+    layout: str, intro: str, chunks: Sequence[Chunk], conclusion: str, sync: bool = True
+) -> tuple[str | Chunk | Sync, ...]:
+    """The parts of an answer in order; without a conclusion there is nothing that a sync could serve."""
+    parts: list[str | Chunk | Sync] = [intro]
+    for index, chunk in enumerate(chunks):
+        parts += [lead(layout, index, bool(intro) or index > 0), chunk]
+    if conclusion:
+        gap = {"flow": " ", "flowing steps": " ", "blank": "\n\n"}.get(layout, "\n")
+        parts += [Sync(), gap + conclusion] if sync else [gap + conclusion]
+    return tuple(part for part in parts if part != "")
+
+
+def tidy(text: str) -> str:
+    """The text without doubled spaces, spaces at the ends of lines and more than one blank line."""
+    lines = [" ".join(line.split()) for line in text.strip().split("\n")]
+    return "\n".join(line for place, line in enumerate(lines) if line or lines[place - 1])
+
+
+def arrange(rng: Random, patterns: Sequence[str], **pieces: str) -> tuple[int, str]:
+    """Draw an order of the prompt's pieces; returns its number and the prompt.
+
+    A piece of several lines gets lines of its own.
+    """
+    index = rng.randrange(len(patterns))
+    spread = {name: f"\n{piece.strip()}\n" if "\n" in piece else piece for name, piece in pieces.items()}
+    return index, tidy(patterns[index].format(**spread))
+
+
+def listed(items: Sequence[str], last: str = " and ") -> str:
+    """The items in one line, such as "a, b and c"."""
+    return last.join(filter(None, (", ".join(items[:-1]), items[-1])))

@@ -1,0 +1,187 @@
+"""Prose: notes on what several people did come in a shuffled order; one flowing paragraph tells it, a stretch each.
+
+No list mark and no line break shows where a stretch begins.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from random import Random
+from typing import Any
+
+from pastalm.data.tasks.layout import HEADERS
+from pastalm.data.tasks.reading import fits_opening, idle, stretches, told
+from pastalm.data.tasks.task import Chunk, Draft, Family
+from pastalm.data.tasks.words import ANIMALS, CITIES, COLOURS, FRUITS, JOBS, NAMES, OBJECTS
+
+
+@dataclass(frozen=True)
+class Deed:
+    """Something done to a value: its wording, and a pattern for its verb that an answer must contain."""
+
+    wording: str
+    values: tuple[str, ...]
+    verb: str
+
+
+NUMBERS = tuple(str(number) for number in range(2, 60))
+
+KINDS = {
+    "family": (
+        Deed("mended the {}", OBJECTS, "mend|repair|fix"),
+        Deed("fed the {}", ANIMALS, r"\bfed\b|feed"),
+        Deed("read {} pages", NUMBERS, r"\bread"),
+        Deed("took the train to {}", CITIES, "train"),
+        Deed("painted the door {}", COLOURS, "paint"),
+    ),
+    "shopkeepers": (
+        Deed("served {} guests", NUMBERS, r"\bserv"),
+        Deed("sold the {}", OBJECTS, r"\bsold|sell"),
+        Deed("sent a parcel to {}", CITIES, r"\bsen[td]"),
+        Deed("spoke with the {}", JOBS, "sp[eo]a?k|talk"),
+        Deed("ran out of {} juice", FRUITS, "juice"),
+    ),
+    "travellers": (
+        Deed("drove to {}", CITIES, "dr[io]v"),
+        Deed("walked {} miles", NUMBERS, "walk"),
+        Deed("saw a wild {}", ANIMALS, r"\bsaw\b|\bsee"),
+        Deed("lost the {}", OBJECTS, r"\blost|lose"),
+        Deed("asked the {} for help", JOBS, r"\bask"),
+    ),
+    "students": (
+        Deed("wrote {} lines", NUMBERS, r"\bwr[io]t"),
+        Deed("drew a big {}", ANIMALS, r"\bdr[ae]w"),
+        Deed("chose {} paint", COLOURS, r"\bchos|choos"),
+        Deed("shared the last {}", FRUITS, "shar"),
+        Deed("listened to the {}", JOBS, "listen"),
+    ),
+}
+
+# When things were done: in the notes, and in the answers at the beginning of a sentence.
+TIMES = {
+    "day": (("morning", "In the morning"), ("noon", "At noon"), ("evening", "In the evening")),
+    "turn": (("first", "First"), ("next", "Next"), ("last", "Last of all")),
+    "week": (("Monday", "On Monday"), ("Tuesday", "On Tuesday"), ("Friday", "On Friday")),
+}
+
+# For each style: its openings, what stands before the first chunk and before the others, and the chunk of two deeds and
+# of three. {N} is the person, {0} to {2} the deeds, {t0} to {t2} the times.
+STYLES = (
+    (
+        ("Here is what everyone did.", "Much was done by all."),
+        (" ",),
+        (" Meanwhile, ", " Elsewhere, ", " Not far away, "),
+        "{N} {0} first, which went well. In the end {N} {1} and was content.",
+        "{N} {0} first. After that {N} {1}, and in the end {N} {2}.",
+    ),
+    (
+        ("This is the story of them all.", "Let us go from one to the other."),
+        (" ",),
+        (" ",),
+        "As for {N}, it all began well, for {N} {0}. Later on, {N} {1} and was glad.",
+        "As for {N}, it all began well, for {N} {0}. Then {N} {1}. Later still, {N} {2}.",
+    ),
+    (
+        ("They were all busy.", "Nobody was idle."),
+        (" To begin with, ",),
+        (" Then ", " Next, ", " Also, "),
+        "there is {N}, who {0} without any help. To finish, {N} {1}.",
+        "there is {N}, who {0}. Later on {N} {1}, and to finish {N} {2}.",
+    ),
+    (
+        ("There was a lot to do.", "The notes tell of busy people."),
+        (" ", " To start, "),
+        (" ", " What is more, ", " At the same time, "),
+        "{N} had two things to do. {N} {0}, and some time later {N} {1} as well.",
+        "{N} {0} and then {1}. There was one more thing to do, so {N} {2} as well.",
+    ),
+    (
+        ("So it went, by the time of each deed.", "Told by the time:"),
+        (" ",),
+        (" ", " "),
+        "{t0} {N} {0}, as planned. {t1} {N} {1}, which took a while.",
+        "{t0} {N} {0}. {t1} {N} {1}. {t2} {N} {2}.",
+    ),
+)
+OUTROS = ("", "", "", " That was all.", " And so it ended.", " Those were their deeds.")
+
+ASKS = (
+    "Tell in one paragraph what each of the {who} did, in order of time.",
+    "Write a flowing text, with no list, about what these {n} {who} did, one person after the other.",
+    "Make one paragraph of the notes. Finish with one person before the next and keep the order of time.",
+    "Please turn these notes into a little story in one paragraph, person by person.",
+    "What did each of the {who} do? Answer in running text without line breaks.",
+    "The notes on the {who} are mixed up. Tell it in prose, one after the other, in a single paragraph.",
+    "Put the notes on the {n} {who} together as plain prose in one paragraph.",
+    "Describe, without any list, how it went for each of the {who}. Use one paragraph.",
+)
+ORDERS = ("{ask}\n{notes}", "{notes}\n{ask}", "{notes}\n\n{ask}", "{ask}\n\n{notes}")
+
+NOTES = ("{N}, {t}: {d}", "- {t}: {N} {d}", "{N} {d} ({t})", "{t} - {N} {d}", "* {N} {d}, {t}")
+NOTES_BY_PERSON = (("{N}: {}", "{t} {d}", "; "), ("- {N} {}", "{d} ({t})", ", "), ("{N} - {}", "{t}: {d}", "; "))
+
+
+def draw(rng: Random) -> Draft:
+    """Draw the people, what they did and when, and the style; tell it in the order in which the notes name them."""
+    kind, times = rng.choice(tuple(KINDS)), rng.choice(tuple(TIMES))
+    count = rng.choice((3, 4, 4, 5, 5))
+    deeds = rng.sample(KINDS[kind], {3: 3, 4: rng.choice((2, 3)), 5: 2}[count])
+    columns = [rng.sample(deed.values, count) for deed in deeds]
+    people = dict(zip(rng.sample(NAMES, count), zip(*columns, strict=True), strict=True))
+    ask, style = rng.randrange(len(ASKS)), rng.randrange(len(STYLES))
+    labels = TIMES[times] if len(deeds) == 3 else TIMES[times][::2]
+    wordings = [deed.wording for deed in deeds]
+    did = {name: list(map(str.format, wordings, row)) for name, row in people.items()}
+    notes = _notes(rng, did, [label for label, _ in labels], by_person=count * len(deeds) > 9 or rng.random() < 0.4)
+    names = sorted(people, key=lambda name: re.search(rf"\b{name}\b", notes).start())
+    chunks = [Chunk(name, _told(style, name, did[name], [time for _, time in labels])) for name in names]
+    wording = ASKS[ask].format(who="people" if rng.random() < 0.3 else kind, n=count)
+    prompt = rng.choice(ORDERS).format(ask=wording, notes=rng.choice(HEADERS) + notes)
+    rows = {name: list(row) for name, row in people.items()}
+    facts = {"kind": kind, "deeds": [KINDS[kind].index(deed) for deed in deeds], "people": rows}
+    return Draft(prompt, _paragraph(rng, style, chunks), facts, ("prose", f"{kind} {times}", ask, style, count))
+
+
+def _notes(rng: Random, did: dict[str, list[str]], times: list[str], by_person: bool) -> str:
+    """The notes in a shuffled order: one a deed, or one a person with the deeds shuffled."""
+    timed = {name: list(zip(times, deeds, strict=True)) for name, deeds in did.items()}
+    if by_person:
+        line, cell, gap = rng.choice(NOTES_BY_PERSON)
+        shuffled = {name: rng.sample(timed[name], len(times)) for name in rng.sample(tuple(did), len(did))}
+        rows = {name: gap.join(cell.format(t=time, d=deed) for time, deed in row) for name, row in shuffled.items()}
+        return "\n".join(line.format(row, N=name) for name, row in rows.items())
+    line = rng.choice(NOTES)
+    lines = [line.format(N=name, t=time, d=deed) for name, row in timed.items() for time, deed in row]
+    return "\n".join(rng.sample(lines, len(lines)))
+
+
+def _told(style: int, name: str, did: list[str], times: list[str]) -> str:
+    """What is told of one person."""
+    fill = {f"t{place}": time for place, time in enumerate(times)}
+    return STYLES[style][len(did) + 1].format(*did, N=name, **fill)
+
+
+def _paragraph(rng: Random, style: int, chunks: list[Chunk]) -> tuple[str | Chunk, ...]:
+    """The opening, the chunks with connecting words between them, and an ending."""
+    openings, first, others, *_ = STYLES[style]
+    parts: list[str | Chunk] = [rng.choice(openings) + rng.choice(first), chunks[0]]
+    for chunk in chunks[1:]:
+        parts += [rng.choice(others), chunk]
+    outro = rng.choice(OUTROS)
+    return tuple([*parts, outro] if outro else parts)
+
+
+def check(facts: dict[str, Any], text: str) -> bool:
+    """Whether one paragraph tells, person by person in any order, all that each did in order of time."""
+    people = facts["people"]
+    names = list(people)
+    verbs = [KINDS[facts["kind"]][index].verb for index in facts["deeds"]]
+    found = stretches(text, names)
+    if not found or "\n" in text.strip() or idle(text, names) or not fits_opening(text, names):
+        return False
+    told_rightly = all(told(found[name]) == row for name, row in people.items())
+    return told_rightly and all(re.search(verb, found[name]) for name in names for verb in verbs)
+
+
+FAMILY = Family("prose", forks=True, draw=draw, check=check)

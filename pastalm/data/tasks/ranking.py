@@ -1,0 +1,175 @@
+"""Ranking: things are rated on a few points; each one's sum is worked out alone, then all sums are compared."""
+
+from __future__ import annotations
+
+import re
+from random import Random
+from typing import Any
+
+from pastalm.data.tasks.layout import arranged, capital, draw_layout, laid_out, listed
+from pastalm.data.tasks.reading import bound, fits_layout, fits_opening, mentions, runs, unmarked
+from pastalm.data.tasks.task import Chunk, Draft, Family
+from pastalm.data.tasks.words import ANIMALS, CITIES, FRUITS, NAMES, OBJECTS
+from pastalm.lang.answer import Sync
+
+# What is rated: the names, how one is spoken of, and the points that are rated.
+KINDS = {
+    "cities": (CITIES, "{}", ("food", "parks", "trains", "weather", "shops")),
+    "people": (NAMES, "{}", ("speed", "style", "care", "wit", "skill")),
+    "objects": (OBJECTS, "the {}", ("looks", "size", "comfort", "weight", "safety")),
+    "fruits": (FRUITS, "the {}", ("taste", "smell", "looks", "juice", "price")),
+    "animals": (ANIMALS, "the {}", ("speed", "calm", "looks", "tricks", "voice")),
+}
+
+# For each style: how a thing's scores are joined, the sentence, and a step of the sum with what joins two steps.
+STYLES = (
+    ("{v} for {p}", " and ", "{S} has {scores}. {sum}.", "{a} + {b} is {c}", ", and "),
+    ("{p} {v}", ", ", "{S} scores {scores}. Adding these up gives {sum}.", "{a} + {b} = {c}", ", then "),
+    ("{v} in {p}", " and ", "For {s} we read {scores}. Here {sum}.", "{a} plus {b} makes {c}", ", and "),
+    ("{p} {v}", " and ", "Scores of {s}: {scores}. So {sum} and the total is {total}.", "{a} + {b} = {c}", ", "),
+)
+
+# A conclusion: one total, what joins them, and the whole. {most} is the wanted end, {best} its thing.
+ENDINGS = (
+    ("{s} {t}", ", ", "Totals: {totals}. The {most} is {best} with {top}."),
+    ("{s} has {t}", " and ", "In total {totals}, so {best} has the {most} sum."),
+    ("{s} = {t}", "; ", "The sums: {totals}. With {top}, {best} is the {most}."),
+    ("{s} got {t}", ", ", "All in all {totals}. That makes {best} the {most}."),
+)
+WORDING = {"high": ("highest", "top", "best"), "low": ("lowest", "smallest", "weakest")}
+HIGH, LOW = r"\b(?:high|top\b|best|most|larg|great|win|strong)", r"\b(?:low|small|least|few|worst|weak)"
+
+ASKS = (
+    "Add up the scores of each and tell which has the {most} total.",
+    "Work out the total for each of these {n} {things}. Which one is {most}?",
+    "Which of the {things} comes out with the {most} sum? Show the adding for each.",
+    "Compare the {things}: sum the scores of each, list the totals, name the {most}.",
+    "I need to know which of the {n} {things} has the {most} sum. Please add the scores for every one.",
+    "Sum the points of every entry step by step; then say whose total is {most}.",
+    "Find the total of each. Then give all totals and the {most} one.",
+    "Rate these {things} by the sum of their scores and pick the {most}.",
+)
+
+# For each style, its openings.
+INTROS = (
+    ("Let us add the scores.", "Here are the sums:"),
+    ("The scores, added up:", "Adding for each of the {n}:"),
+    ("One by one:", "We go through the {things}."),
+    ("The {n} {things} and their scores:", "Scores and totals:"),
+)
+
+TABLES = (
+    ("{}: {}", "{p} {v}", ", "),
+    ("- {}: {}", "{p} {v}", ", "),
+    ("{} ({})", "{p} {v}", "; "),
+    ("{} | {}", "{p}={v}", " | "),
+    ("{} gets {}", "{v} for {p}", ", "),
+    ("* {} - {}", "{p}: {v}", ", "),
+)
+
+
+def draw(rng: Random) -> Draft:
+    """Draw what is rated and its scores, add them up, and conclude."""
+    kind, want = rng.choice(tuple(KINDS)), rng.choice(tuple(WORDING))
+    names, subject, points = KINDS[kind]
+    count = rng.choice((4, 4, 5, 5, 6))
+    scores = _scores(rng, rng.sample(names, count), rng.sample(points, 3), want)
+    ask, style, most = rng.randrange(len(ASKS)), rng.randrange(len(STYLES)), rng.choice(WORDING[want])
+    layout, wish = draw_layout(rng)
+    chunks = [Chunk(name, _sentence(style, subject.format(name), row)) for name, row in scores.items()]
+    words = {"n": count, "things": kind, "most": most}
+    parts = laid_out(rng, layout, rng.choice(INTROS[style]).format(**words), chunks)
+    gap = " " if layout == "running" else rng.choice(("\n", "\n\n"))
+    ending = gap + _conclusion(rng.choice(ENDINGS), subject, scores, want, most)
+    line, cell, comma = rng.choice(TABLES)
+    rows = {name: comma.join(cell.format(p=p, v=v) for p, v in row.items()) for name, row in scores.items()}
+    table = "\n".join(line.format(*row) for row in rows.items())
+    facts = {"scores": scores, "want": want, "layout": layout if wish else None}
+    prompt = arranged(rng, ASKS[ask].format(**words), table, wish)
+    return Draft(prompt, (*parts, Sync(), ending), facts, ("ranking", f"{kind} {most}", ask, style, count))
+
+
+def _scores(rng: Random, names: list[str], points: list[str], want: str) -> dict[str, dict[str, int]]:
+    """Scores from 1 to 9 such that only one thing has the wanted total."""
+    while True:
+        scores = {name: {point: rng.randint(1, 9) for point in points} for name in names}
+        totals = [sum(row.values()) for row in scores.values()]
+        if totals.count(_end(totals, want)) == 1:
+            return scores
+
+
+def _end(totals: list[int], want: str) -> int:
+    """The highest or the lowest total."""
+    return max(totals) if want == "high" else min(totals)
+
+
+def _steps(values: list[int]) -> list[tuple[int, int, int]]:
+    """The additions that lead to the sum of the values, one after the other."""
+    sums = [sum(values[: end + 1]) for end in range(len(values))]
+    return list(zip(sums, values[1:], sums[1:], strict=False))
+
+
+def _sentence(style: int, subject: str, row: dict[str, int]) -> str:
+    """One thing's scores and their sum, step by step."""
+    cell, joint, whole, step, then = STYLES[style]
+    told = joint.join(cell.format(p=point, v=value) for point, value in row.items())
+    added = then.join(step.format(a=a, b=b, c=c) for a, b, c in _steps(list(row.values())))
+    return whole.format(S=capital(subject), s=subject, scores=told, sum=added, total=sum(row.values()))
+
+
+def _conclusion(ending: tuple[str, ...], subject: str, scores: dict[str, dict[str, int]], want: str, most: str) -> str:
+    """All totals in order and the thing with the wanted one."""
+    cell, joint, whole = ending
+    totals = {name: sum(row.values()) for name, row in scores.items()}
+    best = next(name for name in totals if totals[name] == _end(list(totals.values()), want))
+    cells = [cell.format(s=subject.format(name), t=total) for name, total in totals.items()]
+    told = listed(cells) if joint == " and " else joint.join(cells)
+    return whole.format(totals=told, best=subject.format(best), top=totals[best], most=most)
+
+
+def check(facts: dict[str, Any], text: str) -> bool:
+    """Whether each thing's scores are added rightly, in turn, and the conclusion has all totals and the right thing."""
+    scores = facts["scores"]
+    names, body = list(scores), unmarked(text)
+    found = runs(body, names)[: len(names)]
+    if [name for name, _ in found] != names:
+        return False
+    if not fits_layout(text, facts["layout"], len(names)) or not fits_opening(body, names):
+        return False
+    return all(_adds_up(tail, scores[name]) for name, tail in found) and _concludes(facts, body)
+
+
+def _adds_up(text: str, row: dict[str, int]) -> bool:
+    """Whether a stretch gives each score as what it is, and then its sum with steps that are right."""
+    numbers = list(re.finditer("[0-9]+", text))
+    values, total = [str(value) for value in row.values()], str(sum(row.values()))
+    count = len(values)
+    head = text[: numbers[count].start()] if len(numbers) > count else text
+    keys = {point: rf"\b{point}\b" for point in row}
+    if bound(head, keys) != sorted((point, str(value)) for point, value in row.items()):
+        return False
+    steps = [str(number) for step in _steps(list(row.values())) for number in step]
+    rest = [number[0] for number in numbers[count:]]
+    return rest in (steps, [*steps, total], [*values, total], [total])
+
+
+def _concludes(facts: dict[str, Any], body: str) -> bool:
+    """Whether all totals follow the last sum, in order, and then the right thing with the right word."""
+    totals = {name: sum(row.values()) for name, row in facts["scores"].items()}
+    names = list(totals)
+    said = mentions(body, names)
+    turns = [place for place, (name, _) in enumerate(said) if place == 0 or said[place - 1][0] != name]
+    ending = said[turns[len(names)] :] if len(turns) > len(names) else []
+    named, told = [name for name, _ in ending], " ".join(tail for _, tail in ending)
+    top = _end(list(totals.values()), facts["want"])
+    best = next(name for name in names if totals[name] == top)
+    if named[: len(names)] != names or set(named[len(names) :]) != {best}:
+        return False
+    right, wrong = (HIGH, LOW) if facts["want"] == "high" else (LOW, HIGH)
+    listing = [str(total) for total in totals.values()]
+    if re.findall("[0-9]+", told) not in (listing, [*listing, str(top)]):
+        return False
+    return bool(re.search(right, told, re.IGNORECASE)) and not re.search(wrong, told, re.IGNORECASE)
+
+
+FAMILY = Family("ranking", forks=True, draw=draw, check=check)

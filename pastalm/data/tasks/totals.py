@@ -1,0 +1,187 @@
+"""What several people pay, score or travel: one sum for each person, then a conclusion over all sums."""
+
+from __future__ import annotations
+
+from random import Random
+from typing import Any
+
+from pastalm.data.tasks.assembly import LAYOUTS, arrange, assemble, listed
+from pastalm.data.tasks.matching import ends_well, fits, marks_fit, read, sums_hold
+from pastalm.data.tasks.task import Chunk, Draft, Family
+from pastalm.data.tasks.words import NAMES
+
+GOODS = {
+    "shop": ("pears", "plums", "figs", "pens", "cups", "mugs", "socks", "hats", "cakes", "books", "stamps", "lamps"),
+    "game": ("darts", "hoops", "goals", "cards", "coins", "stars", "balls", "rings", "tiles", "throws"),
+    "trip": ("walks", "rides", "runs", "drives", "hikes", "sails", "tours", "swims"),
+}
+UNITS = {"shop": "{q} {item} at {p}", "game": "{q} {item} worth {p}", "trip": "{q} {item} of {p} miles"}
+DOES = {"shop": "buys", "game": "gets", "trip": "makes"}
+RESULT = {"shop": "pays", "game": "scores", "trip": "covers"}
+SETTINGS = {
+    "shop": ("Some friends go shopping.", "This is what was bought at the market.", "Here are the baskets.", ""),
+    "game": ("Some friends play a game.", "These are the results of the game.", "The score sheet is here.", ""),
+    "trip": ("Some friends travel around.", "These are the trips of the week.", "Here is the travel log.", ""),
+}
+ASKS = {
+    "sum": (
+        "What is the total of each person, and of all together?",
+        "Add up each person, then everything.",
+        "Work out every single total and at last the grand total.",
+        "How much is it for each one, and how much in all?",
+        "Give the sum for each person and the sum of all sums.",
+    ),
+    "most": (
+        "Work out each total. Who {result} most?",
+        "Add up each person and say who {result} the most.",
+        "Who comes out on top? Show the sum of each person.",
+        "Find the person with the highest total, with every sum written out.",
+        "How much is it for each one, and who {result} most?",
+    ),
+}
+PATTERNS = (
+    "{setting} {data} {ask}",
+    "{ask} {setting} {data}",
+    "{setting} {ask}\n{data}",
+    "{data}\n{setting} {ask}",
+    "{setting}\n{data}\n{ask}",
+    "{ask}\n\n{data}",
+    "{data}\n\n{ask}",
+    "Please help me to count. {setting} {data}\n{ask}",
+    "Question: {ask}\nNotes: {data}",
+)
+RECORDS = ("{name} {does} {all}.", "{name}: {all};", "\n{name}: {all}", "\n- {name} {does} {all}")
+
+STYLES = (
+    "{name} {does} {which}. In total this is {adding}.",
+    "For {name}, {make}. Adding up, {adding}, so {name} {result} {total}.",
+    "{name}: we have {products}. The sum of this is {adding}, and {name} {result} {total}.",
+    "{products}, so for {name} we add {adding}. So {name} {result} {total}.",
+)
+SUMS = (
+    "All together: {running}.",
+    "Adding the totals one by one, {running}. In all it is {total}.",
+    "Now the grand total: {running}. So the answer is {total}.",
+    "We add the single totals: {running}. That makes {total}.",
+)
+TOPS = (
+    "The totals are {pairs}. The most is {top}, so it is {name}.",
+    "Comparing {all}, the highest is {top}. That is {name}.",
+    "We have {pairs}; at the top is {name} with {top}.",
+    "Of {all} the greatest is {top}, and so {name} {result} most.",
+)
+INTROS = ("", "", "", "One after the other:", "Here is each sum.", "Let us count.", "First every single total.")
+
+People = list[dict[str, Any]]
+
+
+def one_or_many(quantity: int, item: str) -> str:
+    """The item's name as it stands after its quantity."""
+    return item if quantity > 1 else item.removesuffix("s")
+
+
+def running(numbers: list[int]) -> str:
+    """A sum built up number by number: ``12 + 10 = 22, 22 + 6 = 28``."""
+    steps, total = [], numbers[0]
+    for number in numbers[1:]:
+        steps.append(f"{total} + {number} = {total + number}")
+        total += number
+    return ", ".join(steps)
+
+
+def total_of(person: dict[str, Any]) -> int:
+    """What a person's items come to."""
+    return sum(quantity * price for quantity, _, price in person["items"])
+
+
+def unit_text(kind: str, item: tuple[int, str, int]) -> str:
+    """``3 pears at 4``."""
+    quantity, name, price = item
+    text = UNITS[kind].format(q=quantity, item=one_or_many(quantity, name), p=price)
+    return text.replace(" 1 miles", " 1 mile")
+
+
+def person_text(style: int, kind: str, person: dict[str, Any]) -> str:
+    """The sum of one person."""
+    items = person["items"]
+    units = [unit_text(kind, item) for item in items]
+    products = [quantity * price for quantity, _, price in items]
+    makes = [f"{'makes' if quantity == 1 else 'make'} {quantity * price}" for quantity, _, price in items]
+    return STYLES[style].format(
+        name=person["name"],
+        does=DOES[kind],
+        result=RESULT[kind],
+        which=listed([f"{unit}, which is {product}" for unit, product in zip(units, products, strict=True)], ", and "),
+        make=listed([f"{unit} {make}" for unit, make in zip(units, makes, strict=True)]),
+        products=listed([f"{q} * {p} = {q * p} for the {name}" for q, name, p in items]),
+        adding=running(products),
+        total=total_of(person),
+    )
+
+
+def conclusions(facts: dict[str, Any]) -> list[str]:
+    """All ways to conclude."""
+    names, totals = [p["name"] for p in facts["people"]], [total_of(p) for p in facts["people"]]
+    if facts["goal"] == "sum":
+        return [form.format(running=running(totals), total=sum(totals)) for form in SUMS]
+    pairs = listed([f"{name} {total}" for name, total in zip(names, totals, strict=True)])
+    top = max(totals)
+    name, result = names[totals.index(top)], RESULT[facts["kind"]]
+    everything = listed([str(total) for total in totals])
+    return [form.format(pairs=pairs, all=everything, top=top, name=name, result=result) for form in TOPS]
+
+
+def draw_people(rng: Random, kind: str) -> People:
+    """Three to five people with their items; nobody shares the highest total."""
+    count = rng.choice((4, 4, 5, 5))
+    wares = 2
+    while True:
+        people = [
+            {"name": name, "items": [[rng.randint(1, 5), item, rng.randint(1, 9)] for item in items]}
+            for name in rng.sample(NAMES, count)
+            for items in [rng.sample(GOODS[kind], wares)]
+        ]
+        totals = sorted(total_of(person) for person in people)
+        if totals[-1] > totals[-2]:
+            return people
+
+
+def draw_data(rng: Random, kind: str, people: People) -> str:
+    """The people's items as the prompt gives them."""
+    form = rng.choice(RECORDS)
+    records = [
+        form.format(name=p["name"], does=DOES[kind], all=listed([unit_text(kind, item) for item in p["items"]]))
+        for p in people
+    ]
+    return ("" if form.startswith("\n") else " ").join(records).removesuffix(";")
+
+
+def draw(rng: Random) -> Draft:
+    """A few people, their items, and the question about them."""
+    kind, goal = rng.choice(tuple(GOODS)), rng.choice(("sum", "most"))
+    people = draw_people(rng, kind)
+    facts = {"kind": kind, "goal": goal, "people": people}
+    setting, ask = rng.choice(SETTINGS[kind]), rng.choice(ASKS[goal]).format(result=RESULT[kind])
+    order, prompt = arrange(rng, PATTERNS, setting=setting, ask=ask, data=draw_data(rng, kind, people))
+    style = rng.randrange(len(STYLES))
+    chunks = [Chunk(person["name"], person_text(style, kind, person)) for person in people]
+    parts = assemble(rng.choice(LAYOUTS), rng.choice(INTROS), chunks, rng.choice(conclusions(facts)))
+    return Draft(prompt, parts, facts, ("totals", kind, goal, order, style, len(people)))
+
+
+def known_words(kind: str) -> frozenset[str]:
+    """All names and the wares of ``kind``, for one and for many."""
+    return frozenset((*NAMES, *(one_or_many(quantity, item) for item in GOODS[kind] for quantity in (1, 2))))
+
+
+def check(facts: dict[str, Any], text: str) -> bool:
+    """Whether each person's sum is there with the right items and numbers, and the conclusion is right."""
+    kind, people = facts["kind"], facts["people"]
+    ways = [[person_text(style, kind, person) for style in range(len(STYLES))] for person in people]
+    words = known_words(kind)
+    allowed = [[read(way, words) for way in part] for part in (*ways, conclusions(facts))]
+    formed = ends_well(text) and marks_fit(text, len(people))
+    return formed and sums_hold(text) and fits(read(text, words), allowed)
+
+
+FAMILY = Family("totals", forks=True, draw=draw, check=check)

@@ -1,0 +1,107 @@
+"""Metrics of one answer (SPEC 7): critical path, theoretical speedup, parallelism, redundancy, length error."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import geometric_mean, mean
+
+from pastalm.lang.positions import PositionPolicy
+from pastalm.lang.script import NEVER, Script
+from pastalm.lang.vocabulary import Vocabulary
+
+NGRAM = 4
+
+
+@dataclass(frozen=True)
+class AnswerMetrics:
+    """``tokens``: what the model itself writes, tags included, without the end of answer. ``content``: the same without
+    tags. ``critical_path``: decode steps with unlimited threads. ``parallelism``: content / critical path.
+    ``redundancy``: mean over blocks of the share of their 4-grams that stand in a sibling. ``length_errors``: promised
+    minus measured ``tokens`` of each block, in the attribute's unit."""
+
+    tokens: int
+    content: int
+    blocks: int
+    critical_path: int
+    parallelism: float
+    redundancy: float
+    length_errors: tuple[int, ...]
+
+
+def answer_metrics(script: Script, vocabulary: Vocabulary, policy: PositionPolicy) -> AnswerMetrics:
+    """All metrics of an answer from its script."""
+    path, content = critical_path(script, vocabulary), len(content_tokens(script, vocabulary))
+    ended = sum(token in vocabulary.eos for token in script.tokens)
+    blocks = script.blocks[1:]
+    return AnswerMetrics(
+        tokens=len(script.tokens) - ended - len(blocks),  # the runtime writes each <async>
+        content=content,
+        blocks=len(blocks),
+        critical_path=path,
+        parallelism=content / path if path else 1.0,
+        redundancy=redundancy(script),
+        length_errors=tuple(block.promised - policy.label(block.content) for block in blocks),
+    )
+
+
+def critical_path(script: Script, vocabulary: Vocabulary) -> int:
+    """Decode steps of the answer with unlimited threads.
+
+    Each sampled token takes a step of its thread; ``<async>`` is inserted and takes none, the end of the answer counts
+    neither here nor in a plain answer. A thread starts when its promise is complete; a sync waits for the blocks it
+    releases.
+    """
+    clock = [0] * len(script.blocks)
+    seen = 0
+    for index, (token, block) in enumerate(zip(script.tokens, script.block, strict=True)):
+        if block > seen:
+            seen, clock[block] = block, clock[script.blocks[block].parent]
+        elif token not in vocabulary.eos:
+            clock[block] += 1
+        if token == vocabulary.sync:
+            released = [b for b in range(1, seen + 1) if _released(script, b, block) <= index]
+            clock[block] = max([clock[block], *(clock[b] for b in released)])
+    return max(clock)
+
+
+def _released(script: Script, index: int, ancestor: int) -> int:
+    """The release, in ``ancestor``, of the block that holds block ``index`` there; NEVER if it lies elsewhere."""
+    while index != -1 and script.blocks[index].parent != ancestor:
+        index = script.blocks[index].parent
+    return NEVER if index == -1 else script.blocks[index].release
+
+
+def content_tokens(script: Script, vocabulary: Vocabulary) -> list[int]:
+    """The tokens that a reader sees: no tags, no topics, no lengths, no end of answer."""
+    promising: set[int] = set()  # the threads that are writing a promise
+    content = []
+    for token, block in zip(script.tokens, script.block, strict=True):
+        if token == vocabulary.promise_topic:
+            promising.add(block)
+        elif token == vocabulary.promise_end:
+            promising.discard(block)
+        elif block not in promising and token not in vocabulary.tags and token not in vocabulary.eos:
+            content.append(token)
+    return content
+
+
+def redundancy(script: Script) -> float:
+    """Mean share of a block's 4-grams that stand in a sibling block, over the blocks that have any; 0 without blocks."""
+    grams = [_grams(script.of(index)[1:-1]) for index in range(len(script.blocks))]
+    shares = []
+    for index, block in enumerate(script.blocks[1:], 1):
+        siblings = [k for k, other in enumerate(script.blocks) if other.parent == block.parent and k not in (0, index)]
+        others = set().union(*(grams[k] for k in siblings))
+        if grams[index]:
+            shares.append(sum(gram in others for gram in grams[index]) / len(grams[index]))
+    return mean(shares) if shares else 0.0
+
+
+def _grams(tokens: Sequence[int]) -> list[tuple[int, ...]]:
+    return [tuple(tokens[k : k + NGRAM]) for k in range(len(tokens) - NGRAM + 1)]
+
+
+def geometric(values: Sequence[float]) -> float:
+    """The geometric mean; NaN of nothing."""
+    return geometric_mean(values) if values else float("nan")

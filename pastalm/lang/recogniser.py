@@ -1,0 +1,208 @@
+"""Reads the tokens of one thread as they are sampled: what they mean, and which may come next (SPEC 3.8)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from enum import Enum, auto
+from typing import Protocol
+
+from pastalm.lang.vocabulary import TextCodec, Vocabulary
+
+MAX_TOPIC_TOKENS = 24
+MAX_DIGITS = 3
+
+
+@dataclass(frozen=True)
+class Words:
+    """Tokens of the reader's text. ``problem`` says, of tags that are not well formed, why they stay text."""
+
+    tokens: tuple[int, ...]
+    problem: str = ""
+
+
+@dataclass(frozen=True)
+class Promised:
+    """A promise is complete."""
+
+    topic: str
+    tokens: int
+
+
+@dataclass(frozen=True)
+class Synced:
+    """A ``<sync/>``."""
+
+
+@dataclass(frozen=True)
+class Closed:
+    """The thread's chunk is complete. ``problem`` is set if it ended without ``</async>``."""
+
+    problem: str = ""
+
+
+@dataclass(frozen=True)
+class Ended:
+    """The answer's end, from the main thread."""
+
+
+Mark = Words | Promised | Synced | Closed | Ended
+
+
+@dataclass(frozen=True)
+class Legal:
+    """Which tokens may come next: ``ids`` alone if ``only``, else all but ``ids``. Equal keys mean equal sets."""
+
+    key: tuple[object, ...]
+    ids: Sequence[int] = field(compare=False)
+    only: bool = False
+
+    @property
+    def forced(self) -> int | None:
+        """The one legal token, if there is only one."""
+        return self.ids[0] if self.only and len(self.ids) == 1 else None
+
+
+class Reader(Protocol):
+    """What the interpreter asks of a reader of tokens."""
+
+    def legal(self) -> Legal:
+        """Which tokens may come next."""
+        ...
+
+    def read(self, token: int) -> list[Mark]:
+        """Take one token; returns what has become clear with it, nothing while a promise is being written."""
+        ...
+
+
+class PlainReader:
+    """Sequential decoding: every token is text. The tags of a model that has them are not allowed."""
+
+    def __init__(self, eos: frozenset[int], tags: Sequence[int]) -> None:
+        self.eos = eos
+        self._legal = Legal(("plain",), tuple(tags))
+
+    def legal(self) -> Legal:
+        """See :class:`Reader`."""
+        return self._legal
+
+    def read(self, token: int) -> list[Mark]:
+        """See :class:`Reader`."""
+        return [Ended()] if token in self.eos else [Words((token,))]
+
+
+class _State(Enum):
+    TEXT = auto()
+    TOPIC = auto()
+    COUNT = auto()
+
+
+class Recogniser:
+    """PASTA-LANG. ``main`` threads end the answer, others their chunk; ``may_promise`` says whether this thread can have
+    chunks of its own. Unless ``constrained`` any token may come, and malformed tags stay text."""
+
+    def __init__(self, vocabulary: Vocabulary, *, main: bool, may_promise: bool, constrained: bool) -> None:
+        self.vocabulary, self.main, self.may_promise, self.constrained = vocabulary, main, may_promise, constrained
+        self.state = _State.TEXT
+        self.pending: list[int] = []  # the tokens of the promise being written
+        self.topic: list[int] = []
+        self.count = ""
+
+    def legal(self) -> Legal:
+        """See :class:`Reader`."""
+        if not self.constrained:
+            return Legal(("any",), ())
+        if self.state is _State.TOPIC:
+            return self._legal_topic()
+        if self.state is _State.COUNT:
+            return self._legal_count()
+        return Legal(("text", self.main, self.may_promise), self._illegal_in_text())
+
+    def _illegal_in_text(self) -> list[int]:
+        v = self.vocabulary
+        illegal = [v.promise_tokens, v.promise_end, v.async_start]
+        illegal += [v.async_end] if self.main else sorted(v.eos)
+        return illegal if self.may_promise else [*illegal, v.promise_topic, v.sync]
+
+    def _legal_topic(self) -> Legal:
+        v = self.vocabulary
+        if len(self.topic) >= MAX_TOPIC_TOKENS:
+            return Legal(("tokens",), (v.promise_tokens,), only=True)
+        words, in_word = v.topic_words(self.topic)
+        end = (v.promise_tokens,) if in_word else ()
+        return Legal(("topic", words, in_word), v.topic_pieces(words, in_word) + end, only=True)
+
+    def _legal_count(self) -> Legal:
+        v, room = self.vocabulary, MAX_DIGITS - len(self.count)
+        end = (v.promise_end,) if self.count else ()
+        return Legal(("count", room), (v.digits(room, not self.count) if room else ()) + end, only=True)
+
+    def read(self, token: int) -> list[Mark]:
+        """See :class:`Reader`."""
+        if self.state is _State.TOPIC:
+            return self._read_topic(token)
+        if self.state is _State.COUNT:
+            return self._read_count(token)
+        return self._read_text(token)
+
+    def _read_text(self, token: int) -> list[Mark]:
+        v = self.vocabulary
+        if token in v.eos:
+            return [Ended()] if self.main else [Closed("the chunk ended with the end of answer, not with </async>")]
+        if token not in v.tags:
+            return [Words((token,))]
+        if token == v.promise_topic and self.may_promise:
+            self.state, self.pending, self.topic, self.count = _State.TOPIC, [token], [], ""
+            return []
+        if token == v.sync and self.may_promise:
+            return [Synced()]
+        if token == v.async_end and not self.main:
+            return [Closed()]
+        return [Words((token,), f"{v.tags[token].strip()} has no meaning here")]
+
+    def _read_topic(self, token: int) -> list[Mark]:
+        v = self.vocabulary
+        if token == v.promise_tokens and _well_formed(v.decode(self.topic)):
+            self.state = _State.COUNT
+            self.pending.append(token)
+            return []
+        if token not in v.tags and token not in v.eos:
+            self.topic.append(token)
+            self.pending.append(token)
+            return []
+        return self._malformed("the topic of a promise is not well formed", token)
+
+    def _read_count(self, token: int) -> list[Mark]:
+        v = self.vocabulary
+        text = "" if token in v.tags or token in v.eos else v.decode([token])
+        self.pending.append(token)
+        if text.isascii() and text.isdigit() and len(self.count + text) <= MAX_DIGITS + 1:
+            self.count += text
+            return []
+        if token == v.promise_end and self.count and int(self.count) > 0:
+            self.state, self.pending = _State.TEXT, []
+            return [Promised(v.decode(self.topic).strip(), int(self.count))]
+        self.pending.pop()
+        return self._malformed("the length of a promise is not a whole number of at least 1", token)
+
+    def _malformed(self, problem: str, token: int) -> list[Mark]:
+        """The promise so far stays text; the token that broke it is read anew."""
+        words = Words(tuple(self.pending), problem)
+        self.state, self.pending = _State.TEXT, []
+        return [words, *self._read_text(token)]
+
+
+def _well_formed(topic: str) -> bool:
+    return bool(topic.strip()) and not set(topic) & set('"<>\n')
+
+
+def text_of(words: Words, codec: TextCodec, tags: dict[int, str]) -> str:
+    """The text of tokens that stay text, tags among them as they are written."""
+    pieces, run = [], []
+    for token in words.tokens:
+        if token in tags:
+            pieces += [codec.decode(run), tags[token]]
+            run = []
+        else:
+            run.append(token)
+    return "".join([*pieces, codec.decode(run)])

@@ -1,0 +1,17 @@
+"""The six special tokens of PASTA-LANG and its tags (SPEC 2). Concatenated, the tokens are the canonical text."""
+
+PROMISE_TOPIC = '<promise topic="'
+PROMISE_TOKENS = '" tokens='
+PROMISE_END = " />"
+ASYNC = "<async>"
+ASYNC_END = "</async>"
+SYNC = "<sync/>"
+
+TAGS = (PROMISE_TOPIC, PROMISE_TOKENS, PROMISE_END, ASYNC, ASYNC_END, SYNC)
+
+MAX_TOPIC_WORDS = 3
+
+
+def promise(topic: str, tokens: int) -> str:
+    """The canonical text of a promise."""
+    return f"{PROMISE_TOPIC}{topic}{PROMISE_TOKENS}{tokens}{PROMISE_END}"

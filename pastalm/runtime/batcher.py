@@ -1,0 +1,115 @@
+"""Requests side by side: each step runs one group of threads of every request in one forward pass."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from time import perf_counter
+
+from torch import Tensor
+
+from pastalm.lang.recogniser import Legal
+from pastalm.runtime.interpreter import Interpreter
+from pastalm.runtime.pool import Lane, Pool
+from pastalm.runtime.response import Response, respond
+from pastalm.runtime.runner import Runner
+from pastalm.runtime.thread import Path, Thread
+
+# Chooses the next token of each thread from its row of logits [T, V]: a sampler, or a known answer.
+Chooser = Callable[[Tensor, Sequence[Legal], Sequence[Path]], list[int]]
+# Is shown every choice: thread, logits [V], token. For tests and tools.
+Observer = Callable[[Path, Tensor, int], None]
+
+
+@dataclass(eq=False)
+class Request:
+    """One prompt on its way to an answer. ``order`` may reorder the threads of a round (parents stay before children);
+    nothing depends on it, which the tests show."""
+
+    prompt: Sequence[int]
+    interpreter: Interpreter
+    choose: Chooser
+    order: Callable[[list[Thread]], list[Thread]] = list
+    observe: Observer | None = None
+    lane: Lane | None = None
+    groups: deque[list[Thread]] = field(default_factory=deque)
+    steps: int = 0
+    started: float = field(default_factory=perf_counter)
+    response: Response | None = None
+
+    def open_round(self) -> None:
+        """Plan the next round: its threads in groups of at most ``max_threads``; or finish."""
+        due = self.order(self.interpreter.due())
+        width = self.interpreter.limits.max_threads or max(1, len(due))
+        self.groups = deque(due[k : k + width] for k in range(0, len(due), width))
+        if not due:
+            self.response = respond(self.interpreter, len(self.prompt), self.steps, perf_counter() - self.started)
+
+    def take_in(self, group: list[Thread], logits_TV: Tensor) -> None:
+        """Choose a token for each thread of a group, and open the next round when this one is through."""
+        paths = [thread.path for thread in group]
+        tokens = self.choose(logits_TV, [thread.reader.legal() for thread in group], paths)
+        before = self.interpreter.sampled
+        for thread, token, row in zip(group, tokens, logits_TV, strict=True):
+            if self.observe:
+                self.observe(thread.path, row, token)
+            self.interpreter.accept(thread, token)
+        self.steps += self.interpreter.sampled > before
+        if not self.groups:
+            self.interpreter.end_round()
+            self.open_round()
+
+
+class Batcher:
+    """Decodes up to ``lanes`` requests at once, ``slots`` cache slots each; more wait until a lane is free."""
+
+    def __init__(self, runner: Runner, lanes: int, slots: int) -> None:
+        self.runner = runner
+        self.pool = Pool(lanes, slots + 1, runner.device)
+        self.free = list(self.pool.lanes)
+        self.waiting: deque[Request] = deque()
+        self.running: list[Request] = []
+
+    def add(self, request: Request) -> None:
+        """Put a request in line."""
+        self.waiting.append(request)
+
+    def step(self) -> bool:
+        """Admit what fits, run one step; returns whether there is more to do."""
+        while self.waiting and self.free:
+            self._admit(self.waiting.popleft())
+        if self.running:
+            self._decode()
+            self._retire()
+        return bool(self.running or self.waiting)
+
+    def _admit(self, request: Request) -> None:
+        request.lane = self.free.pop(0)
+        request.open_round()
+        logits = self.runner.prefill(self.pool, request.lane, request.prompt)
+        if request.groups:
+            request.take_in(request.groups.popleft(), logits[None])
+        self.running.append(request)
+        self._retire()
+
+    def _decode(self) -> None:
+        groups = [request.groups.popleft() for request in self.running]
+        operations = [
+            [op for thread in group for op in request.interpreter.take(thread)]
+            for request, group in zip(self.running, groups, strict=True)
+        ]
+        paths = [[thread.path for thread in group] for group in groups]
+        lanes = [request.lane for request in self.running if request.lane is not None]
+        logits = self.runner.decode(self.pool, lanes, operations, paths)
+        for request, group, rows in zip(self.running, groups, logits, strict=True):
+            request.take_in(group, rows)
+
+    def _retire(self) -> None:
+        """Free the lanes of finished requests."""
+        for request in self.running:
+            if request.response is not None and request.lane is not None:
+                request.lane.clear()
+                self.free.append(request.lane)
+                request.lane = None
+        self.running = [request for request in self.running if request.response is None]

@@ -1,0 +1,214 @@
+"""The engine: any Hugging Face decoder, decoding PASTA-LANG in parallel over one cache."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from pastalm.lang.answer import Answer
+from pastalm.lang.parse import parse
+from pastalm.lang.positions import DEFAULT, PositionPolicy, position_policy
+from pastalm.lang.script import Script, compile_script
+from pastalm.lang.vocabulary import MissingTagsError, TextCodec, Vocabulary, has_tags
+from pastalm.runtime.batcher import Batcher, Observer, Request
+from pastalm.runtime.events import DoneEvent, Event
+from pastalm.runtime.interpreter import Interpreter, Language
+from pastalm.runtime.limits import Limits
+from pastalm.runtime.load import load
+from pastalm.runtime.replay import Replay
+from pastalm.runtime.response import Response
+from pastalm.runtime.runner import Runner
+from pastalm.runtime.sampling import LegalMasks, Sampler, SamplingOptions
+
+Prompt = str | Sequence[dict[str, str]]
+MODES = ("async", "sequential")
+
+
+class RequestError(ValueError):
+    """A request that cannot be started, and why."""
+
+
+class Engine:
+    """A model ready to answer.
+
+    ``model`` is any decoder-only Hugging Face model, ``tokenizer`` its fast tokenizer; a tokenizer without PASTA's tags
+    serves ``mode="sequential"`` only. ``pool_tokens`` bounds the cache slots of one request (None: what it may need).
+    ``constrained`` enforces the grammar of tags. Raises ``UnsupportedModelError`` for models that cannot be driven.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        pool_tokens: int | None = None,
+        constrained: bool = True,
+    ) -> None:
+        self.runner = Runner(model)
+        self.tokenizer = tokenizer
+        self.codec = TextCodec(tokenizer)
+        self.eos = _end_tokens(model, tokenizer)
+        self.vocabulary = Vocabulary(tokenizer, self.eos) if has_tags(tokenizer) else None
+        self.positions = getattr(model.config, "pasta_positions", None) or DEFAULT
+        self.pool_tokens, self.constrained = pool_tokens, constrained
+        self._masks = LegalMasks(self.runner.vocabulary_size, self.runner.device)
+
+    @classmethod
+    def from_pretrained(
+        cls, name_or_path: str, device: str = "auto", dtype: str | torch.dtype = "auto", **options: Any
+    ) -> Engine:
+        """Load a model by directory, hub id or ``"bundled"``; see :func:`pastalm.runtime.load.load`."""
+        return cls(*load(name_or_path, device, dtype), **options)
+
+    def generate(self, prompt: Prompt, **options: Any) -> Response:
+        """Answer a prompt: a string as it is, or chat messages through the tokenizer's template.
+
+        Options: ``max_tokens`` (all threads together), ``mode`` ("async" or "sequential"), ``temperature``, ``top_p``,
+        ``seed``, ``stop`` (a string or several; one ends the answer in the main thread, the chunk in any other),
+        ``max_threads``, ``max_async_tokens``, ``max_depth``, ``positions``. Raises :class:`RequestError` or
+        ``ValueError`` with one sentence for what cannot be done.
+        """
+        return self._finish(self._request(prompt, eager=False, **options))
+
+    def generate_batch(self, prompts: Sequence[Prompt], *, batch: int = 8, **options: Any) -> Iterator[Response]:
+        """Answer many prompts, up to ``batch`` at once, in their order. Each answer is what it would be alone."""
+        requests = [self._request(prompt, eager=False, **options) for prompt in prompts]
+        slots = max((self._slots(request) for request in requests), default=1)
+        batcher = Batcher(self.runner, batch, slots)
+        for request in requests:
+            batcher.add(request)
+        for request in requests:
+            while request.response is None:
+                batcher.step()
+            yield request.response
+
+    def stream(self, prompt: Prompt, **options: Any) -> Iterator[Event]:
+        """Answer like :meth:`generate`, yielding events as they happen; the last holds the response."""
+        request = self._request(prompt, eager=True, **options)
+        batcher = Batcher(self.runner, 1, self._slots(request))
+        batcher.add(request)
+        while request.response is None:
+            batcher.step()
+            yield from request.interpreter.drain()
+        yield DoneEvent((), (1 << 60,), request.response)
+
+    def replay(
+        self, prompt: Prompt, annotated: str | Answer, *, max_threads: int | None = None, positions: str | None = None
+    ) -> Response:
+        """Decode a known answer by force through the same path, for its metrics and its time on this model.
+
+        ``annotated`` is text in either form of the language, or a tree. Raises ``AnnotationError`` if it cannot be read.
+        """
+        vocabulary = self._tags()
+        answer = parse(annotated, max_depth=8) if isinstance(annotated, str) else annotated
+        policy = position_policy(positions or self.positions)
+        script = compile_script(answer, vocabulary, policy, end=False)
+        return self.replay_script(self.encode(prompt), script, policy, max_threads=max_threads)
+
+    def replay_script(
+        self,
+        prompt: Sequence[int],
+        script: Script,
+        policy: PositionPolicy,
+        *,
+        max_threads: int | None = None,
+        observe: Observer | None = None,
+    ) -> Response:
+        """Like :meth:`replay`, of ids: exactly these tokens are fed."""
+        known = Replay(script, min(self.eos, default=None))
+        limits = Limits(max_tokens=max(1, known.total), max_threads=max_threads, max_depth=max(1, len(script.blocks)))
+        language = Language(self.codec, self.eos, self._tags(), asynchronous=True, constrained=False)
+        limits = self._bounded(limits, prompt)
+        interpreter = Interpreter(language, policy, limits, len(prompt), lengths=known.length)
+        return self._finish(Request(prompt, interpreter, known, observe=observe))
+
+    def encode(self, prompt: Prompt) -> list[int]:
+        """The ids of a prompt. Raises :class:`RequestError` for an empty one."""
+        ids = self.codec.encode_prompt(prompt) if isinstance(prompt, str) else self.codec.encode_chat(prompt)
+        if not ids:
+            raise RequestError("The prompt is empty: there is nothing to answer.")
+        return ids
+
+    def _request(
+        self,
+        prompt: Prompt,
+        *,
+        eager: bool,
+        max_tokens: int = 1024,
+        mode: str = "async",
+        temperature: float = 0.0,
+        top_p: float = 1.0,
+        seed: int = 0,
+        stop: str | Sequence[str] = (),
+        max_threads: int | None = None,
+        max_async_tokens: int | None = None,
+        max_depth: int = 1,
+        positions: str | None = None,
+        observe: Observer | None = None,
+    ) -> Request:
+        if mode not in MODES:
+            raise RequestError(f"Unknown mode {mode!r}; choose 'async' or 'sequential'.")
+        policy = position_policy(positions or self.positions)
+        if policy.needs_length and mode == "async":
+            raise RequestError(
+                "The policy 'oracle' needs the true length of chunks: it serves training and replay only."
+            )
+        sampler = Sampler(SamplingOptions(temperature, top_p, seed), self._masks)
+        limits = Limits(max_tokens, max_async_tokens, max_threads, max_depth)
+        ids = self.encode(prompt)
+        interpreter = Interpreter(
+            self._language(mode),
+            policy,
+            self._bounded(limits, ids),
+            len(ids),
+            stops=[stop] if isinstance(stop, str) else [one for one in stop if one],
+            eager=eager,
+        )
+        return Request(ids, interpreter, sampler, observe=observe)
+
+    def _language(self, mode: str) -> Language:
+        vocabulary = self._tags() if mode == "async" else self.vocabulary
+        asynchronous = mode == "async"
+        return Language(self.codec, self.eos, vocabulary, asynchronous=asynchronous, constrained=self.constrained)
+
+    def _bounded(self, limits: Limits, prompt: Sequence[int]) -> Limits:
+        """The limits with the model's window and the cache's size; refuses a prompt that leaves no room."""
+        window = self.runner.window
+        if window is not None and len(prompt) >= window:
+            raise RequestError(f"The prompt has {len(prompt)} tokens, but the model's window is {window}; shorten it.")
+        if self.pool_tokens is not None and len(prompt) >= self.pool_tokens:
+            raise RequestError(
+                f"The prompt has {len(prompt)} tokens, but the cache holds {self.pool_tokens}; raise pool_tokens."
+            )
+        # Besides what is sampled, a chunk takes the two tags that the runtime may write; a promise takes five tokens.
+        most = len(prompt) + limits.max_tokens + 2 * (limits.max_tokens // 5 + 1)
+        return replace(limits, window=window, slots=min(most, self.pool_tokens or most))
+
+    def _tags(self) -> Vocabulary:
+        if self.vocabulary is None:
+            raise MissingTagsError(
+                "The tokenizer does not know PASTA's tags, so this model cannot mark chunks. `pasta train sft` adds and "
+                "trains them; without, decode with mode='sequential'."
+            )
+        return self.vocabulary
+
+    def _slots(self, request: Request) -> int:
+        return request.interpreter.limits.slots or 1
+
+    def _finish(self, request: Request) -> Response:
+        batcher = Batcher(self.runner, 1, self._slots(request))
+        batcher.add(request)
+        while request.response is None:
+            batcher.step()
+        return request.response
+
+
+def _end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
+    """All ids that end an answer: the tokenizer's, and those of the model's generation config."""
+    configured = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
+    ids = configured if isinstance(configured, list) else [configured]
+    return frozenset(token for token in (tokenizer.eos_token_id, *ids) if token is not None)

@@ -1,0 +1,54 @@
+"""What a running answer tells while it is decoded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pastalm.runtime.response import Response
+    from pastalm.runtime.thread import Path
+
+
+@dataclass(frozen=True)
+class TokenEvent:
+    """A token was decoded. ``text`` is what can be shown now of its thread (empty for tags and unfinished characters).
+
+    ``place`` orders texts as the document does: sorted by place, the texts of all events joined are the answer.
+    """
+
+    thread: Path
+    place: tuple[int, ...]
+    token: int
+    text: str
+
+
+@dataclass(frozen=True)
+class ForkEvent:
+    """A promise is complete and its chunk starts, at ``place``."""
+
+    thread: Path
+    place: tuple[int, ...]
+    topic: str
+    promised: int
+
+
+@dataclass(frozen=True)
+class JoinEvent:
+    """A sync is over: ``thread`` sees the text of ``children`` from here on."""
+
+    thread: Path
+    place: tuple[int, ...]
+    children: tuple[Path, ...]
+
+
+@dataclass(frozen=True)
+class DoneEvent:
+    """A thread is done. For the main thread it is the last event, and ``response`` is the whole answer."""
+
+    thread: Path
+    place: tuple[int, ...]
+    response: Response | None = None
+
+
+Event = TokenEvent | ForkEvent | JoinEvent | DoneEvent

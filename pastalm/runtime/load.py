@@ -1,0 +1,73 @@
+"""Loading a model and its tokenizer by name, with one clear sentence for everything that can be wrong."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+BUNDLED = "bundled"
+
+
+class LoadError(ValueError):
+    """A model or tokenizer that cannot be loaded, and why."""
+
+
+def load(
+    name_or_path: str, device: str = "auto", dtype: str | torch.dtype = "auto"
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """Load a causal language model and its fast tokenizer from a directory, a hub id or ``"bundled"``.
+
+    ``device`` "auto" takes a GPU if there is one. ``dtype`` "auto" takes the checkpoint's on a GPU and float32 on a CPU,
+    where half precision is slow without hardware for it. Raises :class:`LoadError`.
+    """
+    where = str(files("pastalm") / "bundled") if name_or_path == BUNDLED else str(name_or_path)
+    looks_local = where.startswith((".", "/", "~")) or where.count("/") > 1
+    if looks_local and not Path(where).expanduser().is_dir():
+        raise LoadError(f"There is no directory {where}; give a directory with a model, a hub id or 'bundled'.")
+    chosen = _device(device)
+    try:
+        config = AutoConfig.from_pretrained(where)
+        _require_causal(config, name_or_path)
+        tokenizer = AutoTokenizer.from_pretrained(where)
+        model = AutoModelForCausalLM.from_pretrained(where, config=config, dtype=_dtype(dtype, chosen))
+    except LoadError:
+        raise
+    except Exception as error:  # the library raises many kinds, most with pages of advice
+        reason = str(error).strip().split("\n")[0]
+        raise LoadError(f"Cannot load {name_or_path!r} from a directory or the hub: {reason}") from error
+    return model.to(chosen), tokenizer
+
+
+def _require_causal(config: Any, name: str) -> None:
+    kind = getattr(config, "model_type", "?")
+    if getattr(config, "is_encoder_decoder", False):
+        raise LoadError(f"{name!r} ({kind}) has an encoder; PASTA decodes with decoder-only models.")
+    if type(config) not in AutoModelForCausalLM._model_mapping:
+        raise LoadError(f"{name!r} ({kind}) is not a causal language model; PASTA decodes with decoder-only models.")
+
+
+def _device(device: str) -> torch.device:
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+    except RuntimeError as error:
+        raise LoadError(f"Unknown device {device!r}; give 'auto', 'cpu', 'cuda' or 'cuda:N'.") from error
+    if chosen.type == "cuda" and not torch.cuda.is_available():
+        raise LoadError(f"Device {device!r} was asked for, but torch sees no GPU here; use 'cpu' or 'auto'.")
+    return chosen
+
+
+def _dtype(dtype: str | torch.dtype, device: torch.device) -> str | torch.dtype:
+    if isinstance(dtype, torch.dtype):
+        return dtype
+    if dtype == "auto":
+        return "auto" if device.type == "cuda" else torch.float32
+    chosen = getattr(torch, dtype, None)
+    if not isinstance(chosen, torch.dtype) or not chosen.is_floating_point:
+        raise LoadError(f"Unknown dtype {dtype!r}; give 'auto', 'float32', 'bfloat16' or 'float16'.")
+    return chosen

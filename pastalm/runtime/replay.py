@@ -1,0 +1,52 @@
+"""A known answer as a chooser: the model runs for real, its choices are replaced by the answer's tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from pastalm.lang.recogniser import Legal
+from pastalm.lang.script import Script
+from pastalm.runtime.thread import Path
+
+
+class Replay:
+    """Feeds each thread the tokens that ``script`` holds for it. Samples nothing, but waits for the logits all the same."""
+
+    def __init__(self, script: Script, eos: int | None) -> None:
+        self.paths = block_paths(script)
+        self.tokens: dict[Path, list[int]] = {path: script.of(block) for block, path in enumerate(self.paths)}
+        self.lengths = {path: script.blocks[block].content for block, path in enumerate(self.paths)}
+        for path in self.paths[1:]:
+            del self.tokens[path][0]  # <async>, which the runtime writes
+        if eos is not None and self.tokens[()][-1:] != [eos]:
+            self.tokens[()].append(eos)
+        self.next = dict.fromkeys(self.tokens, 0)
+
+    def __call__(self, logits_TV: Tensor, legal: Sequence[Legal], paths: Sequence[Path]) -> list[int]:
+        """See :data:`pastalm.runtime.batcher.Chooser`."""
+        logits_TV.argmax(-1).tolist()  # as long as a real choice takes, on any device
+        chosen = [self.tokens[path][self.next[path]] for path in paths]
+        for path in paths:
+            self.next[path] += 1
+        return chosen
+
+    def length(self, path: Path) -> int:
+        """The content length of a chunk."""
+        return self.lengths[path]
+
+    @property
+    def total(self) -> int:
+        """How many tokens the whole answer takes."""
+        return sum(map(len, self.tokens.values()))
+
+
+def block_paths(script: Script) -> list[Path]:
+    """The path of the thread that writes each block of a script."""
+    paths: list[Path] = [()]
+    children = [0] * len(script.blocks)
+    for block in script.blocks[1:]:
+        paths.append((*paths[block.parent], children[block.parent]))
+        children[block.parent] += 1
+    return paths

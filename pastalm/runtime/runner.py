@@ -1,0 +1,127 @@
+"""Runs a model: one forward pass over the new tokens of some requests, all threads of a request side by side."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from pastalm.runtime.attention import DenseView, attach
+from pastalm.runtime.pool import Lane, Pool, PoolView, Queries
+from pastalm.runtime.thread import Operation, Path
+
+PREFILL_CHUNK = 512  # prompt tokens a pass: bounds the mask, chunk x slots
+
+
+class UnsupportedModelError(ValueError):
+    """A model that PASTA cannot drive, and why."""
+
+
+class Runner:
+    """A decoder-only model and what is needed to run it. Raises :class:`UnsupportedModelError` for other models."""
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        self.model = model.eval()
+        self.device = model.device
+        _require_decoder(model)
+        attach(model)
+        self._keeps_logits = "logits_to_keep" in inspect.signature(model.forward).parameters
+        self._probe()
+
+    @property
+    def window(self) -> int | None:
+        """How many positions the model knows; None if its config does not say."""
+        return getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
+
+    @property
+    def vocabulary_size(self) -> int:
+        """How many ids the model's head scores."""
+        return self.model.get_output_embeddings().weight.shape[0]
+
+    @torch.inference_mode()
+    def prefill(self, pool: Pool, lane: Lane, prompt: Sequence[int]) -> Tensor:
+        """Read a prompt into an empty lane; returns the logits [V] of its last token."""
+        logits = torch.empty(0)
+        for start in range(0, len(prompt), PREFILL_CHUNK):
+            queries = lane.prefill(prompt[start : start + PREFILL_CHUNK], start)
+            keep = torch.tensor([len(queries) - 1], device=self.device)
+            logits = self._forward(pool, [lane], [queries], keep)
+        return logits[0, -1]
+
+    @torch.inference_mode()
+    def decode(
+        self,
+        pool: Pool,
+        lanes: Sequence[Lane],
+        operations: Sequence[Sequence[Operation]],
+        paths: Sequence[Sequence[Path]],
+    ) -> list[Tensor]:
+        """Carry out each lane's operations in one pass; returns, for each lane, the logits [threads, V] of its ``paths``."""
+        queries = [lane.apply(ops) for lane, ops in zip(lanes, operations, strict=True)]
+        wanted = [[query.last[path] for path in own] for query, own in zip(queries, paths, strict=True)]
+        if len(lanes) == 1:
+            keep = torch.tensor(wanted[0], device=self.device)
+            return [self._forward(pool, lanes, queries, keep)[0]]
+        width = max(map(len, queries))
+        logits = self._forward(pool, lanes, [query.padded(width) for query in queries], None)
+        return [row[own] for row, own in zip(logits, wanted, strict=True)]
+
+    def _forward(self, pool: Pool, lanes: Sequence[Lane], queries: Sequence[Queries], keep: Tensor | None) -> Tensor:
+        view = PoolView(pool, lanes, queries)
+        return self._logits(torch.stack([query.tokens for query in queries]), view.positions_BQ, view, keep)
+
+    def _logits(self, tokens_BQ: Tensor, positions_BQ: Tensor, view: Any, keep: Tensor | None) -> Tensor:
+        """Logits [B, Q, V] of one pass; with ``keep`` [K] only those of these queries, [B, K, V]."""
+        extra = {"logits_to_keep": keep} if keep is not None and self._keeps_logits else {}
+        logits = self.model(input_ids=tokens_BQ, position_ids=positions_BQ, use_cache=False, view=view, **extra).logits
+        return logits[:, keep] if keep is not None and not extra else logits
+
+    @torch.inference_mode()
+    def dense(self, tokens: Tensor, positions: Tensor, visible: Tensor) -> Tensor:
+        """Logits [n, V] of a whole layout at once, without a cache: the oracle (DESIGN 3). ``visible`` bool [n, n]."""
+        view = DenseView(visible[None].to(self.device), positions[None].to(self.device))
+        return self._logits(tokens[None].to(self.device), positions[None].to(self.device), view, None)[0]
+
+    def _probe(self) -> None:
+        """Run two tokens and see that every layer asked our view: a layer with a state of its own cannot be forked."""
+        view = _Probe(torch.ones(1, 2, 2, dtype=torch.bool, device=self.device).tril())
+        ids = torch.zeros(1, 2, dtype=torch.long, device=self.device)
+        name = type(self.model).__name__
+        try:
+            with torch.inference_mode():
+                self._logits(ids, torch.arange(2, device=self.device)[None], view, None)
+        except Exception as error:
+            raise UnsupportedModelError(f"{name} cannot be driven by PASTA: {error}") from error
+        layers = self.model.config.get_text_config().num_hidden_layers
+        if len(view.layers) != layers:
+            raise UnsupportedModelError(
+                f"{name} cannot be driven by PASTA: {layers - len(view.layers)} of its {layers} layers do not attend to a "
+                "key-value cache (linear attention, a state space or recurrence), so a thread cannot be forked there."
+            )
+
+
+class _Probe(DenseView):
+    def __init__(self, visible_BTT: Tensor) -> None:
+        super().__init__(visible_BTT, torch.arange(visible_BTT.shape[1], device=visible_BTT.device)[None])
+        self.layers: set[int] = set()
+
+    def extend(self, layer: int, key_BHQD: Tensor, value_BHQD: Tensor) -> tuple[Tensor, Tensor]:
+        self.layers.add(layer)
+        return super().extend(layer, key_BHQD, value_BHQD)
+
+
+def _require_decoder(model: PreTrainedModel) -> None:
+    name = type(model).__name__
+    if getattr(model.config, "is_encoder_decoder", False):
+        raise UnsupportedModelError(f"{name} has an encoder; PASTA decodes with decoder-only models.")
+    if not model.can_generate() or model.get_output_embeddings() is None:
+        raise UnsupportedModelError(f"{name} does not generate text; load a causal language model (..ForCausalLM).")
+    causal = [module.is_causal for module in model.modules() if hasattr(module, "is_causal")]
+    if not all(causal):
+        raise UnsupportedModelError(
+            f"{name} is an encoder: its attention looks ahead. PASTA needs a decoder-only model."
+        )

@@ -1,0 +1,76 @@
+"""From logits to tokens: what the grammar forbids is masked, every thread draws from a generator of its own."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from pastalm.lang.recogniser import Legal
+from pastalm.runtime.thread import Path
+
+
+@dataclass(frozen=True)
+class SamplingOptions:
+    """``temperature`` 0 is greedy; ``top_p`` keeps the likeliest tokens that make up this share of the probability."""
+
+    temperature: float = 0.0
+    top_p: float = 1.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.temperature >= 0:
+            raise ValueError(f"temperature must be 0 (greedy) or above, not {self.temperature}.")
+        if not 0 < self.top_p <= 1:
+            raise ValueError(f"top_p is a share above 0 and at most 1, not {self.top_p}.")
+
+
+class LegalMasks:
+    """Bool [V] masks of illegal tokens, made once for each set that the grammar asks for."""
+
+    def __init__(self, size: int, device: torch.device) -> None:
+        self.size, self.device = size, device
+        self.masks: dict[tuple[object, ...], Tensor] = {}
+
+    def illegal(self, legal: Legal) -> Tensor:
+        """True at the tokens that may not come."""
+        if legal.key not in self.masks:
+            mask = torch.full((self.size,), legal.only, dtype=torch.bool)
+            mask[[token for token in legal.ids if token < self.size]] = not legal.only
+            self.masks[legal.key] = mask.to(self.device)
+        return self.masks[legal.key]
+
+
+class Sampler:
+    """Draws the next token of each thread. A thread's draws depend on the seed and its path alone, never on which other
+    threads share its step."""
+
+    def __init__(self, options: SamplingOptions, masks: LegalMasks) -> None:
+        self.options, self.masks = options, masks
+        self.generators: dict[Path, torch.Generator] = {}
+
+    def __call__(self, logits_TV: Tensor, legal: Sequence[Legal], paths: Sequence[Path]) -> list[int]:
+        """One token for each row of logits."""
+        illegal = torch.stack([self.masks.illegal(one) for one in legal])
+        logits = logits_TV.masked_fill(illegal, float("-inf"))
+        if self.options.temperature == 0:
+            return logits.argmax(-1).tolist()
+        probabilities = torch.softmax(logits.float() / self.options.temperature, dim=-1)
+        noise = torch.stack([self._noise(path, logits.shape[-1]) for path in paths]).to(logits.device)
+        return (self._nucleus(probabilities) / noise).argmax(-1).tolist()  # a draw without a host round trip
+
+    def _nucleus(self, probabilities: Tensor) -> Tensor:
+        if self.options.top_p == 1:
+            return probabilities
+        ordered, order = probabilities.sort(dim=-1, descending=True)
+        dropped = ordered.cumsum(-1) - ordered >= self.options.top_p  # what stands before a token already suffices
+        return probabilities.masked_fill(dropped.gather(-1, order.argsort(-1)), 0.0)
+
+    def _noise(self, path: Path, size: int) -> Tensor:
+        if path not in self.generators:
+            digest = hashlib.sha256(f"{self.options.seed} {path}".encode()).digest()
+            self.generators[path] = torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
+        return torch.empty(size).exponential_(generator=self.generators[path])
