@@ -1,7 +1,9 @@
 """The attention function that every model runs with here: visibility comes from a view, not from the model.
 
-A view says which keys each query sees and, when decoding, where keys and values are kept. Registered with transformers
-under a name that has no mask function, so that transformers builds no mask of its own.
+A view says which keys each query sees and, when decoding, where keys and values are kept. It is put on the model's seat
+before each forward pass: not all families pass keyword arguments on to their attention layers, but every layer can hold
+on to one seat. The function is registered with transformers under a name that has no mask function, so that transformers
+builds no mask of its own.
 """
 
 from __future__ import annotations
@@ -26,6 +28,12 @@ class View(Protocol):
     def mask(self, window: int | None) -> Tensor:
         """Bool [B, 1, Q, S]: which keys a query sees, within ``window`` positions if the layer slides."""
         ...
+
+
+class Seat:
+    """Where a model's attention layers find the view of the forward pass that is running."""
+
+    view: View | None = None
 
 
 class DenseView:
@@ -66,16 +74,17 @@ def pasta_attention(
     sliding_window: int | None = None,
     softcap: float | None = None,
     s_aux: Tensor | None = None,
-    view: View | None = None,
     **_: Any,
 ) -> tuple[Tensor, None]:
     """Attention in the form transformers calls: q [B, Hq, Q, D], k and v [B, Hkv, Q, D] -> [B, Q, Hq, D].
 
-    ``softcap`` bounds scores as Gemma 2 does; ``s_aux`` [Hq] are attention sinks. Raises ``RuntimeError`` if the model
-    did not pass the view on.
+    ``softcap`` bounds scores as Gemma 2 does; ``s_aux`` [Hq] are attention sinks. Raises ``RuntimeError`` if no view
+    is on the seat of :func:`attach`.
     """
+    seat = getattr(module, "pasta_seat", None)
+    view = seat.view if isinstance(seat, Seat) else None
     if view is None:
-        raise RuntimeError("This model does not pass keyword arguments on to its attention layers.")
+        raise RuntimeError("No view: put one on the seat that attach() returned before a forward pass.")
     key, value = view.extend(module.layer_idx, key, value)
     mask = view.mask(sliding_window)
     heads, group = query.shape[1], query.shape[1] // key.shape[1]
@@ -115,7 +124,17 @@ def _explicit(
     return weights[..., : key.shape[2]] @ value
 
 
-def attach(model: PreTrainedModel) -> None:
-    """Make ``model`` run with :func:`pasta_attention`; its forward then needs ``view=`` (passed through to the layers)."""
+def attach(model: PreTrainedModel) -> Seat:
+    """Make ``model`` run with :func:`pasta_attention`; returns the seat where the view of each forward pass goes."""
     AttentionInterface.register(NAME, pasta_attention)
     model.set_attn_implementation(NAME)
+    layers = [module for module in model.modules() if hasattr(module, "layer_idx")]
+    seat = next((layer.pasta_seat for layer in layers if hasattr(layer, "pasta_seat")), None) or Seat()
+    for layer in layers:
+        layer.pasta_seat = seat
+    return seat
+
+
+def is_attached(model: PreTrainedModel) -> bool:
+    """Whether ``model`` runs with :func:`pasta_attention` already."""
+    return model.config._attn_implementation == NAME

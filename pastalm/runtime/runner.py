@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from pastalm.runtime.attention import DenseView, attach
+from pastalm.runtime.attention import DenseView, attach, is_attached
 from pastalm.runtime.pool import Lane, Pool, PoolView, Queries
 from pastalm.runtime.thread import Operation, Path
 
@@ -28,9 +29,11 @@ class Runner:
         self.model = model.eval()
         self.device = model.device
         _require_decoder(model)
-        attach(model)
+        tokens = torch.arange(4, device=self.device) % self.vocabulary_size
+        own = _own_logits(model, tokens)
+        self._seat = attach(model)
         self._keeps_logits = "logits_to_keep" in inspect.signature(model.forward).parameters
-        self._probe()
+        self._probe(own, tokens)
 
     @property
     def window(self) -> int | None:
@@ -77,7 +80,11 @@ class Runner:
     def _logits(self, tokens_BQ: Tensor, positions_BQ: Tensor, view: Any, keep: Tensor | None) -> Tensor:
         """Logits [B, Q, V] of one pass; with ``keep`` [K] only those of these queries, [B, K, V]."""
         extra = {"logits_to_keep": keep} if keep is not None and self._keeps_logits else {}
-        logits = self.model(input_ids=tokens_BQ, position_ids=positions_BQ, use_cache=False, view=view, **extra).logits
+        self._seat.view = view
+        try:
+            logits = self.model(input_ids=tokens_BQ, position_ids=positions_BQ, use_cache=False, **extra).logits
+        finally:
+            self._seat.view = None  # it holds on to the pool
         return logits[:, keep] if keep is not None and not extra else logits
 
     @torch.inference_mode()
@@ -86,32 +93,47 @@ class Runner:
         view = DenseView(visible[None].to(self.device), positions[None].to(self.device))
         return self._logits(tokens[None].to(self.device), positions[None].to(self.device), view, None)[0]
 
-    def _probe(self) -> None:
-        """Run two tokens and see that every layer asked our view: a layer with a state of its own cannot be forked."""
-        view = _Probe(torch.ones(1, 2, 2, dtype=torch.bool, device=self.device).tril())
-        ids = torch.zeros(1, 2, dtype=torch.long, device=self.device)
-        name = type(self.model).__name__
+    @torch.inference_mode()
+    def _probe(self, own: Tensor | None, tokens: Tensor) -> None:
+        """See that every layer asks our view, once, and that the logits stay what the model's ``own`` attention gave: a
+        layer with a state of its own cannot be forked, and an attention of its own would not see the mask."""
+        view, name = _Probe(len(tokens), self.device), type(self.model).__name__
         try:
-            with torch.inference_mode():
-                self._logits(ids, torch.arange(2, device=self.device)[None], view, None)
+            logits = self._logits(tokens[None], view.positions, view, None)
         except Exception as error:
             raise UnsupportedModelError(f"{name} cannot be driven by PASTA: {error}") from error
         layers = self.model.config.get_text_config().num_hidden_layers
         if len(view.layers) != layers:
             raise UnsupportedModelError(
-                f"{name} cannot be driven by PASTA: {layers - len(view.layers)} of its {layers} layers do not attend to a "
-                "key-value cache (linear attention, a state space or recurrence), so a thread cannot be forked there."
+                f"{name} cannot be driven by PASTA: {layers - len(view.layers)} of its {layers} layers do not attend "
+                "through transformers' attention interface, or keep a state of their own (linear attention, a state "
+                "space), so a thread cannot be forked there."
+            )
+        if max(view.layers.values()) > 1:
+            raise UnsupportedModelError(f"{name} cannot be driven by PASTA: a layer of it attends more than once.")
+        if own is not None and (logits - own).norm() > 0.1 * own.norm():
+            raise UnsupportedModelError(
+                f"{name} cannot be driven by PASTA: its attention does more than scores, mask and softmax over its keys."
             )
 
 
 class _Probe(DenseView):
-    def __init__(self, visible_BTT: Tensor) -> None:
-        super().__init__(visible_BTT, torch.arange(visible_BTT.shape[1], device=visible_BTT.device)[None])
-        self.layers: set[int] = set()
+    """A plain causal view that notes how often each layer uses it."""
+
+    def __init__(self, length: int, device: torch.device) -> None:
+        causal = torch.ones(1, length, length, dtype=torch.bool, device=device).tril()
+        super().__init__(causal, torch.arange(length, device=device)[None])
+        self.layers: Counter[int] = Counter()
 
     def extend(self, layer: int, key_BHQD: Tensor, value_BHQD: Tensor) -> tuple[Tensor, Tensor]:
-        self.layers.add(layer)
+        self.layers[layer] += 1
         return super().extend(layer, key_BHQD, value_BHQD)
+
+
+@torch.inference_mode()
+def _own_logits(model: PreTrainedModel, tokens: Tensor) -> Tensor | None:
+    """Logits [1, Q, V] with the attention that the model came with; None if it is ours already, and was probed then."""
+    return None if is_attached(model) else model(input_ids=tokens[None], use_cache=False).logits
 
 
 def _require_decoder(model: PreTrainedModel) -> None:

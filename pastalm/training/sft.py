@@ -88,8 +88,9 @@ class PackedRows(Dataset):
 class SftTrainer(Trainer):
     """The Trainer with SPEC 6's mask and targets; all else (resume, DDP, FSDP, logging) is the library's."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+    def __init__(self, model: PreTrainedModel, *args: Any, **kwargs: Any) -> None:
+        super().__init__(model, *args, **kwargs)
+        self.seat = attach(model)
         self.model_accepts_loss_kwargs = True  # our loss divides by the targets of the whole step
 
     def compute_loss(
@@ -100,8 +101,8 @@ class SftTrainer(Trainer):
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
         """Thread-wise next-token loss; see :func:`pastalm.training.loss.token_loss`."""
-        view = DenseView(inputs["visible"], inputs["position_ids"])
-        outputs = model(input_ids=inputs["input_ids"], position_ids=inputs["position_ids"], use_cache=False, view=view)
+        self.seat.view = DenseView(inputs["visible"], inputs["position_ids"])
+        outputs = model(input_ids=inputs["input_ids"], position_ids=inputs["position_ids"], use_cache=False)
         loss = token_loss(outputs.logits, inputs["labels"], num_items_in_batch)
         if num_items_in_batch is not None and self.args.average_tokens_across_devices:
             loss = loss * self.accelerator.num_processes  # gradients are averaged over processes
@@ -118,7 +119,6 @@ def train_sft(config: SftConfig) -> Path:
     model = AutoModelForCausalLM.from_pretrained(config.model, dtype=torch.float32)
     adopt_tags(model, tokenizer)
     rows = load_rows(config, Vocabulary(tokenizer))
-    attach(model)
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
     trainer = SftTrainer(
         model=model,

@@ -1,0 +1,28 @@
+# Everything here sets up its own environment first; nothing has to be installed by hand.
+PYTHON ?= python3
+VENV := .venv
+READY := $(VENV)/.ready
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet -c constraints.txt -e '.[train,test]'
+	touch $@
+
+.PHONY: run test lint model figures
+
+run: $(READY)  ## answer a prompt with the bundled model
+	$(VENV)/bin/pasta run
+
+test: $(READY)  ## all tests
+	$(VENV)/bin/python -m pytest
+
+lint: $(READY)
+	$(VENV)/bin/python -m pip install --quiet ruff
+	$(VENV)/bin/ruff check pastalm tests bench && $(VENV)/bin/ruff format --check pastalm tests bench
+
+RUNS ?= runs
+model: $(READY)  ## train the bundled model from nothing; a killed run goes on where it was
+	$(VENV)/bin/python -m bench.bundled --out $(RUNS)/bundled
+
+figures: $(READY)  ## the bundled model on the held-out tasks
+	$(VENV)/bin/python -m bench.tasks

@@ -1,0 +1,98 @@
+"""What is known of a running answer, thread by thread, from its events. Draws nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from pastalm.runtime.events import DoneEvent, Event, ForkEvent, JoinEvent, TokenEvent
+
+# A running thread speaks in every round. One that others have outrun by this many events is waiting at a sync; a round
+# gives a thread two events at most, or three where it ends.
+SILENCE = 4
+
+Path = tuple[int, ...]
+
+
+class State(StrEnum):
+    """What a thread is doing."""
+
+    WRITING = "writing"
+    WAITING = "waiting"
+    DONE = "done"
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Some text of a thread, or a ``mark`` that stands for a chunk or a join."""
+
+    text: str
+    mark: bool = False
+
+
+@dataclass
+class Card:
+    """One thread. ``promised`` is in tokens, 0 for the main thread; ``silence`` how often the busiest other thread has
+    spoken since this one did."""
+
+    path: Path
+    topic: str = ""
+    promised: int = 0
+    tokens: int = 0
+    pieces: list[Piece] = field(default_factory=list)
+    ended: bool = False
+    heard: dict[Path, int] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """The thread's number (1, 2, 2.1 ..) and topic."""
+        return f"{number(self.path)} {self.topic}" if self.path else "main"
+
+    @property
+    def state(self) -> State:
+        """What it is doing, as far as its events tell."""
+        if self.ended:
+            return State.DONE
+        return State.WAITING if max(self.heard.values(), default=0) >= SILENCE else State.WRITING
+
+
+def number(path: Path) -> str:
+    """A thread's path as people count."""
+    return ".".join(str(step + 1) for step in path)
+
+
+class Board:
+    """All threads so far, in the order of the document. ``unit`` is how many tokens a promise's number counts in."""
+
+    def __init__(self, unit: int) -> None:
+        self.unit = unit
+        self.cards: dict[Path, Card] = {(): Card(())}
+
+    def take(self, event: Event) -> None:
+        """Learn from an event."""
+        if isinstance(event, ForkEvent):
+            self._fork(event)
+        elif isinstance(event, TokenEvent):
+            card = self.cards[event.thread]
+            card.tokens += event.token >= 0
+            if event.text:
+                card.pieces.append(Piece(event.text))
+        elif isinstance(event, JoinEvent):
+            joined = ", ".join(map(number, event.children))
+            self.cards[event.thread].pieces.append(Piece(f"[sync {joined}]" if joined else "[sync]", mark=True))
+        elif isinstance(event, DoneEvent):
+            self.cards[event.thread].ended = True
+        self._hear(event.thread[:-1] if isinstance(event, ForkEvent) else event.thread)
+
+    def _fork(self, event: ForkEvent) -> None:
+        card = Card(event.thread, event.topic, event.promised * self.unit)
+        self.cards[event.thread] = card
+        self.cards = dict(sorted(self.cards.items()))
+        self.cards[event.thread[:-1]].pieces.append(Piece(f"[{card.name}]", mark=True))
+
+    def _hear(self, speaker: Path) -> None:
+        for path, card in self.cards.items():
+            if path == speaker:
+                card.heard.clear()
+            else:
+                card.heard[speaker] = card.heard.get(speaker, 0) + 1

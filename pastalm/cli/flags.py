@@ -1,0 +1,32 @@
+"""A command whose flags are the fields of a config dataclass: names, types and defaults have one home."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from inspect import Parameter, Signature
+from typing import Annotated, Any, get_type_hints
+
+import typer
+
+
+def with_flags(config: type, helps: Mapping[str, str], action: Callable[[Any], None]) -> Callable[..., None]:
+    """A function for typer that fills a ``config`` from its flags and hands it to ``action``, whose docstring it takes.
+
+    Each field becomes an option, a field without default a required one. ``helps`` has a sentence for every field;
+    raises ``KeyError`` for one that is missing.
+    """
+    types = get_type_hints(config)
+    parameters = []
+    for field in dataclasses.fields(config):
+        default = Parameter.empty if field.default is dataclasses.MISSING else field.default
+        option = Annotated[types[field.name], typer.Option(help=helps[field.name])]
+        parameters.append(Parameter(field.name, Parameter.KEYWORD_ONLY, default=default, annotation=option))
+
+    def command(**values: Any) -> None:
+        action(config(**values))
+
+    command.__doc__ = action.__doc__
+    command.__signature__ = Signature(parameters)  # type: ignore[attr-defined]  # this is what typer reads
+    command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return command

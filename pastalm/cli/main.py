@@ -1,0 +1,63 @@
+"""The command `pasta` and its verbs."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from typing import Annotated
+
+import typer
+
+from pastalm.cli.check import check
+from pastalm.cli.errors import Guarded
+from pastalm.cli.run import run
+from pastalm.cli.show import show
+from pastalm.cli.tasks import tasks
+from pastalm.cli.train import train
+
+
+def _examples(*lines: str) -> str:
+    """An epilog; blank lines between, because the help joins single ones."""
+    return "\n\n".join(["Examples:", *lines])
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"pasta {version('pastalm')}")
+        raise typer.Exit
+
+
+def _main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and leave.")
+    ] = False,
+) -> None:
+    """PASTA: language models that mark independent parts of their answer, and a runtime that writes these in parallel."""
+
+
+app = typer.Typer(
+    name="pasta",
+    cls=Guarded,
+    callback=_main,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_show_locals=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog=_examples("pasta run", "pasta run 'Describe Oslo, Lima and Kyoto.' --model my-model"),
+)
+app.command(
+    epilog=_examples(
+        "pasta run",
+        "pasta run 'Describe Oslo, Lima and Kyoto.' --max-threads 4",
+        "pasta run --file question.txt --model my-model --json",
+        "echo 'Describe Oslo, Lima and Kyoto.' | pasta run",
+    )
+)(run)
+app.command(epilog=_examples("pasta show answer.txt --svg answer.svg", "pasta show data.jsonl --line 3"))(show)
+app.command(epilog=_examples("pasta check data.jsonl", "pasta check part-*.jsonl --max-depth 2"))(check)
+app.command(
+    epilog=_examples(
+        "pasta tasks --number 1000 --out train.jsonl",
+        "pasta tasks --split held-out --families ranking,profiles --missed 0 --wrong 0 --unsynced 0",
+    )
+)(tasks)
+app.add_typer(train, name="train")

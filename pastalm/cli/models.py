@@ -1,0 +1,80 @@
+"""Loading models and tokenizers for a command, without a word from the libraries."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+
+if TYPE_CHECKING:
+    from pastalm.runtime.engine import Engine
+
+BUNDLED = "bundled"
+
+
+class NoModelError(ValueError):
+    """A model or tokenizer that is not there, and what to do."""
+
+
+@contextmanager
+def working(message: str) -> Iterator[None]:
+    """A spinner on stderr while something takes its time; nothing where stderr is no terminal."""
+    with Console(stderr=True).status(message):
+        yield
+
+
+def hush() -> None:
+    """Keep the libraries' progress bars, advice and warnings off the terminal."""
+    warnings.filterwarnings("ignore", module=r"(torch|transformers|huggingface_hub)\b")
+    from huggingface_hub.utils import disable_progress_bars
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    disable_progress_bars()
+
+
+def load_engine(model: str, device: str, dtype: str) -> Engine:
+    """An engine for a directory, a hub id or the bundled model."""
+    with working(f"Loading {model} .."):
+        if model == BUNDLED:
+            _require_bundled("model", "config.json", "--model")
+        hush()
+        from pastalm.runtime.engine import Engine
+
+        return Engine.from_pretrained(model, device, dtype)
+
+
+def load_tokenizer(name: str) -> Any:
+    """The fast tokenizer of a directory, a hub id or the bundled model, with PASTA's tags. Loads no model.
+
+    A tokenizer without the tags gets them: any can count the tokens of an annotated answer.
+    """
+    where = name
+    if name == BUNDLED:
+        where = str(_require_bundled("tokenizer", "tokenizer.json", "--tokenizer"))
+    with working(f"Loading the tokenizer of {name} .."):
+        hush()
+        from transformers import AutoTokenizer
+
+        from pastalm.lang.vocabulary import add_tags
+
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(where)
+        except Exception as error:  # the library raises many kinds, most with pages of advice
+            reason = str(error).strip().split("\n")[0]
+            raise NoModelError(f"Cannot load the tokenizer {name!r} from a directory or the hub: {reason}") from error
+        add_tags(tokenizer)
+        return tokenizer
+
+
+def _require_bundled(what: str, file: str, option: str) -> Path:
+    place = Path(str(files("pastalm") / "bundled"))
+    if not (place / file).is_file():
+        raise NoModelError(f"This installation has no bundled {what}: name one with {option} DIRECTORY or a hub id.")
+    return place

@@ -1,0 +1,54 @@
+"""Where the prompt of `pasta run` comes from."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+# In the wording of the generated tasks, so that the bundled model knows it: five chunks, then a conclusion.
+DEFAULT_PROMPT = """\
+Compare these 5 cities: sum the scores of each, list the totals, name the best.
+Riga: food 8, trains 9, weather 3
+Kazan: food 2, trains 4, weather 6
+York: food 7, trains 1, weather 5
+Kyoto: food 9, trains 7, weather 8
+Accra: food 5, trains 8, weather 7"""
+
+
+class PromptError(ValueError):
+    """A prompt that cannot be read, and why."""
+
+
+def read_prompt(prompt: str | None, file: Path | None) -> str:
+    """The prompt's text: given, from a file, from stdin ("-", or nothing given and stdin is no terminal), or the
+    built-in example. One line break at the end of a file or of stdin is not part of it.
+
+    Raises :class:`PromptError`, or ``OSError`` for the file.
+    """
+    if prompt is not None and file is not None:
+        raise PromptError("Give either a prompt or --file, not both.")
+    if file is not None:
+        text = _text(file.read_bytes(), str(file))
+    elif prompt == "-" or (prompt is None and not sys.stdin.isatty()):
+        text = _text(sys.stdin.buffer.read(), "stdin")
+    else:
+        text = DEFAULT_PROMPT if prompt is None else prompt
+    if not text.strip():
+        raise PromptError("The prompt is empty: give a text, --file or something on stdin.")
+    return text
+
+
+def _text(data: bytes, source: str) -> str:
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise PromptError(f"{source} is not UTF-8 text (byte {error.start + 1}); save it as UTF-8.") from error
+    return text.removesuffix("\n").removesuffix("\r")
+
+
+def as_message(text: str, tokenizer: Any, raw: bool) -> str | list[dict[str, str]]:
+    """The prompt as a user's message where the tokenizer has a chat template, else (or if ``raw``) as it is."""
+    if raw or not tokenizer.chat_template:
+        return text
+    return [{"role": "user", "content": text}]

@@ -1,0 +1,120 @@
+"""`pasta run`: answer a prompt, its threads side by side, then what the parallelism was worth."""
+
+from __future__ import annotations
+
+import json as json_module
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+
+from pastalm.cli.figures import figures_table, notes
+from pastalm.cli.live import printable, watch
+from pastalm.cli.models import BUNDLED, load_engine, working
+from pastalm.cli.prompts import as_message, read_prompt
+from pastalm.lang.positions import POLICIES
+
+if TYPE_CHECKING:
+    from pastalm.runtime.engine import Engine
+    from pastalm.runtime.response import Response
+
+
+class Mode(StrEnum):
+    """How an answer is decoded."""
+
+    ASYNC = "async"
+    SEQUENTIAL = "sequential"
+
+
+def run(
+    prompt: Annotated[
+        str | None,
+        typer.Argument(help="The prompt; '-' reads stdin. Without one: stdin if it is piped, else an example."),
+    ] = None,
+    file: Annotated[Path | None, typer.Option(help="Read the prompt from this file.")] = None,
+    model: Annotated[str, typer.Option(help="A directory, a hub id, or 'bundled'.")] = BUNDLED,
+    mode: Annotated[Mode, typer.Option(help="Decode in parallel, or one token after the other.")] = Mode.ASYNC,
+    max_tokens: Annotated[int, typer.Option(help="The most tokens of the answer, all threads together.")] = 1024,
+    max_threads: Annotated[
+        int | None, typer.Option(help="The most threads in one step; more wait in line. Changes only the time.")
+    ] = None,
+    max_async_tokens: Annotated[int | None, typer.Option(help="The most tokens of one chunk.")] = None,
+    temperature: Annotated[float, typer.Option(help="0 takes the likeliest token.")] = 0.0,
+    top_p: Annotated[float, typer.Option(help="Sample from the likeliest tokens of this share.")] = 1.0,
+    seed: Annotated[int, typer.Option(help="The seed of sampling.")] = 0,
+    positions: Annotated[
+        str | None, typer.Option(help=f"The position policy: {', '.join(POLICIES)}. Default: the model's own.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="'auto', 'cpu', 'cuda' or 'cuda:N'.")] = "auto",
+    dtype: Annotated[str, typer.Option(help="'auto', 'float32', 'bfloat16' or 'float16'.")] = "auto",
+    raw: Annotated[bool, typer.Option("--raw", help="Give the prompt as it is, without the chat template.")] = False,
+    compare: Annotated[
+        bool, typer.Option(help="Time the answer again, and the same model decoding it one token after the other.")
+    ] = True,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
+) -> None:
+    """Answer a prompt. The threads appear side by side while they are written, then the answer as plain text.
+
+    The answer goes to stdout, the table of figures to stderr.
+    """
+    text = read_prompt(prompt, file)
+    engine = load_engine(model, device, dtype)
+    message = as_message(text, engine.tokenizer, raw)
+    options: dict[str, Any] = {"mode": mode.value, "max_tokens": max_tokens, "temperature": temperature}
+    options |= {"top_p": top_p, "seed": seed, "positions": positions}
+    options |= {"max_threads": max_threads, "max_async_tokens": max_async_tokens}
+    response = _answer(engine, message, options, quiet=json)
+    if not json:
+        _print_answer(response.text)
+    baseline = None
+    if compare:
+        response, baseline = _timed(engine, message, options)
+    if json:
+        typer.echo(_as_json(response, baseline))
+    else:
+        _print_figures(response, baseline, engine, timed=compare)
+
+
+def _answer(engine: Engine, message: Any, options: dict[str, Any], quiet: bool) -> Response:
+    """The first run: drawn where there is a terminal. It also warms the model up for the timed ones."""
+    console = Console()
+    if not quiet and console.is_terminal and not console.is_dumb_terminal:
+        return watch(engine, message, options, console)
+    with working("Decoding .."):
+        return engine.generate(message, **options)
+
+
+def _timed(engine: Engine, message: Any, options: dict[str, Any]) -> tuple[Response, Response | None]:
+    from pastalm.evaluation.report import timed
+
+    with working("Timing .."):
+        return timed(engine, message, **options)
+
+
+def _print_answer(text: str) -> None:
+    if sys.stdout.isatty():
+        Console().rule("answer", style="dim")
+        text = printable(text)
+    typer.echo(text)
+
+
+def _print_figures(response: Response, baseline: Response | None, engine: Engine, timed: bool) -> None:
+    console = Console(stderr=True)
+    for note in notes(response):
+        console.print(note, style="yellow", soft_wrap=True, markup=False, highlight=False)
+    console.print()
+    weights = next(engine.runner.model.parameters())
+    place = f"{weights.device}, {str(weights.dtype).removeprefix('torch.')}"
+    console.print(figures_table(response, baseline, place, timed=timed))
+
+
+def _as_json(response: Response, baseline: Response | None) -> str:
+    from pastalm.evaluation.report import baseline_figures, speedups
+
+    fields = response.to_dict()
+    fields["baseline"] = baseline_figures(baseline) if baseline else None
+    fields["speedup"] = speedups(response, baseline) if baseline else None
+    return json_module.dumps(fields, ensure_ascii=False)

@@ -1,0 +1,174 @@
+"""Validation of annotated JSONL: every problem with its place and what to do (the annotator's rules of SPEC 6)."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pastalm.data.examples import DataError
+from pastalm.lang.answer import Answer, Block, Node
+from pastalm.lang.parse import scan
+from pastalm.lang.tags import MAX_TOPIC_WORDS
+
+MIN_WORDS = 5
+
+# Good for texts that `scan` has found nothing wrong with; elsewhere the places that it gives are not used.
+_TAG = re.compile(r"</?(?:promise|async|sync)(?![\w-])[^<>]*>")
+_BLOCK = re.compile(r"(?:<promise(?![\w-])[^<>]*>)?<async(?![\w-])")
+_SYNC = re.compile(r"<sync(?![\w-])")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One problem. ``line`` counts the file's lines, ``within`` is line and column in its annotated text; all from 1."""
+
+    line: int
+    message: str
+    within: tuple[int, int] | None = None
+
+    def place(self, file: str | Path) -> str:
+        """Where it is, in words."""
+        if self.within is None:
+            return f"{file}, line {self.line}"
+        return f"{file}, line {self.line}, in 'annotated' line {self.within[0]}, column {self.within[1]}"
+
+
+@dataclass(frozen=True)
+class CheckedRecord:
+    """One line of a file and what is wrong with it."""
+
+    line: int
+    findings: tuple[Finding, ...]
+
+
+def check_file(path: str | Path, *, max_depth: int = 1) -> Iterator[CheckedRecord]:
+    """Check each record of a file; blank lines are none.
+
+    Raises ``OSError`` for a file that cannot be opened, :class:`DataError` for one without records or not in UTF-8.
+    """
+    empty = True
+    with open(path, encoding="utf-8") as lines:  # as training reads it, so that both count the same lines
+        try:
+            for number, line in enumerate(lines, 1):
+                if line.strip():
+                    empty = False
+                    yield CheckedRecord(number, tuple(check_line(line, number, max_depth=max_depth)))
+        except UnicodeDecodeError as error:
+            raise DataError(f"{path} is not UTF-8 text; save it as UTF-8.") from error
+    if empty:
+        raise DataError(f"{path} is empty: it needs one JSON object a line.")
+
+
+def check_line(line: str, number: int, *, max_depth: int = 1) -> Iterator[Finding]:
+    """The problems of one line, which is number ``number`` of its file."""
+    try:
+        fields = json.loads(line)
+    except json.JSONDecodeError as error:
+        yield Finding(number, f"not JSON ({error.msg}, column {error.colno}); write one object a line.")
+        return
+    if not isinstance(fields, dict):
+        yield Finding(number, 'not an object; write {"prompt": .., "annotated": ..}.')
+        return
+    yield from (Finding(number, message) for message in _fields(fields))
+    annotated = fields.get("annotated")
+    if isinstance(annotated, str):
+        for message, offset in _annotation(annotated, fields.get("answer"), max_depth):
+            yield Finding(number, message, offset if isinstance(offset, tuple) else place(annotated, offset))
+
+
+def place(text: str, offset: int) -> tuple[int, int]:
+    """Line and column of an offset, from 1."""
+    return text.count("\n", 0, offset) + 1, offset - text.rfind("\n", 0, offset)
+
+
+def _fields(fields: dict[str, Any]) -> Iterator[str]:
+    if "prompt" not in fields and "messages" not in fields:
+        yield "has neither 'prompt' nor 'messages'; give one of them."
+    if "prompt" in fields and "messages" in fields:
+        yield "has both 'prompt' and 'messages'; give one of them."
+    if "prompt" in fields and not _is_text(fields["prompt"]):
+        yield "'prompt' must be a text that is not empty."
+    if "messages" in fields:
+        yield from _messages(fields["messages"])
+    if "annotated" not in fields:
+        yield "has no 'annotated'; give the answer with its tags there."
+    elif not _is_text(fields["annotated"]):
+        yield "'annotated' must be a text that is not empty."
+    if not isinstance(fields.get("answer", ""), str):
+        yield "'answer' must be a text, or left out."
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and bool(value.strip())
+
+
+def _messages(messages: Any) -> Iterator[str]:
+    if not isinstance(messages, list) or not messages:
+        yield '\'messages\' must be a list of {"role": .., "content": ..}, and not empty.'
+        return
+    for index, message in enumerate(messages, 1):
+        if not isinstance(message, dict) or not all(isinstance(message.get(key), str) for key in ("role", "content")):
+            yield f"message {index} must be an object with the texts 'role' and 'content'."
+
+
+def _annotation(annotated: str, answer: Any, max_depth: int) -> Iterator[tuple[str, int | tuple[int, int]]]:
+    """Each problem of an annotated text with its offset, or its line and column."""
+    tree, problems = scan(annotated, max_depth=max_depth)
+    yield from ((problem.message, (problem.line, problem.column)) for problem in problems)
+    if problems:
+        return  # what else there is to say has no certain place until these are put right
+    openings = [match.start() for match in _BLOCK.finditer(annotated)]
+    for block, offset in zip(tree.blocks(), openings, strict=True):
+        yield from ((message, offset) for message in _block(block))
+    syncs = [match.start() for match in _SYNC.finditer(annotated)]
+    for needed, offset in zip(_syncs_needed(tree.nodes), syncs, strict=True):
+        if not needed:
+            yield "this <sync/> has no chunk to wait for since the one before; remove it.", offset
+    if isinstance(answer, str):
+        yield from _text(annotated, tree, answer)
+
+
+def _block(block: Block) -> Iterator[str]:
+    words = len(block.topic.split())
+    if words > MAX_TOPIC_WORDS:
+        yield f"the topic {block.topic!r} has {words} words; use at most {MAX_TOPIC_WORDS}."
+    words = len(block.plain.split())
+    if words < MIN_WORDS:
+        size = f"{words} word{'' if words == 1 else 's'}"
+        yield f"the chunk {block.topic!r} has {size}; mark only chunks of at least {MIN_WORDS}."
+
+
+def _syncs_needed(nodes: tuple[Node, ...]) -> Iterator[bool]:
+    """For each sync in document order, whether chunks of its thread are open before it."""
+    open_blocks = 0
+    for node in nodes:
+        if isinstance(node, Block):
+            open_blocks += 1
+            yield from _syncs_needed(node.body)
+        elif not isinstance(node, str):
+            yield open_blocks > 0
+            open_blocks = 0
+
+
+def _text(annotated: str, tree: Answer, answer: str) -> Iterator[tuple[str, int]]:
+    plain = tree.plain
+    if plain == answer:
+        return
+    pairs = enumerate(zip(plain, answer, strict=False))
+    index = next((k for k, (ours, theirs) in pairs if ours != theirs), min(len(plain), len(answer)))
+    ours, theirs = (repr(text[index : index + 20]) if text[index:] else "nothing" for text in (plain, answer))
+    message = f"without tags the text differs from 'answer' from here on: {ours} here, {theirs} there; only add tags."
+    yield message, _annotated_offset(annotated, index)
+
+
+def _annotated_offset(annotated: str, index: int) -> int:
+    """Where character ``index`` of the text without tags stands in the annotated text."""
+    for tag in _TAG.finditer(annotated):
+        if tag.start() > index:
+            break
+        index += tag.end() - tag.start()
+    return index

@@ -1,0 +1,68 @@
+"""What tests share: a tiny tokenizer with PASTA's tags, its vocabulary, a tiny random model, hypothesis settings."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import HealthCheck, settings
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from pastalm.lang.vocabulary import Vocabulary, add_tags
+
+SLOW = [HealthCheck.too_slow, HealthCheck.data_too_large]
+
+settings.register_profile(
+    "tests", deadline=None, max_examples=60, derandomize=True, database=None, suppress_health_check=SLOW
+)
+settings.register_profile("search", deadline=None, max_examples=1000, database=None, suppress_health_check=SLOW)
+settings.load_profile("tests")  # --hypothesis-profile=search looks further
+
+
+def byte_level_tokenizer() -> PreTrainedTokenizerFast:
+    """Byte-level BPE: <eos>, all bytes, and merges of the letters and digits of one line. Letters q to z stay single."""
+    backend = Tokenizer(models.BPE())
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=280,
+        special_tokens=["<eos>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    backend.train_from_iterator(["hello foo hello foo bad 12 34 12 34"] * 3, trainer)
+    return PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<eos>")
+
+
+@pytest.fixture(scope="session")
+def tokenizer() -> PreTrainedTokenizerFast:
+    """A byte-level tokenizer that knows the tags."""
+    tokenizer = byte_level_tokenizer()
+    add_tags(tokenizer)
+    return tokenizer
+
+
+@pytest.fixture(scope="session")
+def vocabulary(tokenizer: PreTrainedTokenizerFast) -> Vocabulary:
+    """Its vocabulary."""
+    return Vocabulary(tokenizer)
+
+
+@pytest.fixture(scope="session")
+def tiny_llama(tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
+    """Two random layers with two query heads to each key head."""
+    import torch
+
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=1024,
+        bos_token_id=None,
+        pad_token_id=None,
+        eos_token_id=tokenizer.eos_token_id,
+    )
+    return LlamaForCausalLM(config).eval()
