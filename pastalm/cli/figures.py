@@ -22,9 +22,9 @@ ROWS: tuple[tuple[str, Callable[[Metrics], str]], ...] = (
 )
 
 
-def figures_table(response: Response, baseline: Response | None, place: str, *, timed: bool) -> Table:
-    """The figures of an answer, of its baseline if there is one, and the speedups. ``place``: device and dtype."""
-    table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), caption_justify="left", caption_style="dim")
+def figures_table(response: Response, baseline: Response | None) -> Table:
+    """The figures of an answer, of its baseline if there is one, and the speedups."""
+    table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0))
     table.add_column("")
     table.add_column("this answer" if baseline else "", justify="right")
     if baseline:
@@ -36,18 +36,18 @@ def figures_table(response: Response, baseline: Response | None, place: str, *, 
             label = name if name == "efficiency" else f"{name} speedup"
             shown = "-" if value is None else f"{value:.2f}" + ("" if name == "efficiency" else " x")
             table.add_row(label, shown, "", style="bold")
-    table.caption = _caption(bool(baseline), place, timed)
     return table
 
 
-def _caption(compared: bool, place: str, timed: bool) -> str:
+def caption(compared: bool, place: str, timed: bool) -> str:
+    """What was compared. ``place``: device and dtype; ``timed``: whether it was decoded again for its time."""
     if compared:
         return (
-            f"Both: the same model ({place}), prompt and sampling, after a warm-up, nothing drawn.\n"
-            "Theoretical: sequential tokens / critical path. Realised: sequential wall time /\n"
-            "wall time. Efficiency: realised / theoretical."
+            f"Both: the same model ({place}), prompt and options, after a warm-up.\n"
+            "Theoretical: sequential tokens / critical path of this answer.\n"
+            "Realised: sequential wall time / wall time. Efficiency: realised / theoretical."
         )
-    return f"On {place}" + (", after a warm-up, nothing drawn." if timed else "; the first run, warm-up included.")
+    return f"On {place}" + (", after a warm-up." if timed else "; the first run, warm-up included.")
 
 
 def notes(response: Response) -> Iterator[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from math import ceil
 from time import monotonic
 from typing import TYPE_CHECKING, Any
+from unicodedata import category
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -103,6 +104,4 @@ def _text(card: Card) -> Text:
 
 def printable(text: str) -> str:
     """The text without characters that would steer the terminal; a model may write any."""
-    return "".join(
-        char for char in text if char in "\n\t" or char.isprintable() or not char.isascii() and ord(char) > 159
-    )
+    return "".join(char for char in text if char in "\n\t" or category(char) != "Cc")

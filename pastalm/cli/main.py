@@ -31,7 +31,7 @@ def _main(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and leave.")
     ] = False,
 ) -> None:
-    """PASTA: language models that mark independent parts of their answer, and a runtime that writes these in parallel."""
+    """PASTA: language models mark independent parts of their answer, and a runtime writes these in parallel."""
 
 
 app = typer.Typer(

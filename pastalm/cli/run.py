@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json as json_module
-import sys
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.text import Text
 
-from pastalm.cli.figures import figures_table, notes
+from pastalm.cli.figures import caption, figures_table, notes
 from pastalm.cli.live import printable, watch
 from pastalm.cli.models import BUNDLED, load_engine, working
 from pastalm.cli.prompts import as_message, read_prompt
@@ -36,7 +36,9 @@ def run(
     ] = None,
     file: Annotated[Path | None, typer.Option(help="Read the prompt from this file.")] = None,
     model: Annotated[str, typer.Option(help="A directory, a hub id, or 'bundled'.")] = BUNDLED,
-    mode: Annotated[Mode, typer.Option(help="Decode in parallel, or one token after the other.")] = Mode.ASYNC,
+    mode: Annotated[
+        Mode, typer.Option(metavar="MODE", help="'async' decodes in parallel, 'sequential' one token after the other.")
+    ] = Mode.ASYNC,
     max_tokens: Annotated[int, typer.Option(help="The most tokens of the answer, all threads together.")] = 1024,
     max_threads: Annotated[
         int | None, typer.Option(help="The most threads in one step; more wait in line. Changes only the time.")
@@ -51,9 +53,9 @@ def run(
     device: Annotated[str, typer.Option(help="'auto', 'cpu', 'cuda' or 'cuda:N'.")] = "auto",
     dtype: Annotated[str, typer.Option(help="'auto', 'float32', 'bfloat16' or 'float16'.")] = "auto",
     raw: Annotated[bool, typer.Option("--raw", help="Give the prompt as it is, without the chat template.")] = False,
-    compare: Annotated[
-        bool, typer.Option(help="Time the answer again, and the same model decoding it one token after the other.")
-    ] = True,
+    no_compare: Annotated[
+        bool, typer.Option("--no-compare", help="Answer once; do not time it again, nor without parallelism.")
+    ] = False,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
 ) -> None:
     """Answer a prompt. The threads appear side by side while they are written, then the answer as plain text.
@@ -70,12 +72,12 @@ def run(
     if not json:
         _print_answer(response.text)
     baseline = None
-    if compare:
+    if not no_compare:
         response, baseline = _timed(engine, message, options)
     if json:
         typer.echo(_as_json(response, baseline))
     else:
-        _print_figures(response, baseline, engine, timed=compare)
+        _print_figures(response, baseline, engine, timed=not no_compare)
 
 
 def _answer(engine: Engine, message: Any, options: dict[str, Any], quiet: bool) -> Response:
@@ -95,10 +97,12 @@ def _timed(engine: Engine, message: Any, options: dict[str, Any]) -> tuple[Respo
 
 
 def _print_answer(text: str) -> None:
-    if sys.stdout.isatty():
-        Console().rule("answer", style="dim")
-        text = printable(text)
-    typer.echo(text)
+    console = Console()
+    if console.is_terminal:
+        console.rule("answer", style="dim")
+        console.print(Text(printable(text)))
+    else:
+        typer.echo(text)
 
 
 def _print_figures(response: Response, baseline: Response | None, engine: Engine, timed: bool) -> None:
@@ -108,7 +112,8 @@ def _print_figures(response: Response, baseline: Response | None, engine: Engine
     console.print()
     weights = next(engine.runner.model.parameters())
     place = f"{weights.device}, {str(weights.dtype).removeprefix('torch.')}"
-    console.print(figures_table(response, baseline, place, timed=timed))
+    console.print(figures_table(response, baseline))
+    console.print(caption(bool(baseline), place, timed), style="dim", soft_wrap=True, markup=False, highlight=False)
 
 
 def _as_json(response: Response, baseline: Response | None) -> str:

@@ -51,7 +51,10 @@ def show(
     console = Console()
     console.print(thread_tree(answer, script, policy.unit))
     console.rule("plain text", style="dim")
-    typer.echo(printable(answer.plain) if console.is_terminal else answer.plain)
+    if console.is_terminal:
+        console.print(Text(printable(answer.plain)))
+    else:
+        typer.echo(answer.plain)
     console.rule("metrics", style="dim")
     plain = len(vocabulary.encode(answer.plain))
     console.print(_metrics_table(answer_metrics(script, vocabulary, policy), plain))

@@ -7,7 +7,6 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from enum import StrEnum
 from itertools import islice
-from pathlib import Path
 from time import monotonic
 from typing import Annotated, TextIO
 

@@ -51,9 +51,7 @@ class Stages(TyperGroup):
         return _sft_command() if cmd_name == "sft" else None
 
 
-train = typer.Typer(
-    cls=Stages, no_args_is_help=True, help="Train a model to mark and fork its answers.", epilog=EXAMPLE
-)
+train = typer.Typer(cls=Stages, no_args_is_help=True, epilog=EXAMPLE)
 
 
 @train.callback()

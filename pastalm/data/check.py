@@ -24,7 +24,7 @@ _SYNC = re.compile(r"<sync(?![\w-])")
 
 @dataclass(frozen=True)
 class Finding:
-    """One problem. ``line`` counts the file's lines, ``within`` is line and column in its annotated text; all from 1."""
+    """One problem. ``line`` counts the file's lines, ``within`` is line and column in its annotated text, from 1."""
 
     line: int
     message: str

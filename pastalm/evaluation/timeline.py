@@ -71,7 +71,7 @@ class Span:
 
 @dataclass(frozen=True)
 class SyncMark:
-    """A sync written at step ``step``; its thread goes on at ``resume``, seeing the threads ``blocks`` from there on."""
+    """A sync written at step ``step``; from ``resume`` on its thread goes on and sees the threads ``blocks``."""
 
     step: int
     resume: int

@@ -9,6 +9,7 @@ from pastalm.lang.answer import Answer, Block, Node, Sync, merge_text
 
 _TAG = re.compile(r"</?(?:promise|async|sync)(?![\w-])(?:\"[^\"]*\"|'[^']*'|[^<>\"'])*>?")
 _ATTRIBUTE = re.compile(r"""\s*([\w-]+)\s*=\s*("[^"]*"|'[^']*'|[^\s"'/>]+)""")
+_LENGTH = re.compile(r"(?=[0-9]{1,4}$)0*[1-9][0-9]*")
 _HEAD = re.compile(r"<(/?)(promise|async|sync)")
 
 
@@ -117,7 +118,7 @@ class _Parser:
             if match[1] in found or match[1] not in allowed:
                 again = "is given twice" if match[1] in found else "is not known here"
                 self._problem(f"the attribute {match[1]!r} of <{name}> {again}.", offset)
-            found[match[1]], at = match[2].strip("\"'"), match.end()
+            found[match[1]], at = _unquoted(match[2]), match.end()
         if body[at:].strip():
             self._problem(f"cannot read {body[at:].strip()!r} in <{name}>; attributes are written name=value.", offset)
         return found
@@ -126,8 +127,8 @@ class _Parser:
         attributes = self._attributes(tag, "promise", ("topic", "tokens"), offset, empty=True)
         topic = self._topic(attributes, "promise", offset)
         tokens = attributes.get("tokens", "")
-        if not (tokens.isascii() and tokens.isdigit() and int(tokens) > 0):
-            self._problem("a promise needs tokens=N, a whole number of at least 1: the length in tens.", offset)
+        if not _LENGTH.fullmatch(tokens):
+            self._problem("a promise needs tokens=N, a whole number from 1 to 9999: the length in tens.", offset)
             tokens = "1"
         return _Open(offset, topic, int(tokens))
 
@@ -171,3 +172,7 @@ class _Parser:
             self._problem("<sync/> stands inside a chunk that can have no chunks of its own; put it outside.", offset)
         else:
             self.stack[-1].nodes.append(Sync())
+
+
+def _unquoted(value: str) -> str:
+    return value[1:-1] if value[0] in "\"'" else value

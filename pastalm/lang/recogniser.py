@@ -126,11 +126,13 @@ class Recogniser:
 
     def _legal_topic(self) -> Legal:
         v = self.vocabulary
-        if len(self.topic) >= MAX_TOPIC_TOKENS:
-            return Legal(("tokens",), (v.promise_tokens,), only=True)
         words, in_word = v.topic_words(self.topic)
-        end = (v.promise_tokens,) if in_word else ()
-        return Legal(("topic", words, in_word), v.topic_pieces(words, in_word) + end, only=True)
+        # Bytes of the vocabulary can make up a space that no piece shows, hence the look at the text.
+        done = in_word and _well_formed(v.decode(self.topic))
+        end = (v.promise_tokens,) if done else ()
+        if done and len(self.topic) >= MAX_TOPIC_TOKENS:
+            return Legal(("tokens",), end, only=True)
+        return Legal(("topic", words, in_word, done), v.topic_pieces(words, in_word) + end, only=True)
 
     def _legal_count(self) -> Legal:
         v, room = self.vocabulary, MAX_DIGITS - len(self.count)

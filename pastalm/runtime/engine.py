@@ -165,7 +165,7 @@ class Engine:
             policy,
             self._bounded(limits, ids),
             len(ids),
-            stops=[stop] if isinstance(stop, str) else [one for one in stop if one],
+            stops=[one for one in ([stop] if isinstance(stop, str) else stop) if one],
             eager=eager,
         )
         return Request(ids, interpreter, sampler, observe=observe)

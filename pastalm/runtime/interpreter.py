@@ -132,7 +132,7 @@ class Interpreter:
         """All due threads have been sampled: close what is over, join what has been waited for."""
         self.rounds += self._counted
         self._counted = False
-        for thread in self.threads:
+        for thread in reversed(self.threads):  # children first: a join can end one, and its parent may wait for that
             if thread.status is Status.WAITING:
                 if all(child.complete for child in thread.unsynced):
                     self._join(thread)
@@ -151,6 +151,8 @@ class Interpreter:
             self._keep(thread, token, synced=bool(marks) and isinstance(marks[-1], Synced))
         for mark in marks:
             self._apply(thread, mark, token)
+        if thread.run.stopped and thread.status is not Status.DONE:
+            self._stop(thread)
         if not marks and self.eager:
             self.events.append(TokenEvent(thread.path, self._place(thread), token, ""))
         if thread.status is Status.RUNNING:
@@ -197,8 +199,6 @@ class Interpreter:
         if self.eager:
             self.events.append(TokenEvent(thread.path, self._place(thread), token, text))
         thread.pieces.append(text)
-        if thread.run.stopped:
-            self._stop(thread)
 
     def _note(self, thread: Thread, problem: str) -> None:
         if problem:
@@ -230,7 +230,7 @@ class Interpreter:
         return self.language.vocabulary
 
     def _join(self, thread: Thread) -> None:
-        joined = [member for child in thread.unsynced for member in child.family()]
+        joined = [member for child in thread.unsynced for member in child.unjoined()]
         for member in joined:  # the last tokens of children, which nobody has needed until now
             thread.todo += member.todo
             member.todo = []

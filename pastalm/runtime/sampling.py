@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import inf
 
 import torch
 from torch import Tensor
@@ -22,8 +23,8 @@ class SamplingOptions:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if not self.temperature >= 0:
-            raise ValueError(f"temperature must be 0 (greedy) or above, not {self.temperature}.")
+        if not 0 <= self.temperature < inf:
+            raise ValueError(f"temperature must be a number from 0 (greedy) up, not {self.temperature}.")
         if not 0 < self.top_p <= 1:
             raise ValueError(f"top_p is a share above 0 and at most 1, not {self.top_p}.")
 
@@ -58,7 +59,9 @@ class Sampler:
         logits = logits_TV.masked_fill(illegal, float("-inf"))
         if self.options.temperature == 0:
             return logits.argmax(-1).tolist()
-        probabilities = torch.softmax(logits.float() / self.options.temperature, dim=-1)
+        logits = logits.float()
+        logits = logits - logits.amax(-1, keepdim=True)  # no temperature, however low, makes them infinite
+        probabilities = torch.softmax(logits / self.options.temperature, dim=-1)
         noise = torch.stack([self._noise(path, logits.shape[-1]) for path in paths]).to(logits.device)
         return (self._nucleus(probabilities) / noise).argmax(-1).tolist()  # a draw without a host round trip
 

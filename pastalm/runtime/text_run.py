@@ -30,14 +30,16 @@ class TextRun:
         if not self.eager:
             return ""
         text = self.codec.decode(self.tokens)
-        if text.endswith(UNFINISHED) and len(self.tokens) < LONGEST_CHARACTER:
+        unfinished = text.endswith(UNFINISHED) and len(self.tokens) < LONGEST_CHARACTER
+        if unfinished and not any(stop in self.kept + text for stop in self.stops):
             return ""
         self.tokens = []
         return self._show(text)
 
     def push_text(self, text: str) -> str:
         """Take text that is no ordinary token's: tags that stay text."""
-        return self.flush() + text
+        before, self.tokens = self.codec.decode(self.tokens), []
+        return self._show(before + text)
 
     def flush(self) -> str:
         """End the stretch: all that is left, unless a stop string has come."""

@@ -84,6 +84,10 @@ class Thread:
         """The thread and all threads under it, in document order."""
         return [self, *(thread for child in self.children for thread in child.family())]
 
+    def unjoined(self) -> list[Thread]:
+        """The thread and the threads under it that it has not joined, in document order."""
+        return [self, *(thread for child in self.unsynced for thread in child.unjoined())]
+
     def nodes(self) -> tuple[Node, ...]:
         """What it has written as nodes of an answer."""
         return merge_text([_node(piece) for piece in self.pieces])

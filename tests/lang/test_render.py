@@ -7,7 +7,6 @@ import re
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from strategies import answers, texts
 
 from pastalm.lang.answer import Answer, Block, Node, Sync
 from pastalm.lang.parse import parse
@@ -15,6 +14,7 @@ from pastalm.lang.positions import position_policy
 from pastalm.lang.render import measure, render, render_annotator
 from pastalm.lang.script import compile_script
 from pastalm.lang.vocabulary import Vocabulary
+from tests.strategies import answers, texts
 
 CANONICAL_TAG = re.compile(r'<promise topic="[^"]*" tokens=[0-9]+ />|</?async>|<sync/>')
 

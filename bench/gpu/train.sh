@@ -1,0 +1,8 @@
+#!/usr/bin/env bash
+# Train the bundled model on a GPU; run it again after a kill and it goes on.
+# Usage: bench/gpu/train.sh [FOLDER] [OPTIONS OF bench.bundled]
+set -euo pipefail
+out=${1:-runs/bundled}
+shift || true
+python3 -m bench.bundled --out "$out" --bf16 --number 200000 --steps 6000 --batch 32 "$@"
+python3 -m bench.tasks --model "$out/model" --out "$out/figures.json"

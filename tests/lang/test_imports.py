@@ -1,0 +1,53 @@
+"""Layers: the language needs no torch, and imports only go down."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import pastalm
+
+ROOT = Path(pastalm.__file__).parent
+MODULES = sorted(path for path in ROOT.rglob("*.py") if path.parts[-2:] != ("pastalm", "__init__.py"))
+# What each layer may import from; data and training stand side by side, but training reads data.
+BELOW = {"lang": set(), "layout": {"lang"}, "runtime": {"lang", "layout"}, "bundled": set()}
+BELOW["data"] = {"lang", "layout", "runtime"}
+BELOW["training"] = BELOW["data"] | {"data"}
+BELOW["evaluation"] = BELOW["serving"] = BELOW["training"] | {"training"}
+BELOW["cli"] = BELOW["evaluation"] | {"evaluation", "serving"}
+
+
+def layer(module: Path) -> str:
+    return module.relative_to(ROOT).parts[0].removesuffix(".py")
+
+
+def imported(module: Path) -> Iterator[str]:
+    """The layers that a module imports from, wherever in it the import stands."""
+    for node in ast.walk(ast.parse(module.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{module}, line {node.lineno}: imports are absolute"
+            names = [node.module or ""] if node.module != "pastalm" else [f"pastalm.{alias.name}" for alias in node.names]
+        elif isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        else:
+            continue
+        yield from (name.split(".")[1] for name in names if name.startswith("pastalm."))
+
+
+@pytest.mark.parametrize("module", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_imports_only_go_down(module: Path) -> None:
+    own = layer(module)
+    assert own in BELOW, f"{module} stands in no known layer"
+    assert set(imported(module)) <= BELOW[own] | {own}
+
+
+def test_the_language_imports_no_torch() -> None:
+    names = [f"pastalm.lang.{path.stem}" for path in sorted((ROOT / "lang").glob("*.py")) if path.stem != "__init__"]
+    program = f"import sys, {', '.join(names)}; print([name for name in ('torch', 'transformers') if name in sys.modules])"
+    found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
+    assert found.strip() == "[]"
