@@ -47,11 +47,14 @@ def sees(i: Tensor, j: Tensor, block: Tensor, release: Tensor) -> Tensor:
     return (j <= i) & (i >= release[block[i], block[j]])
 
 
-def layout(prompt: Sequence[int], script: Script, policy: PositionPolicy) -> Layout:
+def layout(
+    prompt: Sequence[int], script: Script, policy: PositionPolicy, *, prompt_targets: bool = False
+) -> Layout:
     """Lay an answer out behind its prompt.
 
     ``prompt`` are ids at positions 0 .. ; the answer's positions follow ``policy`` (SPEC 4), its targets SPEC 6. Prompt
-    tokens have no target, except the last, which predicts the answer's first token.
+    tokens have no target, except the last, which predicts the answer's first token; ``prompt_targets`` gives them theirs,
+    for models that start from random weights.
     """
     tokens = [*prompt, *script.tokens]
     block = [0] * len(prompt) + script.block
@@ -60,7 +63,7 @@ def layout(prompt: Sequence[int], script: Script, policy: PositionPolicy) -> Lay
         positions=torch.tensor([*range(len(prompt)), *positions(len(prompt), script, policy)]),
         block=torch.tensor(block),
         release=_releases(script, len(prompt)),
-        targets=torch.tensor(_targets(tokens, block, len(prompt))),
+        targets=torch.tensor(_targets(tokens, block, 0 if prompt_targets else len(prompt))),
     )
 
 

@@ -13,14 +13,13 @@ import typer
 def with_flags(config: type, helps: Mapping[str, str], action: Callable[[Any], None]) -> Callable[..., None]:
     """A function for typer that fills a ``config`` from its flags and hands it to ``action``, whose docstring it takes.
 
-    Each field becomes an option, a field without default a required one. ``helps`` has a sentence for every field;
-    raises ``KeyError`` for one that is missing.
+    Each field becomes an option, a field without default a required one. ``helps`` has a sentence for each.
     """
     types = get_type_hints(config)
     parameters = []
     for field in dataclasses.fields(config):
         default = Parameter.empty if field.default is dataclasses.MISSING else field.default
-        option = Annotated[types[field.name], typer.Option(help=helps[field.name])]
+        option = Annotated[types[field.name], typer.Option(help=helps.get(field.name))]
         parameters.append(Parameter(field.name, Parameter.KEYWORD_ONLY, default=default, annotation=option))
 
     def command(**values: Any) -> None:

@@ -47,12 +47,13 @@ def picture(board: Board, console: Console, *, full: bool = False) -> Renderable
     all of them if ``full``."""
     main, *others = board.cards.values()
     room = 1 << 30 if full else max(6, console.height - 1)
-    top = _panel(main, console, console.width, room if full or not others else max(4, room // 3))
     if not others:
-        return top
+        return _panel(main, console, console.width, room)
     columns = max(1, min(len(others), console.width // NARROWEST))
+    rows = ceil(len(others) / columns)
+    top = _panel(main, console, console.width, max(4, min(room // 3, room - 1 - 4 * rows)))
     room -= top.height or 0
-    rows = min(ceil(len(others) / columns), max(1, (room - 1) // 3))
+    rows = min(rows, max(1, (room - 1) // 3))
     shown = others if len(others) <= rows * columns else _liveliest(others, rows * columns)
     grid = Table.grid(expand=True)
     for _ in range(columns):

@@ -125,7 +125,7 @@ def _metrics_table(metrics: AnswerMetrics, plain: int) -> Table:
     table.add_row("critical path", str(metrics.critical_path), "decode steps with unlimited threads")
     table.add_row("parallelism", f"{metrics.parallelism:.2f}", "content tokens / critical path")
     table.add_row("theoretical speedup", speedup, "plain tokens / critical path")
-    table.add_row("redundancy", f"{metrics.redundancy:.2f}", "share of 4-grams that a sibling has too")
+    table.add_row("redundancy", f"{metrics.redundancy:.2f}", "4-grams that a sibling has too")
     table.add_row("length errors", errors, "promised - measured")
     return table
 

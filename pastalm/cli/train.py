@@ -32,6 +32,8 @@ SFT_HELP = {
     "warmup": "Steps of rising learning rate.",
     "decay": "Share of the steps, the last ones, over which the learning rate falls to zero.",
     "weight_decay": "Weight decay.",
+    "beta2": "The decay of AdamW's second moment.",
+    "prompt_loss": "Train on prompts too; models from random weights need it.",
     "bf16": "Compute in bfloat16.",
     "save_every": "Steps between checkpoints.",
     "seed": "The seed of order and initialisation.",

@@ -19,8 +19,8 @@ class Collator:
     (a row of the mask must not be empty) and has no label. Labels are targets: nothing shifts them later.
     """
 
-    def __init__(self, policy: PositionPolicy, pad: int) -> None:
-        self.policy, self.pad = policy, pad
+    def __init__(self, policy: PositionPolicy, pad: int, *, prompt_targets: bool = False) -> None:
+        self.policy, self.pad, self.prompt_targets = policy, pad, prompt_targets
 
     def __call__(self, rows: Sequence[Sequence[Example]]) -> dict[str, Tensor]:
         width = max(sum(map(len, row)) for row in rows)
@@ -39,7 +39,7 @@ class Collator:
         return batch
 
     def _place(self, batch: dict[str, Tensor], row: int, start: int, example: Example) -> None:
-        laid = layout(example.prompt, example.script, self.policy)
+        laid = layout(example.prompt, example.script, self.policy, prompt_targets=self.prompt_targets)
         span = slice(start, start + len(example))
         batch["input_ids"][row, span] = laid.tokens
         batch["position_ids"][row, span] = laid.positions

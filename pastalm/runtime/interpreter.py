@@ -261,6 +261,8 @@ class Interpreter:
     def _close(self, thread: Thread) -> None:
         """Write the ``</async>`` that a thread did not write itself."""
         thread.written.append(self._vocabulary.async_end)
+        if self.limits.window is not None:  # a promise of its own may have taken it beyond
+            thread.position = min(thread.position, self.limits.window - 1)
         self._feed(thread, self._vocabulary.async_end)
 
     def _stop(self, thread: Thread) -> None:

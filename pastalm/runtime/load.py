@@ -29,11 +29,12 @@ def load(
     if looks_local and not Path(where).expanduser().is_dir():
         raise LoadError(f"There is no directory {where}; give a directory with a model, a hub id or 'bundled'.")
     chosen = _device(device)
+    number = _dtype(dtype, chosen)
     try:
         config = AutoConfig.from_pretrained(where)
         _require_causal(config, name_or_path)
         tokenizer = AutoTokenizer.from_pretrained(where)
-        model = AutoModelForCausalLM.from_pretrained(where, config=config, dtype=_dtype(dtype, chosen))
+        model = AutoModelForCausalLM.from_pretrained(where, config=config, dtype=number)
     except LoadError:
         raise
     except Exception as error:  # the library raises many kinds, most with pages of advice

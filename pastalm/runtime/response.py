@@ -80,7 +80,8 @@ def respond(interpreter: Interpreter, prompt_tokens: int, steps: int, seconds: f
         if asynchronous and vocabulary
         else Script(list(_ids(main)), [0] * len(main.written))
     )
-    threads = tuple(_result(thread, interpreter) for thread in family)
+    contents = [main.shown, *(block.content for block in script.blocks[1:])]
+    threads = tuple(_result(*one, interpreter) for one in zip(family, contents, strict=True))
     content = sum(thread.shown for thread in family)
     path = max(interpreter.rounds, 1)
     metrics = Metrics(
@@ -112,8 +113,7 @@ def _ids(thread: Thread) -> list[int]:
     return [item for item in thread.written if isinstance(item, int)]
 
 
-def _result(thread: Thread, interpreter: Interpreter) -> ThreadResult:
-    measured = interpreter.policy.label(thread.content) if thread.parent else 0
+def _result(thread: Thread, content: int, interpreter: Interpreter) -> ThreadResult:
+    measured = interpreter.policy.label(content) if thread.parent else 0
     error = thread.promised - measured
-    content = thread.content if thread.parent else thread.shown
     return ThreadResult(thread.path, thread.topic, thread.promised, content, error, thread.own_text, thread.truncated)

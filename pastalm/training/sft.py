@@ -34,7 +34,8 @@ class SftConfig:
     """What a stage-1 run needs. ``plain`` is the share of answers that lose their tags: 1.0 trains Baseline-SFT.
 
     ``row`` is the length of a packed row in tokens, ``batch`` the number of rows in a step of one device. The learning
-    rate warms up over ``warmup`` steps, stays, and falls to zero over the last ``decay`` share of the steps.
+    rate warms up over ``warmup`` steps, stays, and falls to zero over the last ``decay`` share of the steps. ``prompt_loss``
+    trains on prompts too, which models from random weights need to learn to look back.
     """
 
     model: str
@@ -51,6 +52,8 @@ class SftConfig:
     warmup: int = 0
     decay: float = 1.0
     weight_decay: float = 0.0
+    beta2: float = 0.999
+    prompt_loss: bool = False
     bf16: bool = False
     save_every: int = 200
     seed: int = 0
@@ -124,7 +127,7 @@ def train_sft(config: SftConfig) -> Path:
         model=model,
         args=training_arguments(config, len(rows)),
         train_dataset=rows,
-        data_collator=Collator(position_policy(config.positions), pad),
+        data_collator=Collator(position_policy(config.positions), pad, prompt_targets=config.prompt_loss),
     )
     trainer.train(resume_from_checkpoint=_checkpoint(config))
     return save(model, tokenizer, config)
@@ -174,6 +177,7 @@ def training_arguments(config: SftConfig, rows: int) -> TrainingArguments:
         lr_scheduler_kwargs={"num_decay_steps": max(1, round(config.decay * steps)), "decay_type": "linear"},
         warmup_steps=config.warmup,
         weight_decay=config.weight_decay,
+        adam_beta2=config.beta2,
         bf16=config.bf16,
         use_cpu=not torch.cuda.is_available(),
         save_steps=config.save_every,

@@ -11,7 +11,9 @@ from pastalm.data.check import Finding, check_file, check_line
 from pastalm.data.examples import DataError
 from pastalm.data.tasks import sample, to_json
 
-GOOD = "First.\n<async topic='one two'>these are five whole words</async> and <async topic='b'>here are five more words</async>"
+GOOD = (
+    "Oh.\n<async topic='one two'>five words they are here</async> and <async topic='b'>five more words here too</async>"
+)
 
 
 def findings(annotated: str, max_depth: int = 1, **fields: object) -> list[Finding]:
@@ -25,7 +27,9 @@ def raw(line: str) -> str:
 
 def test_good_records_have_no_findings():
     assert findings(GOOD) == []
-    assert findings(GOOD + "<sync/> done", answer="First.\nthese are five whole words and here are five more words done") == []
+    assert (
+        findings(GOOD + "<sync/> done", answer="Oh.\nfive words they are here and five more words here too done") == []
+    )
     assert raw(json.dumps({"messages": [{"role": "user", "content": "x"}], "annotated": GOOD})) == ""
 
 
@@ -69,7 +73,7 @@ def test_changed_text_is_shown_where_it_changes():
     (found,) = findings(annotated, answer="Say\none two thrEe four five end")
     assert found.within == (2, 29) and "'ee four five end'" in found.message and "'Ee four five end'" in found.message
     (found,) = findings(annotated, answer="Say\none two three four five end.")
-    assert found.within == (2, 54) and "nothing here" in found.message
+    assert found.within == (2, 53) and "nothing here" in found.message
     (found,) = findings(annotated + " ", answer="Say\none two three four five end")
     assert "nothing there" in found.message
 

@@ -95,7 +95,7 @@ def test_the_drawing_is_xml_inside_its_frame(vocabulary: Vocabulary, text: str):
     width, height = float(svg.attrib["width"]), float(svg.attrib["height"])
     for rect in svg.iter(f"{SVG}rect"):
         x, y, w, h = (float(rect.attrib[key]) for key in ("x", "y", "width", "height"))
-        assert 0 <= x and x + w <= width + 0.1 and 0 <= y and y + h <= height + 0.1
+        assert x >= 0 and x + w <= width + 0.1 and y >= 0 and y + h <= height + 0.1
     threads = [group for group in svg.iter(f"{SVG}g") if group.attrib["class"] == "thread"]
     assert len(threads) == len(drawn.rows)
     bars = sum(rect.attrib["class"] != "page" for group in threads for rect in group.iter(f"{SVG}rect"))

@@ -60,7 +60,9 @@ def pick(reader: Recogniser, rng: Random, ordinary: list[int]) -> int:
     return rng.choice(tags) if tags and rng.random() < 0.3 else rng.choice(ordinary)
 
 
-def write_thread(vocabulary: Vocabulary, rng: Random, room: int, *, main: bool, ordinary: list[int]) -> tuple[Node, ...]:
+def write_thread(
+    vocabulary: Vocabulary, rng: Random, room: int, *, main: bool, ordinary: list[int]
+) -> tuple[Node, ...]:
     """The nodes that a constrained thread writes with random choices, with all its children's."""
     thread = reader(vocabulary, main=main, promise=room > 0, constrained=True)
     nodes: list[Node] = []

@@ -1,0 +1,142 @@
+"""`pasta run` with a tiny random model."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from io import StringIO
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+from typer.testing import CliRunner, Result
+
+from pastalm.cli import app
+from pastalm.cli.prompts import DEFAULT_PROMPT, PromptError, read_prompt
+
+runner = CliRunner()
+
+
+def run(model: Path, *flags: str, **options: object) -> Result:
+    return runner.invoke(app, ["run", "--model", str(model), "--max-tokens", "40", *flags], **options)
+
+
+def test_the_answer_is_on_stdout_and_the_figures_on_stderr(model_dir: Path):
+    done = run(model_dir, "hello world")
+    assert done.exit_code == 0, done.output
+    expected = json.loads(run(model_dir, "hello world", "--json", "--no-compare").stdout)["text"]
+    assert done.stdout == expected + "\n" and expected
+    for row in ("tokens", "decode steps", "critical path", "parallelism", "wall time", "tokens/s", "efficiency"):
+        assert f"\n{row} " in done.stderr
+    assert "realised speedup" in done.stderr and "A limit ended this answer" in done.stderr
+
+
+def test_json_is_one_object(model_dir: Path):
+    sampling = ("--temperature", "1.5", "--seed", "3")
+    done = run(model_dir, "hello world", "--json", *sampling)
+    assert done.stderr == ""
+    fields = json.loads(done.stdout)
+    metrics, baseline, speedup = fields["metrics"], fields["baseline"], fields["speedup"]
+    assert speedup["theoretical"] == pytest.approx(baseline["tokens"] / metrics["critical_path"])
+    assert speedup["realised"] == pytest.approx(baseline["wall_seconds"] / metrics["wall_seconds"])
+    assert speedup["efficiency"] == pytest.approx(speedup["realised"] / speedup["theoretical"])
+    alone = json.loads(run(model_dir, "hello world", "--json", "--mode", "sequential", *sampling).stdout)
+    assert alone["text"] == baseline["text"] and alone["baseline"] is None and alone["speedup"] is None
+
+
+def test_prompts_from_stdin_and_file(model_dir: Path, tmp_path: Path):
+    file = tmp_path / "prompt.txt"
+    file.write_text("foo bar\n")
+    flags = ("--json", "--no-compare")
+    texts = [
+        json.loads(done.stdout)["prompt_tokens"]
+        for done in (
+            run(model_dir, "foo bar", *flags),
+            run(model_dir, "-", *flags, input="foo bar\n"),
+            run(model_dir, *flags, input="foo bar\n"),
+            run(model_dir, "--file", str(file), *flags),
+        )
+    ]
+    assert len(set(texts)) == 1 and texts[0] > 0
+
+
+def test_no_prompt_on_a_terminal_is_the_example(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("sys.stdin", type("Terminal", (), {"isatty": lambda self: True})())
+    assert read_prompt(None, None) == DEFAULT_PROMPT
+    assert read_prompt("hi", None) == "hi"
+    with pytest.raises(PromptError, match="empty"):
+        read_prompt(" ", None)
+
+
+def test_a_chat_template_is_used_unless_raw(model_dir: Path, tmp_path: Path):
+    from shutil import copytree
+
+    chat = tmp_path / "chat"
+    copytree(model_dir, chat)
+    (chat / "chat_template.jinja").write_text("{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}")
+    flags = ("hello", "--json", "--no-compare")
+    lengths = [
+        json.loads(done.stdout)["prompt_tokens"]
+        for done in (run(model_dir, *flags), run(chat, *flags, "--raw"), run(chat, *flags))
+    ]
+    assert lengths[0] == lengths[1] < lengths[2]
+
+
+@pytest.mark.parametrize(
+    "flags, said",
+    [
+        (("--positions", "nope"), "Unknown position policy 'nope'"),
+        (("--max-threads", "0"), "max_threads must be"),
+        (("--temperature", "-1"), "temperature"),
+        (("--file", "no-such-file"), "No such file"),
+        (("--device", "cuda:99"), "cuda:99"),
+    ],
+)
+def test_refusals_are_one_sentence(model_dir: Path, flags: tuple[str, ...], said: str):
+    done = run(model_dir, *(("hello",) if flags[0] != "--file" else ()), *flags)
+    assert done.exit_code == 2 and said in done.stderr and done.stderr.count("\n") == 1 and done.stdout == ""
+
+
+def test_models_that_cannot_be_loaded(tmp_path: Path):
+    for place in (tmp_path, tmp_path / "missing"):
+        done = run(place, "hello")
+        assert done.exit_code == 2 and str(place) in done.stderr and done.stderr.count("\n") == 1
+
+
+def test_a_model_without_tags_is_told_what_to_do(model_dir: Path, tmp_path: Path):
+    from shutil import copytree
+
+    plain = tmp_path / "plain"
+    copytree(model_dir, plain)
+    saved = json.loads((plain / "tokenizer.json").read_text())
+    saved["added_tokens"] = [token for token in saved["added_tokens"] if token["content"] == "<eos>"]
+    (plain / "tokenizer.json").write_text(json.dumps(saved))
+    settings = json.loads((plain / "tokenizer_config.json").read_text())
+    settings = {key: value for key, value in settings.items() if "added" not in key and "special" not in key}
+    (plain / "tokenizer_config.json").write_text(json.dumps(settings))
+    done = run(plain, "hello")
+    assert done.exit_code == 2 and "pasta train sft" in done.stderr
+    assert run(plain, "hello", "--mode", "sequential").exit_code == 0
+
+
+def test_watching_draws_the_threads_and_returns_the_same_answer(model_dir: Path):
+    from pastalm.cli.live import watch
+    from pastalm.runtime.engine import Engine
+
+    engine = Engine.from_pretrained(str(model_dir))
+    options = {"max_tokens": 150, "temperature": 1.5, "seed": 5}
+    console = Console(file=StringIO(), force_terminal=True, width=80, height=24)
+    response = watch(engine, "hello world", options, console)
+    assert response.annotated == engine.generate("hello world", **options).annotated
+    page = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "main" in page and f"{response.metrics.tokens}" and "tokens" in page
+    assert len(response.threads) == 1 or "1 " + response.threads[1].topic.split()[0] in page
+
+
+@pytest.mark.slow
+def test_a_real_process_is_clean(model_dir: Path):
+    code = "from pastalm.cli import app; app()"
+    flags = ["run", "hello", "--model", str(model_dir), "--max-tokens", "20", "--json"]
+    done = subprocess.run([sys.executable, "-c", code, *flags], capture_output=True, text=True)
+    assert done.returncode == 0 and done.stderr == "" and json.loads(done.stdout)["metrics"]["tokens"] > 0

@@ -1,0 +1,281 @@
+"""The engine's public face: options, streaming, replay, limits, and one clear sentence for what cannot be done."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    BertConfig,
+    BertLMHeadModel,
+    PreTrainedTokenizerFast,
+    Qwen3NextConfig,
+    Qwen3NextForCausalLM,
+    T5Config,
+)
+
+from pastalm import Engine
+from pastalm.lang.parse import parse
+from pastalm.lang.positions import POLICIES
+from pastalm.lang.vocabulary import MissingTagsError
+from pastalm.runtime.events import DoneEvent, ForkEvent, JoinEvent, TokenEvent
+from pastalm.runtime.load import LoadError
+from pastalm.runtime.runner import UnsupportedModelError
+from tests.conftest import byte_level_tokenizer
+from tests.runtime.families import tiny
+
+ANNOTATED = (
+    "ab <async topic='x y'>cd hello world</async> foo <async topic='z'>ef bar</async>g<sync/>hello "
+    "<async topic='q'>12 34 56</async>end"
+)
+
+
+@pytest.fixture(scope="module")
+def engine(tokenizer: PreTrainedTokenizerFast) -> Engine:
+    return Engine(tiny("llama", len(tokenizer)), tokenizer)
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory, tokenizer: PreTrainedTokenizerFast) -> Path:
+    folder = tmp_path_factory.mktemp("model")
+    tiny("llama", len(tokenizer)).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def untagged() -> PreTrainedTokenizerFast:
+    return byte_level_tokenizer()
+
+
+def test_replay_gives_the_answer_back(engine: Engine) -> None:
+    response = engine.replay("hello", ANNOTATED)
+    answer = parse(ANNOTATED)
+    assert response.text == answer.plain
+    assert response.finish_reason == "stop"
+    assert [thread.topic for thread in response.threads] == ["", "x y", "z", "q"]
+    assert [thread.text for thread in response.threads[1:]] == ["cd hello world", "ef bar", "12 34 56"]
+    assert response.metrics.length_errors == (0, 0, 0)
+    assert parse(response.annotated).plain == answer.plain
+
+
+def test_steps_are_the_critical_path_without_a_cap(engine: Engine) -> None:
+    wide, narrow = engine.replay("hello", ANNOTATED), engine.replay("hello", ANNOTATED, max_threads=1)
+    assert wide.metrics.steps == wide.metrics.critical_path == narrow.metrics.critical_path
+    assert narrow.metrics.steps == narrow.metrics.tokens > wide.metrics.steps
+
+
+def test_a_plain_replay_takes_a_step_a_token(engine: Engine) -> None:
+    metrics = engine.replay("hello", "foo bar 12").metrics
+    assert metrics.steps == metrics.tokens == metrics.critical_path == len(engine.codec.encode("foo bar 12"))
+    assert metrics.parallelism == 1.0
+
+
+def test_hiding_a_sibling_changes_nothing_and_a_synced_chunk_changes_what_follows(engine: Engine) -> None:
+    logits: list[dict] = []
+    for first in ("cd", "fo"):
+        script = engine.replay(
+            "hello", f"<async topic='x'>{first}</async><async topic='y'>bar</async> a<sync/> b"
+        ).script
+        seen: dict = {}
+        policy = POLICIES["pred10"]
+        engine.replay_script(
+            engine.encode("hello"),
+            script,
+            policy,
+            observe=lambda p, row, t, seen=seen: seen.setdefault(p, []).append(row),
+        )
+        logits.append(seen)
+    one, other = logits
+    torch.testing.assert_close(torch.stack(one[(1,)]), torch.stack(other[(1,)]), atol=1e-5, rtol=0)
+    assert not torch.allclose(one[()][-1], other[()][-1], atol=1e-3)
+
+
+def test_the_stream_is_the_answer(engine: Engine) -> None:
+    options = {"max_tokens": 80, "temperature": 1.3, "seed": 4, "max_async_tokens": 9}
+    events = list(engine.stream("hello world", **options))
+    response = events[-1].response
+    assert isinstance(events[-1], DoneEvent)
+    texts = sorted((event for event in events if isinstance(event, TokenEvent)), key=lambda event: event.place)
+    assert "".join(event.text for event in texts) == response.text
+    assert response.text == engine.generate("hello world", **options).text
+
+
+def test_forks_and_joins_are_told(engine: Engine) -> None:
+    request = engine._request("hello", eager=True, max_tokens=200)
+    v = engine.vocabulary
+    promise = [v.promise_topic, *v.encode("x"), v.promise_tokens, *v.encode("1"), v.promise_end]
+    script = iter([*promise, *promise, v.sync, *v.encode("end"), min(v.eos)])
+    children: dict = {}
+
+    def choose(logits: torch.Tensor, legal: list, paths: list) -> list[int]:
+        chosen = []
+        for path in paths:
+            child = children.setdefault(path, iter([*v.encode("foo"), v.async_end]))
+            chosen.append(next(script if path == () else child))
+        return chosen
+
+    request.choose = choose
+    response = engine._finish(request)
+    events = request.interpreter.drain()
+    assert [event.thread for event in events if isinstance(event, ForkEvent)] == [(0,), (1,)]
+    assert [event.children for event in events if isinstance(event, JoinEvent)] == [((0,), (1,))]
+    assert response.text == "foofooend"
+
+
+def test_seeds_reproduce_and_differ(engine: Engine) -> None:
+    options = {"max_tokens": 30, "temperature": 1.0, "mode": "sequential"}
+    first, again, other = (engine.generate("hello", seed=seed, **options).text for seed in (1, 1, 2))
+    assert first == again != other
+
+
+def test_max_tokens_ends_with_length(engine: Engine) -> None:
+    response = engine.generate("hello", max_tokens=5, mode="sequential")
+    assert response.finish_reason == "length"
+    assert response.metrics.tokens == 5
+
+
+def test_a_stop_string_is_not_shown(engine: Engine) -> None:
+    text = engine.generate("hello", max_tokens=30, mode="sequential").text
+    stop = text[8:11]
+    response = engine.generate("hello", max_tokens=30, mode="sequential", stop=stop)
+    assert response.text == text[: text.index(stop)]
+    assert response.finish_reason == "stop"
+
+
+def test_a_pool_too_small_ends_with_length(tokenizer: PreTrainedTokenizerFast) -> None:
+    engine = Engine(tiny("llama", len(tokenizer)), tokenizer, pool_tokens=12)
+    response = engine.generate("hello", max_tokens=100, mode="sequential")
+    assert response.finish_reason == "length"
+    assert response.prompt_tokens + response.metrics.tokens <= 12 + 1  # the last token needs no slot
+    with pytest.raises(ValueError, match="the cache holds 12; raise pool_tokens"):
+        engine.generate("hello world " * 10)
+
+
+def test_the_window_ends_an_answer(tokenizer: PreTrainedTokenizerFast) -> None:
+    model = tiny("gpt2", len(tokenizer))  # learned positions: one too many is an index error
+    engine = Engine(model, tokenizer)
+    engine.runner.model.config.max_position_embeddings = 40
+    response = engine.generate("hello", max_tokens=200, mode="sequential")
+    assert response.finish_reason == "length"
+    with pytest.raises(ValueError, match=r"The prompt has \d+ tokens, but the model's window is 40"):
+        engine.generate("hello world " * 40)
+
+
+def test_messages_go_through_the_template(engine: Engine, tokenizer: PreTrainedTokenizerFast) -> None:
+    messages = [{"role": "user", "content": "hello <sync/>"}]
+    with pytest.raises(ValueError, match="no chat template"):
+        engine.generate(messages)
+    tokenizer.chat_template = "{% for m in messages %}[{{ m['content'] }}]{% endfor %}"
+    try:
+        ids = engine.encode(messages)
+    finally:
+        tokenizer.chat_template = None
+    assert engine.vocabulary.sync not in ids
+    assert tokenizer.decode(ids) == "[hello <sync/>]"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"mode": "parallel"}, "Unknown mode 'parallel'"),
+        ({"max_tokens": 0}, "max_tokens must be a whole number of at least 1, not 0"),
+        ({"max_tokens": -3}, "max_tokens must be"),
+        ({"max_threads": 0}, "max_threads must be"),
+        ({"max_async_tokens": -1}, "max_async_tokens must be"),
+        ({"temperature": -0.5}, "temperature must be"),
+        ({"temperature": float("nan")}, "temperature must be"),
+        ({"top_p": 0}, "top_p is a share"),
+        ({"positions": "pred7"}, "Unknown position policy 'pred7'; choose one of pred10"),
+        ({"positions": "oracle"}, "needs the true length"),
+    ],
+)
+def test_wrong_options_get_a_sentence(engine: Engine, options: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(message)):
+        engine.generate("hello", **options)
+
+
+def test_an_empty_prompt_is_refused(engine: Engine) -> None:
+    with pytest.raises(ValueError, match="The prompt is empty"):
+        engine.generate("")
+
+
+def test_a_model_without_tags_decodes_sequentially_only() -> None:
+    tokenizer = untagged()
+    engine = Engine(tiny("llama", len(tokenizer)), tokenizer)
+    assert engine.generate("hello", max_tokens=4, mode="sequential").metrics.tokens == 4
+    with pytest.raises(MissingTagsError, match="pasta train sft"):
+        engine.generate("hello")
+
+
+def test_loading_a_directory(saved: Path) -> None:
+    response = Engine.from_pretrained(str(saved), device="cpu").generate("hello", max_tokens=3)
+    assert response.metrics.tokens == 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("./nowhere",), "There is no directory ./nowhere"),
+        (("nobody/nothing-of-this-name",), "Cannot load 'nobody/nothing-of-this-name'"),
+        (("bundled", "gpu"), "Unknown device 'gpu'"),
+        (("bundled", "cpu", "int7"), "Unknown dtype 'int7'"),
+    ],
+)
+def test_what_cannot_be_loaded_gets_a_sentence(
+    arguments: tuple[str, ...], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(LoadError, match=re.escape(message)) as caught:
+        Engine.from_pretrained(*arguments)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_encoder_decoder_is_refused(tmp_path: Path) -> None:
+    T5Config(num_layers=1).save_pretrained(tmp_path)
+    with pytest.raises(LoadError, match="has an encoder"):
+        Engine.from_pretrained(str(tmp_path))
+
+
+def test_an_encoder_is_refused(tokenizer: PreTrainedTokenizerFast) -> None:
+    config = BertConfig(vocab_size=len(tokenizer), hidden_size=32, num_hidden_layers=1, num_attention_heads=2)
+    with pytest.raises(UnsupportedModelError, match="encoder"):
+        Engine(BertLMHeadModel(config), tokenizer)
+
+
+def test_linear_attention_is_refused(tokenizer: PreTrainedTokenizerFast) -> None:
+    config = Qwen3NextConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        intermediate_size=32,
+        moe_intermediate_size=32,
+        num_hidden_layers=4,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        num_experts=2,
+        num_experts_per_tok=1,
+        shared_expert_intermediate_size=32,
+    )
+    with pytest.raises(UnsupportedModelError, match="3 of its 4 layers do not attend"):
+        Engine(Qwen3NextForCausalLM(config), tokenizer)
+
+
+def test_the_bundled_model_answers_in_parallel() -> None:
+    engine = Engine.from_pretrained("bundled")
+    prompt = [{"role": "user", "content": "Spell each word, then spell it backwards: river, stone, maple, candle."}]
+    response = engine.generate(prompt, max_tokens=600)
+    assert response.finish_reason == "stop"
+    assert response.metrics.critical_path < engine.generate(prompt, max_tokens=600, mode="sequential").metrics.tokens
+
+
+def test_the_bundled_files_are_plain_hugging_face() -> None:
+    from importlib.resources import files
+
+    folder = str(files("pastalm") / "bundled")
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    assert model.config.pasta_positions == "pred10"
+    assert len(tokenizer) == model.config.vocab_size
