@@ -3,9 +3,9 @@
     python -m bench.replay TRACES.jsonl --number 40 --out figures.json
 
 Each line of TRACES holds ``instruction`` (or ``prompt``) and ``annotated``. The model is a random Llama of about 100M
-parameters (``--layers``, ``--width``), its tokenizer a BPE trained on the file itself, so that tokens are as long as a real
-model's. Theoretical speedup is counted over all answers; the realised one over ``--number`` of them, spread evenly: each
-is decoded sequentially and asynchronously by force, one after the other, and both times compared.
+parameters (``--layers``, ``--width``), its tokenizer a BPE trained on the file itself, so that tokens are as long as a
+real model's. Theoretical speedup is counted over all answers; the realised one over ``--number`` of them, spread
+evenly: each is decoded sequentially and asynchronously by force, one after the other, and both times compared.
 """
 
 from __future__ import annotations

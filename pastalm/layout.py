@@ -53,8 +53,8 @@ def layout(
     """Lay an answer out behind its prompt.
 
     ``prompt`` are ids at positions 0 .. ; the answer's positions follow ``policy`` (SPEC 4), its targets SPEC 6. Prompt
-    tokens have no target, except the last, which predicts the answer's first token; ``prompt_targets`` gives them theirs,
-    for models that start from random weights.
+    tokens have no target, except the last, which predicts the answer's first token; ``prompt_targets`` gives them
+    theirs, for models that start from random weights.
     """
     tokens = [*prompt, *script.tokens]
     block = [0] * len(prompt) + script.block

@@ -11,9 +11,9 @@ from pastalm.lang.answer import Answer, Block, Node, Sync, merge_text
 _LOOKALIKE = re.compile(r"</?(promise|async|sync)")
 _LETTERS = "abz<>/=\"' \n\té€😀 hello foo12"
 
-texts = st.one_of(
-    st.text(_LETTERS, max_size=8), st.text(st.characters(exclude_categories=["Cs"]), max_size=6)
-).filter(lambda text: not _LOOKALIKE.search(text))
+texts = st.one_of(st.text(_LETTERS, max_size=8), st.text(st.characters(exclude_categories=["Cs"]), max_size=6)).filter(
+    lambda text: not _LOOKALIKE.search(text)
+)
 
 _words = st.text("abz'/=é12-", min_size=1, max_size=5)
 topics = st.lists(_words, min_size=1, max_size=3).map(" ".join)

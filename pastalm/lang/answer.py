@@ -15,8 +15,8 @@ class Sync:
 class Block:
     """One promise together with the async block that keeps it.
 
-    ``tokens`` is the promised length in the unit of the position policy (tens for ``pred10``), ``None`` while it has not
-    been measured, as in the annotator's form.
+    ``tokens`` is the promised length in the unit of the position policy (tens for ``pred10``), ``None`` while it has
+    not been measured, as in the annotator's form.
     """
 
     topic: str

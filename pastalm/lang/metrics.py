@@ -87,7 +87,7 @@ def content_tokens(script: Script, vocabulary: Vocabulary) -> list[int]:
 
 
 def redundancy(script: Script) -> float:
-    """Mean share of a block's 4-grams that stand in a sibling block, over the blocks that have any; 0 without blocks."""
+    """Mean share of a block's 4-grams that stand in a sibling, over the blocks that have any; 0 without blocks."""
     grams = [_grams(script.of(index)[1:-1]) for index in range(len(script.blocks))]
     shares = []
     for index, block in enumerate(script.blocks[1:], 1):

@@ -98,8 +98,8 @@ class _State(Enum):
 
 
 class Recogniser:
-    """PASTA-LANG. ``main`` threads end the answer, others their chunk; ``may_promise`` says whether this thread can have
-    chunks of its own. Unless ``constrained`` any token may come, and malformed tags stay text."""
+    """PASTA-LANG. ``main`` threads end the answer, others their chunk; ``may_promise`` says whether this thread can
+    have chunks of its own. Unless ``constrained`` any token may come, and malformed tags stay text."""
 
     def __init__(self, vocabulary: Vocabulary, *, main: bool, may_promise: bool, constrained: bool) -> None:
         self.vocabulary, self.main, self.may_promise, self.constrained = vocabulary, main, may_promise, constrained

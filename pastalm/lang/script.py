@@ -1,4 +1,4 @@
-"""An answer as token ids in document order, each with the thread that writes it. Known answers and decoded ones alike."""
+"""An answer as token ids in document order, each with its thread. Known answers and decoded ones alike."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ NEVER = 1 << 40  # the release of a block that no sync follows
 @dataclass
 class ScriptBlock:
     """One async block of a script. ``parent`` is the index of the block around it, 0 for the main thread; ``release``
-    the index of the first sync after it in its parent, ``NEVER`` without one; ``content`` its tokens between the tags."""
+    the index of the first sync after it in its parent, or ``NEVER``; ``content`` its tokens between the tags."""
 
     parent: int
     topic: str

@@ -2,8 +2,8 @@
 
 A view says which keys each query sees and, when decoding, where keys and values are kept. It is put on the model's seat
 before each forward pass: not all families pass keyword arguments on to their attention layers, but every layer can hold
-on to one seat. The function is registered with transformers under a name that has no mask function, so that transformers
-builds no mask of its own.
+on to one seat. The function is registered with transformers under a name that has no mask function, so that
+transformers builds no mask of its own.
 """
 
 from __future__ import annotations

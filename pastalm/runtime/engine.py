@@ -101,7 +101,7 @@ class Engine:
     ) -> Response:
         """Decode a known answer by force through the same path, for its metrics and its time on this model.
 
-        ``annotated`` is text in either form of the language, or a tree. Raises ``AnnotationError`` if it cannot be read.
+        ``annotated`` is text in either form of the language, or a tree. Raises ``AnnotationError`` for broken text.
         """
         vocabulary = self._tags()
         answer = parse(annotated, max_depth=8) if isinstance(annotated, str) else annotated
@@ -191,8 +191,8 @@ class Engine:
     def _tags(self) -> Vocabulary:
         if self.vocabulary is None:
             raise MissingTagsError(
-                "The tokenizer does not know PASTA's tags, so this model cannot mark chunks. `pasta train sft` adds and "
-                "trains them; without, decode with mode='sequential'."
+                "The tokenizer does not know PASTA's tags, so this model cannot mark chunks. `pasta train sft` adds "
+                "and trains them; without, decode with mode='sequential'."
             )
         return self.vocabulary
 

@@ -60,8 +60,8 @@ class Language:
 class Interpreter:
     """One answer while it is decoded.
 
-    ``start`` is the position of its first token, the prompt's length. ``lengths`` gives the content length of a child by
-    its path, for policies that need the truth. ``eager`` turns tokens into text at once, for streaming. Call
+    ``start`` is the position of its first token, the prompt's length. ``lengths`` gives the content length of a child
+    by its path, for policies that need the truth. ``eager`` turns tokens into text at once, for streaming. Call
     :meth:`due`, :meth:`take` and :meth:`accept` for each due thread, then :meth:`end_round`, until nothing is due.
     """
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 class Limits:
     """``max_tokens``: all threads together. ``max_async_tokens``: one chunk; then it is closed and marked truncated.
     ``max_threads``: how many are decoded in one step; more wait in line, and the answer is the same. ``max_depth``: how
-    deep chunks may nest, 1 is flat. ``window``: positions the model knows. ``slots``: what its cache may hold. None sets
-    no limit."""
+    deep chunks may nest, 1 is flat. ``window``: positions the model knows. ``slots``: what its cache may hold. None
+    sets no limit."""
 
     max_tokens: int = 1024
     max_async_tokens: int | None = None

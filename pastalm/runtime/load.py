@@ -21,8 +21,8 @@ def load(
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Load a causal language model and its fast tokenizer from a directory, a hub id or ``"bundled"``.
 
-    ``device`` "auto" takes a GPU if there is one. ``dtype`` "auto" takes the checkpoint's on a GPU and float32 on a CPU,
-    where half precision is slow without hardware for it. Raises :class:`LoadError`.
+    ``device`` "auto" takes a GPU if there is one. ``dtype`` "auto" takes the checkpoint's on a GPU and float32 on a
+    CPU, where half precision is slow without hardware for it. Raises :class:`LoadError`.
     """
     where = str(files("pastalm") / "bundled") if name_or_path == BUNDLED else str(name_or_path)
     looks_local = where.startswith((".", "/", "~")) or where.count("/") > 1

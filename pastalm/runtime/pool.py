@@ -18,7 +18,7 @@ JUNK = 0  # the slot that padding queries write to and look at; no thread ever s
 
 
 class Lane:
-    """The slots of one request. ``rows`` [S] say what each thread sees, ``positions`` [S] where the slots' tokens stand."""
+    """The slots of one request. ``rows`` [S] say what each thread sees, ``positions`` [S] where slots' tokens stand."""
 
     def __init__(self, index: int, slots: int, device: torch.device) -> None:
         self.index, self.slots, self.device = index, slots, device
@@ -43,7 +43,7 @@ class Lane:
         return Queries(torch.tensor(tokens, device=self.device), positions, slots, visible, {(): len(tokens) - 1})
 
     def apply(self, operations: Sequence[Operation]) -> Queries:
-        """Carry out what the interpreter asks for, in order; returns the tokens to be fed and what each of them sees."""
+        """Carry out what the interpreter asks for, in order; returns the tokens to be fed and what each sees."""
         feeds: list[Feed] = []
         seen: list[Tensor] = []
         last: dict[Path, int] = {}
@@ -75,8 +75,8 @@ class Lane:
 class Queries:
     """The tokens that one request feeds in one step.
 
-    ``tokens``, ``positions``, ``slots`` [Q]; ``visible`` bool [Q, S]; ``last`` the index of each thread's last token, the
-    one whose logits tell what comes next.
+    ``tokens``, ``positions``, ``slots`` [Q]; ``visible`` bool [Q, S]; ``last`` the index of each thread's last token,
+    the one whose logits tell what comes next.
     """
 
     def __init__(

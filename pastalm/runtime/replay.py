@@ -12,7 +12,7 @@ from pastalm.runtime.thread import Path
 
 
 class Replay:
-    """Feeds each thread the tokens that ``script`` holds for it. Samples nothing, but waits for the logits all the same."""
+    """Feeds each thread the tokens that ``script`` holds for it. Samples nothing, but waits for the logits."""
 
     def __init__(self, script: Script, eos: int | None) -> None:
         self.paths = block_paths(script)

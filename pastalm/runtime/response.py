@@ -32,8 +32,8 @@ class ThreadResult:
 class Metrics:
     """``tokens``: sampled by all threads, tags included. ``steps``: forward passes that gave any of them, the prompt's
     among them. ``critical_path``: the steps it would take with unlimited threads. ``parallelism``: content tokens (no
-    tags) by critical path. ``sync_wait_steps``: rounds that a thread stood waiting at a sync. ``length_errors``: promised
-    minus measured length of each chunk."""
+    tags) by critical path. ``sync_wait_steps``: rounds that a thread stood waiting at a sync. ``length_errors``:
+    promised minus measured length of each chunk."""
 
     tokens: int
     content_tokens: int
@@ -49,8 +49,8 @@ class Metrics:
 
 @dataclass(frozen=True)
 class Response:
-    """An answer. ``text`` is what the reader sees, ``annotated`` the same with tags, ``answer`` its tree, ``script`` its
-    tokens. ``finish_reason``: "stop", or "length" if a limit ended it. ``problems``: malformed tags, if any."""
+    """An answer. ``text`` is what the reader sees, ``annotated`` the same with tags, ``answer`` its tree, ``script``
+    its tokens. ``finish_reason``: "stop", or "length" if a limit ended it. ``problems``: malformed tags, if any."""
 
     text: str
     annotated: str

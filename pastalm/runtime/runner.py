@@ -63,7 +63,7 @@ class Runner:
         operations: Sequence[Sequence[Operation]],
         paths: Sequence[Sequence[Path]],
     ) -> list[Tensor]:
-        """Carry out each lane's operations in one pass; returns, for each lane, the logits [threads, V] of its ``paths``."""
+        """Carry out each lane's operations in one pass; returns for each the logits [threads, V] of its ``paths``."""
         queries = [lane.apply(ops) for lane, ops in zip(lanes, operations, strict=True)]
         wanted = [[query.last[path] for path in own] for query, own in zip(queries, paths, strict=True)]
         if len(lanes) == 1:
@@ -113,7 +113,7 @@ class Runner:
             raise UnsupportedModelError(f"{name} cannot be driven by PASTA: a layer of it attends more than once.")
         if own is not None and (logits - own).norm() > 0.1 * own.norm():
             raise UnsupportedModelError(
-                f"{name} cannot be driven by PASTA: its attention does more than scores, mask and softmax over its keys."
+                f"{name} cannot be driven by PASTA: its attention is more than scores, mask and softmax over keys."
             )
 
 

@@ -34,8 +34,7 @@ class SftConfig:
     """What a stage-1 run needs. ``plain`` is the share of answers that lose their tags: 1.0 trains Baseline-SFT.
 
     ``row`` is the length of a packed row in tokens, ``batch`` the number of rows in a step of one device. The learning
-    rate warms up over ``warmup`` steps, stays, and falls to zero over the last ``decay`` share of the steps. ``prompt_loss``
-    trains on prompts too, which models from random weights need to learn to look back.
+    rate warms up over ``warmup`` steps, stays, and falls to zero over the last ``decay`` share of the steps. ``prompt_loss`` trains on prompts too, which models from random weights need to learn to look back.
     """
 
     model: str

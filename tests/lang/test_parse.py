@@ -46,7 +46,7 @@ def test_an_apostrophe_belongs_to_the_topic(topic: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["a < b", "<br />", "<promised a=1 />", "<async-io>", "<Sync/>", "< sync/>", "<syncs>", " /> \" tokens=3"]
+    "text", ["a < b", "<br />", "<promised a=1 />", "<async-io>", "<Sync/>", "< sync/>", "<syncs>", ' /> " tokens=3']
 )
 def test_what_only_resembles_a_tag_is_text(text: str) -> None:
     assert parse(text) == Answer((text,))

@@ -94,16 +94,12 @@ class Run:
 
 
 def interpreter_of(case: Case, vocabulary: Vocabulary, *, eager: bool = False) -> Interpreter:
-    language = Language(
-        vocabulary.text, vocabulary.eos, vocabulary, asynchronous=True, constrained=case.constrained
-    )
+    language = Language(vocabulary.text, vocabulary.eos, vocabulary, asynchronous=True, constrained=case.constrained)
     policy = position_policy(case.policy)
     return Interpreter(language, policy, case.limits, START, stops=case.stops, eager=eager)
 
 
-def drive(
-    interpreter: Interpreter, choose: Chooser, order: Callable[[list[Thread]], list[Thread]] = list
-) -> Run:
+def drive(interpreter: Interpreter, choose: Chooser, order: Callable[[list[Thread]], list[Thread]] = list) -> Run:
     """Decode to the end, in groups of at most ``max_threads``."""
     run = Run(interpreter)
     eos = interpreter.language.eos

@@ -110,7 +110,7 @@ def test_sequential_equals_transformers(engine: Engine, tokenizer: PreTrainedTok
 
 def children_first_reversed(threads: list[Thread]) -> list[Thread]:
     """Siblings in the opposite order; parents stay first."""
-    return sorted(reversed(threads), key=lambda thread: len(thread.path))
+    return sorted(threads[::-1], key=lambda thread: len(thread.path))
 
 
 @pytest.mark.parametrize("max_tokens", [90, 61])

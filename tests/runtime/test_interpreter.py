@@ -72,9 +72,7 @@ def test_a_thread_is_forked_once_before_it_is_fed(vocabulary: Vocabulary, case: 
 
 
 @given(cases, st.integers(0, 99))
-def test_neither_width_nor_order_nor_streaming_changes_an_answer(
-    vocabulary: Vocabulary, case: Case, seed: int
-) -> None:
+def test_neither_width_nor_order_nor_streaming_changes_an_answer(vocabulary: Vocabulary, case: Case, seed: int) -> None:
     def shuffled(threads: list[Thread]) -> list[Thread]:
         Random(seed).shuffle(threads)
         return sorted(threads, key=lambda thread: len(thread.path))  # parents before children

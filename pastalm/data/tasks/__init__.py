@@ -62,7 +62,7 @@ def to_json(task: Task) -> str:
 
 
 def check(family: str, facts: dict[str, Any], text: str) -> bool:
-    """Whether ``text``, without tags, answers the task with these facts. Raises ``ValueError`` for an unknown family."""
+    """Whether ``text``, without tags, answers the task with these facts. Raises ``ValueError`` for unknown families."""
     if family not in FAMILIES:
         raise ValueError(f"Unknown family {family!r}; there are {', '.join(FAMILIES)}.")
     return FAMILIES[family].check(facts, text)
