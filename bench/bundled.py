@@ -14,8 +14,9 @@ from rich.progress import track
 
 from pastalm.data.examples import read_records
 from pastalm.data.tasks import sample, to_json
+from pastalm.training.config import SftConfig
 from pastalm.training.scratch import start
-from pastalm.training.sft import SftConfig, train_sft
+from pastalm.training.sft import train_sft
 
 
 def write_tasks(path: Path, number: int) -> None:

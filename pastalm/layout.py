@@ -47,9 +47,7 @@ def sees(i: Tensor, j: Tensor, block: Tensor, release: Tensor) -> Tensor:
     return (j <= i) & (i >= release[block[i], block[j]])
 
 
-def layout(
-    prompt: Sequence[int], script: Script, policy: PositionPolicy, *, prompt_targets: bool = False
-) -> Layout:
+def layout(prompt: Sequence[int], script: Script, policy: PositionPolicy, *, prompt_targets: bool = False) -> Layout:
     """Lay an answer out behind its prompt.
 
     ``prompt`` are ids at positions 0 .. ; the answer's positions follow ``policy`` (SPEC 4), its targets SPEC 6. Prompt

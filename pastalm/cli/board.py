@@ -5,11 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from pastalm.runtime.events import DoneEvent, Event, ForkEvent, JoinEvent, TokenEvent
-
-# A running thread speaks in every round. One that others have outrun by this many events is waiting at a sync; a round
-# gives a thread two events at most, or three where it ends.
-SILENCE = 4
+from pastalm.runtime.events import Event, ForkEvent, JoinEvent, TokenEvent, WaitEvent
 
 Path = tuple[int, ...]
 
@@ -32,28 +28,19 @@ class Piece:
 
 @dataclass
 class Card:
-    """One thread. ``promised`` is in tokens, 0 for the main thread; ``silence`` how often the busiest other thread has
-    spoken since this one did."""
+    """One thread. ``promised`` is in tokens, 0 for the main thread."""
 
     path: Path
     topic: str = ""
     promised: int = 0
     tokens: int = 0
     pieces: list[Piece] = field(default_factory=list)
-    ended: bool = False
-    heard: dict[Path, int] = field(default_factory=dict)
+    state: State = State.WRITING
 
     @property
     def name(self) -> str:
         """The thread's number (1, 2, 2.1 ..) and topic."""
         return f"{number(self.path)} {self.topic}" if self.path else "main"
-
-    @property
-    def state(self) -> State:
-        """What it is doing, as far as its events tell."""
-        if self.ended:
-            return State.DONE
-        return State.WAITING if max(self.heard.values(), default=0) >= SILENCE else State.WRITING
 
 
 def number(path: Path) -> str:
@@ -80,19 +67,14 @@ class Board:
         elif isinstance(event, JoinEvent):
             joined = ", ".join(map(number, event.children))
             self.cards[event.thread].pieces.append(Piece(f"[sync {joined}]" if joined else "[sync]", mark=True))
-        elif isinstance(event, DoneEvent):
-            self.cards[event.thread].ended = True
-        self._hear(event.thread[:-1] if isinstance(event, ForkEvent) else event.thread)
+            self.cards[event.thread].state = State.WRITING
+        elif isinstance(event, WaitEvent):
+            self.cards[event.thread].state = State.WAITING
+        else:
+            self.cards[event.thread].state = State.DONE
 
     def _fork(self, event: ForkEvent) -> None:
         card = Card(event.thread, event.topic, event.promised * self.unit)
         self.cards[event.thread] = card
         self.cards = dict(sorted(self.cards.items()))
         self.cards[event.thread[:-1]].pieces.append(Piece(f"[{card.name}]", mark=True))
-
-    def _hear(self, speaker: Path) -> None:
-        for path, card in self.cards.items():
-            if path == speaker:
-                card.heard.clear()
-            else:
-                card.heard[speaker] = card.heard.get(speaker, 0) + 1

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from rich.table import Table
 
-from pastalm.evaluation.report import speedups
+from pastalm.evaluation.comparison import Pair
 
 if TYPE_CHECKING:
     from pastalm.runtime.response import Metrics, Response
@@ -32,10 +32,10 @@ def figures_table(response: Response, baseline: Response | None) -> Table:
     for name, value in ROWS:
         table.add_row(name, value(response.metrics), *([value(baseline.metrics)] if baseline else []))
     if baseline:
-        for name, value in speedups(response, baseline).items():
-            label = name if name == "efficiency" else f"{name} speedup"
-            shown = "-" if value is None else f"{value:.2f}" + ("" if name == "efficiency" else " x")
-            table.add_row(label, shown, "", style="bold")
+        pair = Pair(response, baseline)
+        table.add_row("theoretical speedup", f"{pair.theoretical:.2f} x", "", style="bold")
+        table.add_row("realised speedup", f"{pair.realised:.2f} x", "", style="bold")
+        table.add_row("efficiency", f"{pair.efficiency:.2f}", "", style="bold")
     return table
 
 

@@ -90,10 +90,13 @@ def _answer(engine: Engine, message: Any, options: dict[str, Any], quiet: bool) 
 
 
 def _timed(engine: Engine, message: Any, options: dict[str, Any]) -> tuple[Response, Response | None]:
-    from pastalm.evaluation.report import timed
+    from pastalm.evaluation.comparison import timed
 
     with working("Timing .."):
-        return timed(engine, message, **options)
+        if options["mode"] == Mode.SEQUENTIAL:
+            return engine.generate(message, **options), None
+        pair = timed(engine, message, **{name: value for name, value in options.items() if name != "mode"})
+    return pair.asynchronous, pair.sequential
 
 
 def _print_answer(text: str) -> None:
@@ -117,9 +120,12 @@ def _print_figures(response: Response, baseline: Response | None, engine: Engine
 
 
 def _as_json(response: Response, baseline: Response | None) -> str:
-    from pastalm.evaluation.report import baseline_figures, speedups
+    from pastalm.evaluation.comparison import Pair
 
     fields = response.to_dict()
-    fields["baseline"] = baseline_figures(baseline) if baseline else None
-    fields["speedup"] = speedups(response, baseline) if baseline else None
+    fields["baseline"] = fields["speedup"] = None
+    if baseline:
+        pair = Pair(response, baseline)
+        fields["baseline"] = baseline.to_dict()
+        fields["speedup"] = {name: getattr(pair, name) for name in ("theoretical", "realised", "efficiency")}
     return json_module.dumps(fields, ensure_ascii=False)

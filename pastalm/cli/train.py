@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
 import typer
-from typer.core import TyperGroup
-from typer.main import get_command
 
 from pastalm.cli.flags import with_flags
 from pastalm.cli.models import hush, working
 from pastalm.lang.positions import POLICIES
-
-if TYPE_CHECKING:
-    from pastalm.training.sft import SftConfig
+from pastalm.training.config import SftConfig
 
 EXAMPLE = "Examples:\n\npasta train sft --model gemma-7b --data train.jsonl --out my-model --epochs 4"
 
@@ -41,19 +35,7 @@ SFT_HELP = {
 }
 
 
-class Stages(TyperGroup):
-    """The training commands. They are built when asked for, since their configs come with torch."""
-
-    def list_commands(self, ctx: Any) -> list[str]:
-        """The names of the stages."""
-        return ["sft"]
-
-    def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        """The command of a stage, None for an unknown one."""
-        return _sft_command() if cmd_name == "sft" else None
-
-
-train = typer.Typer(cls=Stages, no_args_is_help=True, epilog=EXAMPLE)
+train = typer.Typer(no_args_is_help=True, epilog=EXAMPLE)
 
 
 @train.callback()
@@ -61,19 +43,14 @@ def _train() -> None:
     """Train a model to mark and fork its answers."""
 
 
-def _sft_command() -> Any:
-    with working("Starting .."):
-        hush()
-        from pastalm.training.sft import SftConfig
-
-    one = typer.Typer(add_completion=False, context_settings={"help_option_names": ["-h", "--help"]})
-    one.command("sft", epilog=EXAMPLE)(with_flags(SftConfig, SFT_HELP, sft))
-    return get_command(one)
-
-
 def sft(config: SftConfig) -> None:
     """Stage 1: fine-tune a model on annotated answers. An interrupted run goes on where it was."""
-    from pastalm.training.sft import train_sft
+    with working("Starting .."):
+        hush()
+        from pastalm.training.sft import train_sft
 
     place = train_sft(config)
     typer.echo(f"Model written to {place}.")
+
+
+train.command("sft", epilog=EXAMPLE)(with_flags(SftConfig, SFT_HELP, sft))

@@ -5,9 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import mean
+from typing import TYPE_CHECKING, Any
 
 from pastalm.lang.metrics import geometric
-from pastalm.runtime.response import Response
+
+if TYPE_CHECKING:
+    from pastalm.runtime.engine import Engine, Prompt
+    from pastalm.runtime.response import Response
+
+WARM_UP_TOKENS = 16
 
 
 @dataclass(frozen=True)
@@ -22,7 +28,7 @@ class Pair:
     @property
     def theoretical(self) -> float:
         """Tokens of the sequential answer by the critical path of the asynchronous one."""
-        return self.sequential.metrics.tokens / max(1, self.asynchronous.metrics.critical_path)
+        return max(1, self.sequential.metrics.tokens) / max(1, self.asynchronous.metrics.critical_path)
 
     @property
     def realised(self) -> float:
@@ -33,6 +39,15 @@ class Pair:
     def efficiency(self) -> float:
         """What of the theoretical speedup was realised."""
         return self.realised / self.theoretical
+
+
+def timed(engine: Engine, prompt: Prompt, **options: Any) -> Pair:
+    """Decode a prompt both ways for their times. The caller has decoded it asynchronously before, so that the model is
+    warm; all steps of a sequential answer are alike, so a few of them warm that way up."""
+    asynchronous = engine.generate(prompt, **options, mode="async")
+    few = min(WARM_UP_TOKENS, options.get("max_tokens", WARM_UP_TOKENS))
+    engine.generate(prompt, **{**options, "mode": "sequential", "max_tokens": few})
+    return Pair(asynchronous, engine.generate(prompt, **options, mode="sequential"))
 
 
 @dataclass(frozen=True)

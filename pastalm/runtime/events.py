@@ -34,6 +34,14 @@ class ForkEvent:
 
 
 @dataclass(frozen=True)
+class WaitEvent:
+    """A thread has written a sync; it goes on when its open chunks are complete, with a :class:`JoinEvent`."""
+
+    thread: Path
+    place: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class JoinEvent:
     """A sync is over: ``thread`` sees the text of ``children`` from here on."""
 
@@ -51,4 +59,4 @@ class DoneEvent:
     response: Response | None = None
 
 
-Event = TokenEvent | ForkEvent | JoinEvent | DoneEvent
+Event = TokenEvent | ForkEvent | WaitEvent | JoinEvent | DoneEvent

@@ -24,7 +24,7 @@ from pastalm.lang.recogniser import (
     text_of,
 )
 from pastalm.lang.vocabulary import TextCodec, Vocabulary
-from pastalm.runtime.events import DoneEvent, Event, ForkEvent, JoinEvent, TokenEvent
+from pastalm.runtime.events import DoneEvent, Event, ForkEvent, JoinEvent, TokenEvent, WaitEvent
 from pastalm.runtime.limits import Limits
 from pastalm.runtime.text_run import TextRun
 from pastalm.runtime.thread import Feed, Fork, Join, Operation, Path, Status, Thread
@@ -180,6 +180,7 @@ class Interpreter:
             self._end_run(thread)
             thread.pieces.append(Sync())
             thread.status = Status.WAITING
+            self.events.append(WaitEvent(thread.path, self._place(thread)))
         elif isinstance(mark, Closed):
             thread.content -= token not in self.language.eos  # </async> is not content
             self._note(thread, mark.problem)
@@ -202,7 +203,9 @@ class Interpreter:
 
     def _note(self, thread: Thread, problem: str) -> None:
         if problem:
-            name = "the main thread" if thread is self.main else f"chunk {'.'.join(map(str, thread.path))}"
+            name = (
+                "the main thread" if thread is self.main else f"chunk {'.'.join(str(step + 1) for step in thread.path)}"
+            )
             self.problems.append(f"{name}, token {len(thread.written)}: {problem}.")
 
     def _place(self, thread: Thread) -> tuple[int, ...]:

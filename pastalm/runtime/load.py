@@ -10,6 +10,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 BUNDLED = "bundled"
+LONGEST_REASON = 300  # characters of a library's advice
 
 
 class LoadError(ValueError):
@@ -38,7 +39,7 @@ def load(
     except LoadError:
         raise
     except Exception as error:  # the library raises many kinds, most with pages of advice
-        reason = str(error).strip().split("\n")[0]
+        reason = " ".join(str(error).split())[:LONGEST_REASON]
         raise LoadError(f"Cannot load {name_or_path!r} from a directory or the hub: {reason}") from error
     return model.to(chosen), tokenizer
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +11,6 @@ from rich.progress import track
 from torch import Tensor
 from torch.utils.data import Dataset
 from transformers import (
-    AutoModelForCausalLM,
-    AutoTokenizer,
     PreTrainedModel,
     PreTrainedTokenizerBase,
     Trainer,
@@ -23,51 +20,12 @@ from transformers.trainer_utils import get_last_checkpoint, set_seed
 
 from pastalm.data.collate import Collator
 from pastalm.data.examples import DataError, Example, encode_records, pack, read_records
-from pastalm.lang.positions import DEFAULT, position_policy
+from pastalm.lang.positions import position_policy
 from pastalm.lang.vocabulary import Vocabulary, add_tags
 from pastalm.runtime.attention import DenseView, attach
+from pastalm.runtime.load import load
+from pastalm.training.config import SftConfig
 from pastalm.training.loss import token_loss
-
-
-@dataclass(frozen=True)
-class SftConfig:
-    """What a stage-1 run needs. ``plain`` is the share of answers that lose their tags: 1.0 trains Baseline-SFT.
-
-    ``row`` is the length of a packed row in tokens, ``batch`` the number of rows in a step of one device. The learning
-    rate warms up over ``warmup`` steps, stays, and falls to zero over the last ``decay`` share of the steps. ``prompt_loss`` trains on prompts too, which models from random weights need to learn to look back.
-    """
-
-    model: str
-    data: str
-    out: str
-    positions: str = DEFAULT
-    plain: float = 0.0
-    epochs: float = 4.0
-    steps: int = -1
-    batch: int = 8
-    accumulate: int = 1
-    row: int = 2048
-    learning_rate: float = 1e-5
-    warmup: int = 0
-    decay: float = 1.0
-    weight_decay: float = 0.0
-    beta2: float = 0.999
-    prompt_loss: bool = False
-    bf16: bool = False
-    save_every: int = 200
-    seed: int = 0
-    resume: bool = True
-
-    def __post_init__(self) -> None:
-        position_policy(self.positions)
-        for name in ("plain", "decay"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} is a share between 0 and 1, not {getattr(self, name)}.")
-        for name in ("batch", "accumulate", "row", "save_every"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}.")
-        if self.learning_rate <= 0:
-            raise ValueError(f"learning_rate must be above 0, not {self.learning_rate}.")
 
 
 class PackedRows(Dataset):
@@ -114,11 +72,10 @@ class SftTrainer(Trainer):
 def train_sft(config: SftConfig) -> Path:
     """Run stage 1 and write model and tokenizer to ``config.out``; an interrupted run goes on where it was.
 
-    Raises ``DataError`` for data that cannot be used, ``OSError`` for a model that cannot be found.
+    Raises ``DataError`` for data that cannot be used, ``LoadError`` for a model that cannot be found.
     """
     set_seed(config.seed)
-    tokenizer = AutoTokenizer.from_pretrained(config.model)
-    model = AutoModelForCausalLM.from_pretrained(config.model, dtype=torch.float32)
+    model, tokenizer = load(config.model, dtype="float32")
     adopt_tags(model, tokenizer)
     rows = load_rows(config, Vocabulary(tokenizer))
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0

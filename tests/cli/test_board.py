@@ -9,11 +9,11 @@ from rich.console import Console
 
 from pastalm.cli.board import Board, State
 from pastalm.cli.live import picture, printable
-from pastalm.runtime.events import DoneEvent, ForkEvent, JoinEvent, TokenEvent
+from pastalm.runtime.events import DoneEvent, ForkEvent, JoinEvent, TokenEvent, WaitEvent
 
 
 def board(threads: int, rounds: int) -> Board:
-    """Main forks ``threads`` chunks and then keeps silent; thread k ends after k + 2 further rounds."""
+    """Main forks ``threads`` chunks and writes no more; thread k ends after k + 2 further rounds."""
     made = Board(10)
     made.take(TokenEvent((), (0,), 5, "Start: "))
     for child in range(threads):
@@ -37,6 +37,7 @@ def test_states_and_counts():
     made = board(2, 0)
     assert [card.state for card in made.cards.values()] == [State.WRITING] * 3
     made = board(2, 6)
+    made.take(WaitEvent((), (8,)))
     assert [card.state for card in made.cards.values()] == [State.WAITING, State.DONE, State.DONE]
     first = made.cards[(0,)]
     assert (first.name, first.tokens, first.promised) == ("1 topic 0", 2, 40)

@@ -110,7 +110,8 @@ def test_sequential_equals_transformers(engine: Engine, tokenizer: PreTrainedTok
 
 def children_first_reversed(threads: list[Thread]) -> list[Thread]:
     """Siblings in the opposite order; parents stay first."""
-    return sorted(threads[::-1], key=lambda thread: len(thread.path))
+    siblings = list(reversed(threads))
+    return sorted(siblings, key=lambda thread: len(thread.path))
 
 
 @pytest.mark.parametrize("max_tokens", [90, 61])

@@ -20,7 +20,8 @@ from pastalm.lang.positions import POLICIES
 from pastalm.lang.vocabulary import Vocabulary
 from pastalm.layout import IGNORE
 from pastalm.training import sft
-from pastalm.training.sft import SftConfig, SftTrainer, adopt_tags, train_sft, training_arguments
+from pastalm.training.config import SftConfig
+from pastalm.training.sft import SftTrainer, adopt_tags, train_sft, training_arguments
 from tests.conftest import byte_level_tokenizer
 from tests.runtime.families import tiny
 
