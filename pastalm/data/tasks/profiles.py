@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any
 
-from pastalm.data.tasks.layout import arranged, article, capital, draw_layout, laid_out
 from pastalm.data.tasks.reading import bound, fits_layout, fits_opening, idle, stretches, told, unmarked
 from pastalm.data.tasks.task import Chunk, Draft, Family
+from pastalm.data.tasks.wording import arranged, article, capital, draw_layout, laid_out
 from pastalm.data.tasks.words import ANIMALS, CITIES, COLOURS, FRUITS, JOBS, NAMES, OBJECTS
 
 

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any
 
-from pastalm.data.tasks.layout import HEADERS
 from pastalm.data.tasks.reading import fits_opening, idle, stretches, told
 from pastalm.data.tasks.task import Chunk, Draft, Family
+from pastalm.data.tasks.wording import HEADERS
 from pastalm.data.tasks.words import ANIMALS, CITIES, COLOURS, FRUITS, JOBS, NAMES, OBJECTS
 
 

@@ -6,9 +6,10 @@ import re
 from random import Random
 from typing import Any
 
-from pastalm.data.tasks.layout import arranged, capital, draw_layout, laid_out, listed
+from pastalm.data.tasks.assembly import listed
 from pastalm.data.tasks.reading import bound, fits_layout, fits_opening, mentions, runs, unmarked
 from pastalm.data.tasks.task import Chunk, Draft, Family
+from pastalm.data.tasks.wording import arranged, capital, draw_layout, laid_out
 from pastalm.data.tasks.words import ANIMALS, CITIES, FRUITS, NAMES, OBJECTS
 from pastalm.lang.answer import Sync
 

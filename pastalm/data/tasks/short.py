@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any
 
-from pastalm.data.tasks.layout import article
 from pastalm.data.tasks.reading import told
 from pastalm.data.tasks.task import Draft, Family
+from pastalm.data.tasks.wording import article
 from pastalm.data.tasks.words import ANIMALS, CITIES, COLOURS, FRUITS, JOBS, NAMES, OBJECTS
 
 THINGS = ("books", "coins", "boxes", "cards", "stamps", "keys", "shells", "stones", "tickets", "plates")

@@ -6,9 +6,9 @@ import re
 from random import Random
 from typing import Any
 
-from pastalm.data.tasks.layout import arranged, capital, draw_layout, laid_out
 from pastalm.data.tasks.reading import any_of, bound, fits_layout, fits_opening, stretches, unmarked
 from pastalm.data.tasks.task import Chunk, Draft, Family
+from pastalm.data.tasks.wording import arranged, capital, draw_layout, laid_out
 from pastalm.data.tasks.words import ANIMALS, CITIES, COLOURS, FRUITS, NAMES, OBJECTS
 
 # How lists are named: the names and the way one is spoken of.

@@ -6,9 +6,9 @@ import re
 from random import Random
 from typing import Any
 
-from pastalm.data.tasks.layout import arranged, capital, draw_layout, laid_out
 from pastalm.data.tasks.reading import fits_layout, fits_opening, stretches, unmarked
 from pastalm.data.tasks.task import Chunk, Draft, Family
+from pastalm.data.tasks.wording import arranged, capital, draw_layout, laid_out
 
 REAL = (
     "river", "stone", "cloud", "bread", "paper", "grass", "house", "plant", "sugar", "train", "water", "glass",

@@ -42,11 +42,6 @@ def capital(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
-def listed(words: list[str], last: str = " and ") -> str:
-    """The words in one line, such as "a, b and c"."""
-    return ", ".join(words[:-1]) + last + words[-1] if len(words) > 1 else "".join(words)
-
-
 def draw_layout(rng: Random) -> tuple[str, str]:
     """A layout and the prompt's wish for it, which is empty about half of the time."""
     layout = rng.choice(tuple(LAYOUTS))
