@@ -24,6 +24,7 @@ from pastalm.data.tasks.task import Task
 from pastalm.evaluation.comparison import Pair, Summary, summarise
 from pastalm.runtime.engine import Engine
 
+MAX_TOKENS = 900
 SERIAL = ("chain", "rewrite")
 
 
@@ -31,7 +32,7 @@ def answer(engine: Engine, task: Task, first: str) -> Pair:
     """Both answers to a task; ``first`` is the mode that goes first."""
     messages = [{"role": "user", "content": task.prompt}]
     modes = (first, "sequential" if first == "async" else "async")
-    found = {mode: engine.generate(messages, mode=mode, max_tokens=900) for mode in modes}
+    found = {mode: engine.generate(messages, mode=mode, max_tokens=MAX_TOKENS) for mode in modes}
     verdicts = tuple(check(task.family, task.facts, found[mode].text) for mode in ("async", "sequential"))
     return Pair(found["async"], found["sequential"], task.family, verdicts)
 
@@ -59,7 +60,7 @@ def table(summaries: dict[str, Summary]) -> Table:
 def main() -> None:
     """Run the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="bundled")
+    parser.add_argument("--model", default="bundled", help="a directory, a hub id, or the one that ships")
     parser.add_argument("--number", type=int, default=330)
     parser.add_argument("--split", choices=SPLITS, default="held-out")
     parser.add_argument("--seed", type=int, default=1)
