@@ -36,7 +36,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=2700)
     parser.add_argument("--decay", type=float, default=0.35, help="share of the steps over which the rate falls to 0")
     parser.add_argument("--batch", type=int, default=8, help="rows of 640 tokens in a step")
-    parser.add_argument("--plain", type=float, default=0.3, help="share of answers without tags; 1 is Baseline-SFT")
+    parser.add_argument("--plain", type=float, default=0.4, help="share of answers without tags; 1 is Baseline-SFT")
     parser.add_argument("--bf16", action="store_true")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
@@ -57,6 +57,8 @@ def main() -> None:
         learning_rate=2e-3,
         warmup=60,
         decay=options.decay,
+        beta2=0.98,
+        prompt_loss=True,
         bf16=options.bf16,
         save_every=100,
     )

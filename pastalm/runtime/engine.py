@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -26,6 +26,24 @@ from pastalm.runtime.sampling import LegalMasks, Sampler, SamplingOptions
 
 Prompt = str | Sequence[dict[str, str]]
 MODES = ("async", "sequential")
+
+
+class Options(TypedDict, total=False):
+    """What a request may set. ``max_tokens`` counts all threads together; ``stop`` strings end the answer in the main
+    thread, the chunk in any other; the limits are those of :class:`pastalm.runtime.limits.Limits`; ``positions`` is a
+    policy of :mod:`pastalm.lang.positions`, by default the model's own; ``observe`` is shown every choice."""
+
+    max_tokens: int
+    mode: str
+    temperature: float
+    top_p: float
+    seed: int
+    stop: str | Sequence[str]
+    max_threads: int | None
+    max_async_tokens: int | None
+    max_depth: int
+    positions: str | None
+    observe: Observer | None
 
 
 class RequestError(ValueError):
@@ -64,17 +82,18 @@ class Engine:
         """Load a model by directory, hub id or ``"bundled"``; see :func:`pastalm.runtime.load.load`."""
         return cls(*load(name_or_path, device, dtype), **options)
 
-    def generate(self, prompt: Prompt, **options: Any) -> Response:
+    def generate(self, prompt: Prompt, **options: Unpack[Options]) -> Response:
         """Answer a prompt: a string as it is, or chat messages through the tokenizer's template.
 
-        Options: ``max_tokens`` (all threads together), ``mode`` ("async" or "sequential"), ``temperature``, ``top_p``,
-        ``seed``, ``stop`` (a string or several; one ends the answer in the main thread, the chunk in any other),
-        ``max_threads``, ``max_async_tokens``, ``max_depth``, ``positions``. Raises :class:`RequestError` or
-        ``ValueError`` with one sentence for what cannot be done.
+        ``mode`` is "async" (default) or "sequential"; ``temperature`` 0 (default) is greedy; ``max_tokens`` is 1024 by
+        default; see :class:`Options` for all. Raises :class:`RequestError` or ``ValueError`` with one sentence for
+        what cannot be done.
         """
         return self._finish(self._request(prompt, eager=False, **options))
 
-    def generate_batch(self, prompts: Sequence[Prompt], *, batch: int = 8, **options: Any) -> Iterator[Response]:
+    def generate_batch(
+        self, prompts: Sequence[Prompt], *, batch: int = 8, **options: Unpack[Options]
+    ) -> Iterator[Response]:
         """Answer many prompts, up to ``batch`` at once, in their order. Each answer is what it would be alone."""
         requests = [self._request(prompt, eager=False, **options) for prompt in prompts]
         slots = max((self._slots(request) for request in requests), default=1)
@@ -86,7 +105,7 @@ class Engine:
                 batcher.step()
             yield request.response
 
-    def stream(self, prompt: Prompt, **options: Any) -> Iterator[Event]:
+    def stream(self, prompt: Prompt, **options: Unpack[Options]) -> Iterator[Event]:
         """Answer like :meth:`generate`, yielding events as they happen; the last holds the response."""
         request = self._request(prompt, eager=True, **options)
         batcher = Batcher(self.runner, 1, self._slots(request))
