@@ -2,7 +2,7 @@
 
     python -m bench.bundled --out runs/bundled
 
-The warm-up mixes tasks with texts to be copied, from which a model with random weights quickly learns to look back at its
+The warm-up mixes tasks with texts to be copied, from which a model with random weights learns to look back at its
 prompt. Writes to OUT: the tasks, ``start`` (the untrained model), ``warm`` (after the warm-up), ``model``.
 """
 

@@ -18,6 +18,17 @@ settings.register_profile("search", deadline=None, max_examples=1000, database=N
 settings.load_profile("tests")  # --hypothesis-profile=search looks further
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """``--device cuda`` runs the equivalences of the runtime there."""
+    parser.addoption("--device", default="cpu", help="where the models of tests/runtime/test_families.py run")
+
+
+@pytest.fixture(scope="session")
+def device(request: pytest.FixtureRequest) -> str:
+    """Where models run."""
+    return request.config.getoption("--device")
+
+
 def byte_level_tokenizer() -> PreTrainedTokenizerFast:
     """Byte-level BPE: <eos>, all bytes, and merges of one line. Letters not in it, like x y z, stay single."""
     backend = Tokenizer(models.BPE())

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# All tests on a machine with a GPU. From the project's root; nothing is installed: torch, transformers, pytest and
-# hypothesis must be there (python -m pip install --target, PYTHONPATH). Models in the tests run on the CPU and, where a
-# test asks for it, on CUDA.
+# The equivalences of the runtime on CUDA, then all other tests. From the project's root; nothing is installed: torch,
+# transformers, pytest, hypothesis, typer and rich must be there (python3 -m pip install --target, PYTHONPATH).
 set -euo pipefail
 python3 -c 'import torch, transformers; print(torch.__version__, transformers.__version__, torch.cuda.get_device_name())'
-python3 -m pytest -q "$@"
+python3 -m pytest -q tests/runtime/test_families.py --device cuda
+python3 -m pytest -q --ignore tests/runtime/test_families.py "$@"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from importlib.resources import files
 from pathlib import Path
 
 import pytest
@@ -263,7 +264,15 @@ def test_linear_attention_is_refused(tokenizer: PreTrainedTokenizerFast) -> None
         Engine(Qwen3NextForCausalLM(config), tokenizer)
 
 
-def test_the_bundled_model_answers_in_parallel() -> None:
+@pytest.fixture(scope="module")
+def bundled() -> str:
+    folder = files("pastalm") / "bundled"
+    if not (folder / "config.json").is_file():
+        pytest.skip("no bundled model has been trained yet")
+    return str(folder)
+
+
+def test_the_bundled_model_answers_in_parallel(bundled: str) -> None:
     engine = Engine.from_pretrained("bundled")
     prompt = [{"role": "user", "content": "Spell each word, then spell it backwards: river, stone, maple, candle."}]
     response = engine.generate(prompt, max_tokens=600)
@@ -271,11 +280,8 @@ def test_the_bundled_model_answers_in_parallel() -> None:
     assert response.metrics.critical_path < engine.generate(prompt, max_tokens=600, mode="sequential").metrics.tokens
 
 
-def test_the_bundled_files_are_plain_hugging_face() -> None:
-    from importlib.resources import files
-
-    folder = str(files("pastalm") / "bundled")
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    model = AutoModelForCausalLM.from_pretrained(folder)
+def test_the_bundled_files_are_plain_hugging_face(bundled: str) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(bundled)
+    model = AutoModelForCausalLM.from_pretrained(bundled)
     assert model.config.pasta_positions == "pred10"
     assert len(tokenizer) == model.config.vocab_size

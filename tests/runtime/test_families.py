@@ -32,8 +32,8 @@ POLICY = POLICIES["pred10"]
 
 
 @pytest.fixture(scope="module", params=list(FAMILIES))
-def engine(request: pytest.FixtureRequest, tokenizer: PreTrainedTokenizerFast) -> Engine:
-    return Engine(tiny(request.param, len(tokenizer)), tokenizer)
+def engine(request: pytest.FixtureRequest, tokenizer: PreTrainedTokenizerFast, device: str) -> Engine:
+    return Engine(tiny(request.param, len(tokenizer)).to(device), tokenizer)
 
 
 class Forker:
@@ -100,7 +100,9 @@ def test_sequential_equals_transformers(engine: Engine, tokenizer: PreTrainedTok
     model.set_attn_implementation("eager")
     try:
         tags = sorted(engine.vocabulary.tags)
-        ids = model.generate(torch.tensor([prompt]), max_new_tokens=48, do_sample=False, suppress_tokens=tags)
+        ids = model.generate(
+            torch.tensor([prompt], device=model.device), max_new_tokens=48, do_sample=False, suppress_tokens=tags
+        )
     finally:
         model.set_attn_implementation("pasta")
     expected = [token for token in ids[0, len(prompt) :].tolist() if token not in engine.eos]
@@ -133,8 +135,8 @@ def test_packed_training_forward_equals_decoding(engine: Engine) -> None:
     prompt = engine.encode(PROMPT)
     first = Example([5, 6, 7, 8, 9], Script([9, 8, 7, 6], [0] * 4))
     second = Example(prompt, response.script)
-    batch = Collator(POLICY, pad=0)([[first, second], [second]])
     runner = engine.runner
+    batch = {name: part.to(runner.device) for name, part in Collator(POLICY, 0)([[first, second], [second]]).items()}
     with torch.inference_mode():
         view = DenseView(batch["visible"], batch["position_ids"])
         dense = runner._logits(batch["input_ids"], batch["position_ids"], view, None)
@@ -171,9 +173,9 @@ def _windowless() -> list[str]:
 
 
 @pytest.mark.parametrize("family", _windowless())
-def test_the_oracle_equals_the_stock_forward(family: str, tokenizer: PreTrainedTokenizerFast) -> None:
+def test_the_oracle_equals_the_stock_forward(family: str, tokenizer: PreTrainedTokenizerFast, device: str) -> None:
     """The dense forward itself, against the model's own attention under the same mask."""
-    model = tiny(family, len(tokenizer))
+    model = tiny(family, len(tokenizer)).to(device)
     engine = Engine(model, tokenizer)
     response, _ = fork(engine)
     laid = layout(engine.encode(PROMPT), response.script, POLICY)
@@ -182,9 +184,9 @@ def test_the_oracle_equals_the_stock_forward(family: str, tokenizer: PreTrainedT
     hidden = torch.zeros(laid.mask().shape).masked_fill(~laid.mask(), torch.finfo(torch.float32).min)
     with torch.inference_mode():
         stock = model(
-            input_ids=laid.tokens[None],
-            position_ids=laid.positions[None],
-            attention_mask=hidden[None, None],
+            input_ids=laid.tokens[None].to(device),
+            position_ids=laid.positions[None].to(device),
+            attention_mask=hidden[None, None].to(device),
             use_cache=False,
         ).logits[0]
     torch.testing.assert_close(dense, stock, atol=1e-4, rtol=0)
