@@ -1,9 +1,9 @@
-"""What a running answer tells while it is decoded."""
+"""What a running answer tells while it is decoded. Each event has its ``kind``, its thread and its place."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
     from pastalm.runtime.response import Response
@@ -17,6 +17,7 @@ class TokenEvent:
     ``place`` orders texts as the document does: sorted by place, the texts of all events joined are the answer.
     """
 
+    kind: ClassVar[str] = "token"
     thread: Path
     place: tuple[int, ...]
     token: int
@@ -27,6 +28,7 @@ class TokenEvent:
 class ForkEvent:
     """A promise is complete and its chunk starts, at ``place``."""
 
+    kind: ClassVar[str] = "fork"
     thread: Path
     place: tuple[int, ...]
     topic: str
@@ -37,6 +39,7 @@ class ForkEvent:
 class WaitEvent:
     """A thread has written a sync; it goes on when its open chunks are complete, with a :class:`JoinEvent`."""
 
+    kind: ClassVar[str] = "wait"
     thread: Path
     place: tuple[int, ...]
 
@@ -45,6 +48,7 @@ class WaitEvent:
 class JoinEvent:
     """A sync is over: ``thread`` sees the text of ``children`` from here on."""
 
+    kind: ClassVar[str] = "join"
     thread: Path
     place: tuple[int, ...]
     children: tuple[Path, ...]
@@ -54,6 +58,7 @@ class JoinEvent:
 class DoneEvent:
     """A thread is done. For the main thread it is the last event, and ``response`` is the whole answer."""
 
+    kind: ClassVar[str] = "done"
     thread: Path
     place: tuple[int, ...]
     response: Response | None = None

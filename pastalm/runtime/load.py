@@ -27,6 +27,8 @@ def load(
     """
     where = str(files("pastalm") / "bundled") if name_or_path == BUNDLED else str(name_or_path)
     looks_local = where.startswith((".", "/", "~")) or where.count("/") > 1
+    if name_or_path == BUNDLED and not (Path(where) / "config.json").is_file():
+        raise LoadError("This installation has no bundled model; give a directory or a hub id.")
     if looks_local and not Path(where).expanduser().is_dir():
         raise LoadError(f"There is no directory {where}; give a directory with a model, a hub id or 'bundled'.")
     chosen = _device(device)

@@ -222,8 +222,8 @@ def test_loading_a_directory(saved: Path) -> None:
     [
         (("./nowhere",), "There is no directory ./nowhere"),
         (("nobody/nothing-of-this-name",), "Cannot load 'nobody/nothing-of-this-name'"),
-        (("bundled", "gpu"), "Unknown device 'gpu'"),
-        (("bundled", "cpu", "int7"), "Unknown dtype 'int7'"),
+        ((".", "gpu"), "Unknown device 'gpu'"),
+        ((".", "cpu", "int7"), "Unknown dtype 'int7'"),
     ],
 )
 def test_what_cannot_be_loaded_gets_a_sentence(
