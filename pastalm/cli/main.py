@@ -7,7 +7,9 @@ from typing import Annotated
 
 import typer
 
+from pastalm.cli.annotate import annotate
 from pastalm.cli.check import check
+from pastalm.cli.convert import convert
 from pastalm.cli.errors import Guarded
 from pastalm.cli.run import run
 from pastalm.cli.show import show
@@ -56,8 +58,20 @@ app.command(epilog=_examples("pasta show answer.txt --svg answer.svg", "pasta sh
 app.command(epilog=_examples("pasta check data.jsonl", "pasta check part-*.jsonl --max-depth 2"))(check)
 app.command(
     epilog=_examples(
+        "pasta convert a.jsonl b.jsonl --from pasta --to apar --skip-lossy",
+        "pasta convert a.txt - --from multiverse --to pasta-annotator",
+    )
+)(convert)
+app.command(
+    epilog=_examples(
         "pasta tasks --number 1000 --out train.jsonl",
         "pasta tasks --split held-out --families ranking,profiles --missed 0 --wrong 0 --unsynced 0",
     )
 )(tasks)
+app.command(
+    epilog=_examples(
+        "pasta annotate Open-Orca/SlimOrca annotated.jsonl --model my-model --limit 1000",
+        "pasta annotate answers.jsonl annotated.jsonl --model my-model --base-url http://localhost:8000/v1",
+    )
+)(annotate)
 app.add_typer(train, name="train")

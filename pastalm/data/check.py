@@ -38,6 +38,19 @@ class Finding:
 
 
 @dataclass(frozen=True)
+class Flaw:
+    """One problem of an annotated text; ``kind`` names the rule in two words, line and column count from 1."""
+
+    kind: str
+    message: str
+    line: int
+    column: int
+
+    def __str__(self) -> str:
+        return f"line {self.line}, column {self.column}: {self.message}"
+
+
+@dataclass(frozen=True)
 class CheckedRecord:
     """One line of a file and what is wrong with it."""
 
@@ -76,8 +89,8 @@ def check_line(line: str, number: int, *, max_depth: int = 1) -> Iterator[Findin
     yield from (Finding(number, message) for message in _fields(fields))
     annotated = fields.get("annotated")
     if isinstance(annotated, str):
-        for message, offset in _annotation(annotated, fields.get("answer"), max_depth):
-            yield Finding(number, message, offset if isinstance(offset, tuple) else place(annotated, offset))
+        for flaw in flaws(annotated, fields.get("answer"), max_depth=max_depth):
+            yield Finding(number, flaw.message, (flaw.line, flaw.column))
 
 
 def place(text: str, offset: int) -> tuple[int, int]:
@@ -115,31 +128,37 @@ def _messages(messages: Any) -> Iterator[str]:
             yield f"message {index} must be an object with the texts 'role' and 'content'."
 
 
-def _annotation(annotated: str, answer: Any, max_depth: int) -> Iterator[tuple[str, int | tuple[int, int]]]:
-    """Each problem of an annotated text with its offset, or its line and column."""
+def flaws(annotated: str, answer: Any, *, max_depth: int = 1) -> Iterator[Flaw]:
+    """The problems of an annotated text; ``answer`` is its text without tags, where that is known (a ``str``)."""
     tree, problems = scan(annotated, max_depth=max_depth)
-    yield from ((problem.message, (problem.line, problem.column)) for problem in problems)
+    yield from (Flaw("bad tags", problem.message, problem.line, problem.column) for problem in problems)
     if problems:
         return  # what else there is to say has no certain place until these are put right
+    for kind, message, offset in _rules(annotated, tree, answer):
+        yield Flaw(kind, message, *place(annotated, offset))
+
+
+def _rules(annotated: str, tree: Answer, answer: Any) -> Iterator[tuple[str, str, int]]:
+    """Each rule that a text with sound tags breaks: its kind, what to say, the offset."""
     openings = [match.start() for match in _BLOCK.finditer(annotated)]
     for block, offset in zip(tree.blocks(), openings, strict=True):
-        yield from ((message, offset) for message in _block(block))
+        yield from ((kind, message, offset) for kind, message in _block(block))
     syncs = [match.start() for match in _SYNC.finditer(annotated)]
     for needed, offset in zip(_syncs_needed(tree.nodes), syncs, strict=True):
         if not needed:
-            yield "this <sync/> has no chunk to wait for since the one before; remove it.", offset
+            yield "idle sync", "this <sync/> has no chunk to wait for since the one before; remove it.", offset
     if isinstance(answer, str):
-        yield from _text(annotated, tree, answer)
+        yield from (("text changed", message, offset) for message, offset in _text(annotated, tree, answer))
 
 
-def _block(block: Block) -> Iterator[str]:
+def _block(block: Block) -> Iterator[tuple[str, str]]:
     words = len(block.topic.split())
     if words > MAX_TOPIC_WORDS:
-        yield f"the topic {block.topic!r} has {words} words; use at most {MAX_TOPIC_WORDS}."
+        yield "long topic", f"the topic {block.topic!r} has {words} words; use at most {MAX_TOPIC_WORDS}."
     words = len(block.plain.split())
     if words < MIN_WORDS:
         size = f"{words} word{'' if words == 1 else 's'}"
-        yield f"the chunk {block.topic!r} has {size}; mark only chunks of at least {MIN_WORDS}."
+        yield "short chunk", f"the chunk {block.topic!r} has {size}; mark only chunks of at least {MIN_WORDS}."
 
 
 def _syncs_needed(nodes: tuple[Node, ...]) -> Iterator[bool]:

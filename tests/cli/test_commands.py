@@ -35,7 +35,7 @@ def test_help_and_check_load_neither_torch_nor_transformers(tmp_path: Path):
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("command", ["", "run", "show", "check", "tasks", "train"])
+@pytest.mark.parametrize("command", ["", "run", "show", "check", "convert", "annotate", "tasks", "train"])
 def test_help_shows_examples_on_lines_of_their_own(command: str):
     shown = runner.invoke(app, [*command.split(), "--help"])
     assert shown.exit_code == 0

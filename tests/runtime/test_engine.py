@@ -226,10 +226,7 @@ def test_loading_a_directory(saved: Path) -> None:
         ((".", "cpu", "int7"), "Unknown dtype 'int7'"),
     ],
 )
-def test_what_cannot_be_loaded_gets_a_sentence(
-    arguments: tuple[str, ...], message: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+def test_what_cannot_be_loaded_gets_a_sentence(arguments: tuple[str, ...], message: str) -> None:
     with pytest.raises(LoadError, match=re.escape(message)) as caught:
         Engine.from_pretrained(*arguments)
     assert "\n" not in str(caught.value)

@@ -1,0 +1,132 @@
+"""`pasta annotate`: answers in, annotated answers out, through any OpenAI-compatible endpoint."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from time import monotonic
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.text import Text
+
+from pastalm.data.examples import DataError
+
+if TYPE_CHECKING:
+    from pastalm.data.annotate import Tally
+
+LINE_SECONDS = 30.0
+
+
+class NoKeyError(ValueError):
+    """The environment has no key."""
+
+
+def annotate(
+    source: Annotated[str, typer.Argument(metavar="IN", help="JSONL or Parquet, or a data set id of the hub.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="JSONL to write; rejects go to OUT's .rejects.jsonl.")],
+    model: Annotated[str, typer.Option(help="The model that annotates, as the endpoint names it.")],
+    base_url: Annotated[
+        str | None, typer.Option(envvar="OPENAI_BASE_URL", help="The endpoint. Default: OpenAI's own.")
+    ] = None,
+    key_env: Annotated[str, typer.Option(help="The environment variable that holds the key.")] = "OPENAI_API_KEY",
+    temperature: Annotated[float, typer.Option(min=0, help="The sampling temperature.")] = 0.0,
+    concurrency: Annotated[int, typer.Option(min=1, help="How many requests are in flight at once.")] = 8,
+    max_attempts: Annotated[int, typer.Option(min=1, help="Replies to one answer before it is rejected.")] = 3,
+    timeout: Annotated[float, typer.Option(help="Seconds to wait for a reply.")] = 120.0,
+    limit: Annotated[int | None, typer.Option(min=1, help="Take the first N answers only.")] = None,
+    split: Annotated[str, typer.Option(help="The split of a data set of the hub.")] = "train",
+    price_in: Annotated[float, typer.Option(min=0, help="Price of a million prompt tokens.")] = 0.0,
+    price_out: Annotated[float, typer.Option(min=0, help="Price of a million completion tokens.")] = 0.0,
+) -> None:
+    """Have a model annotate answers. Stop it at any moment and start it again: it goes on where it was."""
+    from pastalm.data import annotate as annotator
+    from pastalm.data.sources import count_items, read_items, require
+
+    require("openai")
+    key = os.environ.get(key_env, "").strip()
+    if not key:
+        raise NoKeyError(f"The environment has no {key_env}: set it to your key (any text where none is needed).")
+    if Path(source).resolve() in (out.resolve(), annotator.rejects_path(out).resolve()):
+        raise DataError(f"{source} would be read and written at once; choose another OUT.")
+    settings = annotator.Settings(model, key, base_url, temperature, concurrency, max_attempts, timeout)
+    tally = annotator.Tally(total=count_items(source, limit=limit))
+    prices = (price_in, price_out)
+    with _board(tally, prices) as board:
+        annotator.annotate(read_items(source, split=split, limit=limit), out, settings, tally, board.show)
+    typer.echo(summary(tally, prices))
+
+
+class _Board:
+    """The state of a run on stderr: a bar on a terminal, now and then a line elsewhere."""
+
+    def __init__(self, tally: Tally, prices: tuple[float, float], bar: Progress) -> None:
+        self.tally, self.prices, self.bar = tally, prices, bar
+        self.started = self.printed = monotonic()
+        self.job = bar.add_task("Annotating", total=tally.total, state=Text())
+
+    def show(self) -> None:
+        """Draw what the tally says now."""
+        now, finished = monotonic(), self.tally.skipped + self.tally.done
+        state = status(self.tally, self.prices, now - self.started)
+        self.bar.update(self.job, completed=finished, state=Text(state))
+        if self.bar.disable and now - self.printed >= LINE_SECONDS:
+            self.printed = now
+            typer.echo(f"{finished} of {self.tally.total or '?'}: {state}", err=True)
+
+
+@contextmanager
+def _board(tally: Tally, prices: tuple[float, float]) -> Iterator[_Board]:
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[state]}"))
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        yield _Board(tally, prices, bar)
+
+
+def status(tally: Tally, prices: tuple[float, float], seconds: float) -> str:
+    """Rate, cost so far and in all, share accepted, reasons of rejects so far, and what the endpoint's trouble is."""
+    parts = [f"{60 * tally.done / max(seconds, 1e-9):.0f} a minute"]
+    spent = cost(tally, prices)
+    if spent:
+        decided = tally.accepted + tally.rejected.total()
+        whole = tally.total is not None and decided > 0
+        parts.append(f"cost {spent:.2f}" + (f" of about {spent / decided * tally.total:.2f}" if whole else ""))
+    parts.append(_share(tally))
+    if tally.rejected:
+        parts.append(reasons(tally.rejected))
+    if tally.trouble:
+        parts.append(f"waiting: {tally.trouble}")
+    return ", ".join(parts)
+
+
+def summary(tally: Tally, prices: tuple[float, float]) -> str:
+    """What all runs into the same files have come to."""
+    parts = [f"{tally.accepted} accepted, {tally.rejected.total()} rejected, {_share(tally)}."]
+    if tally.rejected:
+        parts.append(f"Rejected: {reasons(tally.rejected)}.")
+    if tally.retried:
+        parts.append(f"Asked again: {reasons(tally.retried)}.")
+    usage, spent = tally.usage, cost(tally, prices)
+    paid = f"Tokens: {usage.prompt_tokens} in, {usage.completion_tokens} out"
+    parts.append(paid + (f", cost {spent:.2f}." if spent else "."))
+    return "\n".join(parts)
+
+
+def cost(tally: Tally, prices: tuple[float, float]) -> float:
+    """What the tokens cost, in the currency of the prices, which are for a million."""
+    return (tally.usage.prompt_tokens * prices[0] + tally.usage.completion_tokens * prices[1]) / 1e6
+
+
+def reasons(counts: Counter[str]) -> str:
+    """Reasons with their counts, the most frequent first."""
+    return ", ".join(f"{reason} {count}" for reason, count in counts.most_common())
+
+
+def _share(tally: Tally) -> str:
+    decided = tally.accepted + tally.rejected.total()
+    return f"{100 * tally.accepted / decided:.1f}% accepted" if decided else "none finished yet"

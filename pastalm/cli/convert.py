@@ -1,0 +1,199 @@
+"""`pasta convert`: annotated answers from one dialect to another."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from pastalm.cli.errors import complain
+from pastalm.cli.models import load_tokenizer
+from pastalm.lang.answer import Answer
+from pastalm.lang.dialects import (
+    DIALECTS,
+    ConversionError,
+    Dialect,
+    dialect,
+    drop_lengths,
+    drop_topics,
+    shorten_topics,
+)
+from pastalm.lang.positions import DEFAULT, position_policy
+from pastalm.lang.render import measure
+from pastalm.lang.vocabulary import Vocabulary
+
+NAMES = ", ".join(DIALECTS)
+
+_HALF = re.compile("[\ud800-\udfff]")
+
+
+class ConvertError(ValueError):
+    """A file that cannot be converted, with its place and what to do."""
+
+
+class Loss(StrEnum):
+    """What may be lost."""
+
+    TOPICS = "topics"
+    LENGTHS = "lengths"
+
+
+def convert(
+    source: Annotated[Path, typer.Argument(metavar="IN", help="A text file with one answer, or a JSONL file.")],
+    target: Annotated[
+        Path, typer.Argument(metavar="OUT", help="Where to write the same in the other dialect; - prints.")
+    ],
+    from_: Annotated[str, typer.Option("--from", help=f"The dialect of IN: {NAMES}.")],
+    to: Annotated[str, typer.Option(help="The dialect of OUT, one of the same.")],
+    field: Annotated[str, typer.Option(help="The field of a JSONL file that holds the answer.")] = "annotated",
+    skip_lossy: Annotated[
+        bool, typer.Option("--skip-lossy", help="Report and leave out lines that cannot be converted; else stop there.")
+    ] = False,
+    shorten: Annotated[
+        bool, typer.Option("--shorten-topics", help="Cut topics to three words without quotes; says how many.")
+    ] = False,
+    drop: Annotated[
+        list[Loss] | None, typer.Option(help="Let topics or lengths go where OUT has none; says how many. Repeatable.")
+    ] = None,
+    tokenizer: Annotated[
+        str | None, typer.Option(help="Measure the lengths of all chunks with it: a directory, a hub id, or 'bundled'.")
+    ] = None,
+) -> None:
+    """Convert annotated answers between dialects, exactly; what the other cannot say is an error that names it."""
+    changes = Changes(
+        shorten, frozenset(drop or ()), None if tokenizer is None else Vocabulary(load_tokenizer(tokenizer))
+    )
+    converter = Converter(dialect(from_), dialect(to), changes)
+    if source.suffix == ".jsonl":
+        converted = "".join(_lines(source, field, converter, skip_lossy))
+    else:
+        converted = _whole(source, converter)
+    if str(target) == "-":
+        sys.stdout.write(converted)
+    else:
+        target.write_text(converted, encoding="utf-8", newline="")
+    typer.echo(converter.summary(), err=True)
+
+
+@dataclass(frozen=True)
+class Changes:
+    """What the user lets a conversion change; ``vocabulary`` measures lengths."""
+
+    shorten: bool
+    drop: frozenset[Loss]
+    vocabulary: Vocabulary | None
+
+
+class Converter:
+    """Converts answer by answer, and counts."""
+
+    def __init__(self, source: Dialect, target: Dialect, changes: Changes) -> None:
+        self.source, self.target, self.changes = source, target, changes
+        self.converted = self.skipped = self.shortened = self.topics = self.lengths = 0
+
+    def text(self, text: str) -> str:
+        """One answer in the other dialect. Raises :class:`ConversionError`."""
+        answer, counts = self._changed(self.source.read(text))
+        written = self.target.write(answer)
+        self.converted += 1
+        self.shortened, self.topics, self.lengths = (
+            total + count for total, count in zip((self.shortened, self.topics, self.lengths), counts, strict=True)
+        )
+        return written
+
+    def _changed(self, answer: Answer) -> tuple[Answer, tuple[int, int, int]]:
+        shortened = topics = lengths = 0
+        if self.changes.shorten:
+            answer, shortened = shorten_topics(answer)
+        if Loss.TOPICS in self.changes.drop:
+            answer, topics = drop_topics(answer, self.target)
+        if not self.target.abilities.lengths and Loss.LENGTHS in self.changes.drop:
+            answer, lengths = drop_lengths(answer)
+        elif self.target.abilities.lengths and self.changes.vocabulary is not None:
+            vocabulary = self.changes.vocabulary
+            answer = measure(answer, lambda text: len(vocabulary.encode(text)), position_policy(DEFAULT))
+        return answer, (shortened, topics, lengths)
+
+    def summary(self) -> str:
+        """The counts in one line."""
+        counted = [
+            _count(self.skipped, "line", "skipped"),
+            _count(self.shortened, "topic", "shortened"),
+            _count(self.topics, "topic", "dropped"),
+            _count(self.lengths, "length", "dropped"),
+        ]
+        return ", ".join([f"{self.converted} converted", *filter(None, counted)]) + "."
+
+
+def _count(number: int, noun: str, what: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'} {what}" if number else ""
+
+
+def _read(source: Path) -> str:
+    try:
+        with open(source, encoding="utf-8", newline="") as file:  # line ends are the answer's own
+            return file.read()
+    except UnicodeDecodeError as error:
+        raise ConvertError(f"{source} is not UTF-8 text; save it as UTF-8.") from error
+
+
+def _whole(source: Path, converter: Converter) -> str:
+    """A file with one answer. Its last line break is the file's, not the answer's."""
+    text = _read(source)
+    end = "\n" if text.endswith("\n") else ""
+    try:
+        return converter.text(text.removesuffix("\n")) + end
+    except ConversionError as error:
+        raise ConvertError(f"{source}: {_advised(error)}") from error
+
+
+def _lines(source: Path, field: str, converter: Converter, skip_lossy: bool) -> Iterator[str]:
+    """The lines of a JSONL file with the answer converted and all other fields as they are."""
+    for number, line in enumerate(_read(source).split("\n"), 1):
+        if not line.strip():
+            continue
+        fields = _fields(line, f"{source}, line {number}", field)
+        try:
+            fields[field] = converter.text(fields[field])
+        except ConversionError as error:
+            message = f"{source}, line {number}: {_advised(error)}"
+            if not skip_lossy:
+                raise ConvertError(message) from error
+            converter.skipped += 1
+            complain(message)
+        else:
+            yield _line(fields)
+
+
+def _fields(line: str, place: str, field: str) -> dict[str, Any]:
+    try:
+        fields = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise ConvertError(f"{place}: not JSON ({error.msg}, column {error.colno}).") from error
+    if not isinstance(fields, dict) or not isinstance(fields.get(field), str):
+        raise ConvertError(f"{place}: needs an object with the text field {field!r}; --field names another.")
+    return fields
+
+
+def _line(fields: dict[str, Any]) -> str:
+    """One line of JSON: plain letters, or escapes where JSON held half a character that UTF-8 cannot write."""
+    line = json.dumps(fields, ensure_ascii=False) + "\n"
+    return json.dumps(fields) + "\n" if _HALF.search(line) else line
+
+
+def _advised(error: ConversionError) -> str:
+    """The error with the flag that allows what it refuses, if there is one."""
+    advice = {
+        "has no length hints": "--drop lengths lets them go.",
+        "has no topics": "--drop topics lets them go.",
+        "needs the length": "--tokenizer measures them.",
+    }
+    said = str(error).replace("\n", "; ")
+    return " ".join([said, *(flag for words, flag in advice.items() if words in said)])
