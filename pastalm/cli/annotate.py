@@ -18,7 +18,7 @@ from rich.text import Text
 from pastalm.data.examples import DataError
 
 if TYPE_CHECKING:
-    from pastalm.data.annotate import Tally
+    from pastalm.data.tally import Tally
 
 LINE_SECONDS = 30.0
 
@@ -45,20 +45,23 @@ def annotate(
     price_out: Annotated[float, typer.Option(min=0, help="Price of a million completion tokens.")] = 0.0,
 ) -> None:
     """Have a model annotate answers. Stop it at any moment and start it again: it goes on where it was."""
-    from pastalm.data import annotate as annotator
+    from pastalm.data.annotate import annotate as run
+    from pastalm.data.endpoint import Settings
+    from pastalm.data.journal import rejects_path
     from pastalm.data.sources import count_items, read_items, require
+    from pastalm.data.tally import Tally
 
     require("openai")
     key = os.environ.get(key_env, "").strip()
     if not key:
         raise NoKeyError(f"The environment has no {key_env}: set it to your key (any text where none is needed).")
-    if Path(source).resolve() in (out.resolve(), annotator.rejects_path(out).resolve()):
+    if Path(source).resolve() in (out.resolve(), rejects_path(out).resolve()):
         raise DataError(f"{source} would be read and written at once; choose another OUT.")
-    settings = annotator.Settings(model, key, base_url, temperature, concurrency, max_attempts, timeout)
-    tally = annotator.Tally(total=count_items(source, limit=limit))
+    settings = Settings(model, key, base_url, temperature, concurrency, max_attempts, timeout)
+    tally = Tally(total=count_items(source, limit=limit))
     prices = (price_in, price_out)
     with _board(tally, prices) as board:
-        annotator.annotate(read_items(source, split=split, limit=limit), out, settings, tally, board.show)
+        run(read_items(source, split=split, limit=limit), out, settings, tally, board.show)
     typer.echo(summary(tally, prices))
 
 

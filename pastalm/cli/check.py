@@ -1,35 +1,172 @@
-"""`pasta check`: every problem of annotated JSONL files."""
+"""`pasta check`: every problem of annotated JSONL files, and what the sound records are like."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.console import Console
+from rich.table import Table
 
-from pastalm.data.check import check_file
+from pastalm.cli.progress import patiently
+from pastalm.data.check import CheckedRecord, check_file
+from pastalm.data.report import Census, Means, Report, Spread
+from pastalm.lang.parse import parse
+from pastalm.lang.positions import DEFAULT, POLICIES, position_policy
+
+if TYPE_CHECKING:
+    from pastalm.lang.vocabulary import Vocabulary
+
+PAGE = 160  # columns where there is no terminal
 
 
 def check(
     files: Annotated[list[Path], typer.Argument(help="JSONL files with 'prompt' or 'messages', and 'annotated'.")],
     max_depth: Annotated[int, typer.Option(min=1, help="How deep chunks may nest; 1 is flat.")] = 1,
+    tokenizer: Annotated[
+        str | None, typer.Option(help="Whose tokens the report counts: a directory or a hub id. Default: words.")
+    ] = None,
+    positions: Annotated[
+        str, typer.Option(help=f"The position policy that measures lengths: {', '.join(POLICIES)}.")
+    ] = DEFAULT,
+    plots: Annotated[Path | None, typer.Option(help="A folder to write the report's plots to, as PNG.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print problems and report as one JSON object.")] = False,
 ) -> None:
-    """Check annotated JSONL files: every problem with its place and what to do. Status 1 if there is any."""
-    errors = bad = records = 0
-    for file in files:
-        for record in check_file(file, max_depth=max_depth):
-            records += 1
-            bad += bool(record.findings)
-            errors += len(record.findings)
-            for finding in record.findings:
-                place = typer.style(finding.place(file), fg=typer.colors.CYAN)
-                typer.echo(f"{place}: {finding.message}")
-    where = f"{_count(records, 'record')} in {_count(len(files), 'file')}"
+    """Check annotated JSONL files: every problem with its place and what to do, then a report on the sound records.
+
+    Status 1 if there is any problem.
+    """
+    policy = position_policy(positions)
+    census = Census(policy, _vocabulary(tokenizer), tokenizer or "")
+    errors, bad, records = [], 0, 0
+    for file, record in _records(files, max_depth):
+        records += 1
+        bad += bool(record.findings)
+        for finding in record.findings:
+            errors.append({"place": finding.place(file), "message": finding.message})
+            if not as_json:
+                typer.echo(f"{typer.style(errors[-1]['place'], fg=typer.colors.CYAN)}: {finding.message}")
+        if not record.findings:
+            census.add(parse(json.loads(record.text)["annotated"], max_depth=max_depth))
+    if plots is not None:
+        _plot(census, plots)
+    if as_json:
+        head = {"files": list(map(str, files)), "records": records, "invalid": bad, "errors": errors}
+        typer.echo(json.dumps(head | {"report": census.report().as_json()}, indent=2))
+    else:
+        _print(census.report())
+        _conclude(f"{_count(records, 'record')} in {_count(len(files), 'file')}", bad, len(errors))
+    if errors:
+        raise typer.Exit(1)
+
+
+def _conclude(where: str, bad: int, errors: int) -> None:
     if errors:
         typer.secho(f"{_count(errors, 'error')}, in {bad} of {where}.", fg=typer.colors.RED)
-        raise typer.Exit(1)
-    typer.secho(f"{where}: no errors.", fg=typer.colors.GREEN)
+    else:
+        typer.secho(f"{where}: no errors.", fg=typer.colors.GREEN)
 
 
-def _count(number: int, noun: str) -> str:
+def _vocabulary(tokenizer: str | None) -> Vocabulary | None:
+    if tokenizer is None:
+        return None
+    from pastalm.cli.models import load_tokenizer
+    from pastalm.lang.vocabulary import Vocabulary
+
+    return Vocabulary(load_tokenizer(tokenizer))
+
+
+def _records(files: list[Path], max_depth: int) -> Iterator[tuple[Path, CheckedRecord]]:
+    each = ((file, record) for file in files for record in check_file(file, max_depth=max_depth))
+    return patiently(each, "Checking", sum(map(_lines, files)))
+
+
+def _lines(file: Path) -> int:
+    """About how many lines a file has; what is wrong with it is found when it is read."""
+    if not file.is_file():
+        return 0
+    with open(file, "rb") as data:
+        return sum(chunk.count(b"\n") for chunk in iter(lambda: data.read(1 << 20), b""))
+
+
+def _plot(census: Census, folder: Path) -> None:
+    from pastalm.data.plots import write_plots
+
+    written = write_plots(census, folder)
+    typer.echo(f"Plots written: {', '.join(map(str, written)) or 'none, there is nothing to draw'}.", err=True)
+
+
+def _print(report: Report) -> None:
+    if report.answers:
+        console = Console()
+        if not console.is_terminal:  # a file or a pipe has no width that lines must be broken for
+            console.width = PAGE
+        console.print(report_table(report))
+        typer.echo()
+
+
+def report_table(report: Report) -> Table:
+    """The report, a figure a row with what it means."""
+    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 3, 0, 0))
+    table.add_column()
+    table.add_column(justify="right")
+    table.add_column(style="dim")
+    for row in _rows(report):
+        table.add_row(*row)
+    return table
+
+
+def _rows(report: Report) -> Iterator[tuple[str, str, str]]:
+    yield "answers", str(report.answers), f"lengths in {report.unit}" + _advice(report)
+    yield "that fork", f"{100 * report.forking:.1f}%", ""
+    yield "length of an answer", f"{report.tokens_per_answer.mean:.0f}", _spread(report.tokens_per_answer)
+    yield "blocks", str(report.blocks), ""
+    if not report.blocks:
+        return
+    yield "blocks per answer", f"{report.blocks_per_answer:.2f}", _counts(report.block_counts)
+    yield "  where it forks", f"{report.blocks_per_forking_answer:.2f}", ""
+    yield "length of a block", f"{report.tokens_per_block.mean:.1f}", _spread(report.tokens_per_block)
+    yield "theoretical speedup", *_means(report.speedup, "plain length / critical path")
+    yield "  where it forks", *_means(report.speedup_forking, "")
+    yield "parallelism", *_means(report.parallelism, "content / critical path")
+    yield "  where it forks", *_means(report.parallelism_forking, "")
+    yield "redundancy", f"{100 * report.redundancy:.1f}%", "of a block's 4-grams stand in a sibling"
+    yield "length error", *_length_error(report)
+    yield "positions", report.positions, ""
+
+
+def _advice(report: Report) -> str:
+    return " between white space; --tokenizer counts tokens" if report.unit == "words" else ""
+
+
+def _spread(spread: Spread) -> str:
+    return (
+        f"from {spread.least} to {spread.most}, median {spread.median}, 10% below {spread.p10}, 10% above {spread.p90}"
+    )
+
+
+def _counts(counts: dict[int, int]) -> str:
+    total = sum(counts.values())
+    return "  ".join(f"{blocks}: {100 * number / total:.0f}%" for blocks, number in counts.items())
+
+
+def _means(means: Means, what: str) -> tuple[str, str]:
+    parts = [f"arithmetic {means.arithmetic:.2f}", *([what] if what else [])]
+    return f"{means.geometric:.2f}", ", ".join(parts)
+
+
+def _length_error(report: Report) -> tuple[str, str]:
+    errors = report.length_errors
+    if errors is None:
+        measured = "no block carries a length" if report.unit != "words" else "lengths count tokens: give --tokenizer"
+        return "-", measured
+    unit = f"{errors.unit} tokens" if errors.unit > 1 else "tokens"
+    said = f"promised - measured in units of {unit}, absolute {errors.absolute:.2f}, exact {100 * errors.exact:.0f}%"
+    return f"{errors.signed:+.2f}", f"{said}, of {_count(errors.blocks, 'block')}"
+
+
+def _count(number: int, noun: Any) -> str:
     return f"{number} {noun}{'' if number == 1 else 's'}"

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import StrEnum
 from itertools import islice
-from time import monotonic
 from typing import Annotated, TextIO
 
 import typer
-from rich.console import Console
-from rich.progress import Progress
 
-PATIENCE_SECONDS = 1.0
+from pastalm.cli.progress import patiently
 
 
 class Split(StrEnum):
@@ -45,7 +42,7 @@ def tasks(
     drawn = islice(endless(split.value, seed, Noise(missed, wrong, unsynced), wanted), number)
     lines = (to_json(task) for task in drawn)
     with _writing(out) as file:
-        for line in patiently(lines, number):
+        for line in patiently(lines, "Writing tasks", number):
             file.write(line + "\n")
 
 
@@ -56,16 +53,3 @@ def _writing(out: str) -> Iterator[TextIO]:
     else:
         with open(out, "w", encoding="utf-8") as file:
             yield file
-
-
-def patiently(lines: Iterable[str], total: int) -> Iterator[str]:
-    """Pass lines on; if that takes longer than a moment, with a progress bar on stderr."""
-    started = monotonic()
-    with Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as bar:
-        job = None
-        for done, line in enumerate(lines, 1):
-            if job is None and monotonic() - started > PATIENCE_SECONDS:
-                job = bar.add_task("Writing tasks", total=total)
-            if job is not None:
-                bar.update(job, completed=done)
-            yield line

@@ -17,9 +17,9 @@ from pastalm.lang.tags import MAX_TOPIC_WORDS
 MIN_WORDS = 5
 
 # Good for texts that `scan` has found nothing wrong with; elsewhere the places that it gives are not used.
-_TAG = re.compile(r"</?(?:promise|async|sync)(?![\w-])[^<>]*>")
-_BLOCK = re.compile(r"(?:<promise(?![\w-])[^<>]*>)?<async(?![\w-])")
-_SYNC = re.compile(r"<sync(?![\w-])")
+TAG = re.compile(r"</?(?:promise|async|sync)(?![\w-])[^<>]*>")
+BLOCK = re.compile(r"(?:<promise(?![\w-])[^<>]*>)?<async(?![\w-])")
+SYNC = re.compile(r"<sync(?![\w-])")
 
 
 @dataclass(frozen=True)
@@ -52,10 +52,11 @@ class Flaw:
 
 @dataclass(frozen=True)
 class CheckedRecord:
-    """One line of a file and what is wrong with it."""
+    """One line of a file as it stands there, without its line break, and what is wrong with it."""
 
     line: int
     findings: tuple[Finding, ...]
+    text: str = ""
 
 
 def check_file(path: str | Path, *, max_depth: int = 1) -> Iterator[CheckedRecord]:
@@ -69,7 +70,8 @@ def check_file(path: str | Path, *, max_depth: int = 1) -> Iterator[CheckedRecor
             for number, line in enumerate(lines, 1):
                 if line.strip():
                     empty = False
-                    yield CheckedRecord(number, tuple(check_line(line, number, max_depth=max_depth)))
+                    findings = tuple(check_line(line, number, max_depth=max_depth))
+                    yield CheckedRecord(number, findings, line.removesuffix("\n"))
         except UnicodeDecodeError as error:
             raise DataError(f"{path} is not UTF-8 text; save it as UTF-8.") from error
     if empty:
@@ -140,11 +142,11 @@ def flaws(annotated: str, answer: Any, *, max_depth: int = 1) -> Iterator[Flaw]:
 
 def _rules(annotated: str, tree: Answer, answer: Any) -> Iterator[tuple[str, str, int]]:
     """Each rule that a text with sound tags breaks: its kind, what to say, the offset."""
-    openings = [match.start() for match in _BLOCK.finditer(annotated)]
+    openings = [match.start() for match in BLOCK.finditer(annotated)]
     for block, offset in zip(tree.blocks(), openings, strict=True):
         yield from ((kind, message, offset) for kind, message in _block(block))
-    syncs = [match.start() for match in _SYNC.finditer(annotated)]
-    for needed, offset in zip(_syncs_needed(tree.nodes), syncs, strict=True):
+    syncs = [match.start() for match in SYNC.finditer(annotated)]
+    for needed, offset in zip(syncs_needed(tree.nodes), syncs, strict=True):
         if not needed:
             yield "idle sync", "this <sync/> has no chunk to wait for since the one before; remove it.", offset
     if isinstance(answer, str):
@@ -161,13 +163,13 @@ def _block(block: Block) -> Iterator[tuple[str, str]]:
         yield "short chunk", f"the chunk {block.topic!r} has {size}; mark only chunks of at least {MIN_WORDS}."
 
 
-def _syncs_needed(nodes: tuple[Node, ...]) -> Iterator[bool]:
+def syncs_needed(nodes: tuple[Node, ...]) -> Iterator[bool]:
     """For each sync in document order, whether chunks of its thread are open before it."""
     open_blocks = 0
     for node in nodes:
         if isinstance(node, Block):
             open_blocks += 1
-            yield from _syncs_needed(node.body)
+            yield from syncs_needed(node.body)
         elif not isinstance(node, str):
             yield open_blocks > 0
             open_blocks = 0
@@ -186,7 +188,7 @@ def _text(annotated: str, tree: Answer, answer: str) -> Iterator[tuple[str, int]
 
 def _annotated_offset(annotated: str, index: int) -> int:
     """Where character ``index`` of the text without tags stands in the annotated text."""
-    for tag in _TAG.finditer(annotated):
+    for tag in TAG.finditer(annotated):
         if tag.start() > index:
             break
         index += tag.end() - tag.start()

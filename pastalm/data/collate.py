@@ -15,21 +15,24 @@ from pastalm.layout import IGNORE, layout
 class Collator:
     """Make a batch of rows, each a list of examples.
 
-    Returns ``input_ids``, ``position_ids``, ``labels`` [B, T] and ``visible`` bool [B, T, T]. Padding sees itself only
-    (a row of the mask must not be empty) and has no label. Labels are targets: nothing shifts them later.
+    Returns ``input_ids``, ``position_ids``, ``labels`` [B, T], ``visible`` bool [B, T, T] and ``lengths`` [B], each
+    row's tokens without padding. Padding sees itself only (a row of the mask must not be empty) and has no label.
+    Labels are targets: nothing shifts them later. Rows without examples are left out, unless there are no others.
     """
 
     def __init__(self, policy: PositionPolicy, pad: int, *, prompt_targets: bool = False) -> None:
         self.policy, self.pad, self.prompt_targets = policy, pad, prompt_targets
 
     def __call__(self, rows: Sequence[Sequence[Example]]) -> dict[str, Tensor]:
-        width = max(sum(map(len, row)) for row in rows)
+        rows = [row for row in rows if row] or [[]]
+        width = max(1, max(sum(map(len, row)) for row in rows))
         shape = (len(rows), width)
         batch = {
             "input_ids": torch.full(shape, self.pad),
             "position_ids": torch.zeros(shape, dtype=torch.long),
             "labels": torch.full(shape, IGNORE),
             "visible": torch.eye(width, dtype=torch.bool).repeat(len(rows), 1, 1),
+            "lengths": torch.tensor([sum(map(len, row)) for row in rows]),
         }
         for index, row in enumerate(rows):
             start = 0

@@ -1,14 +1,13 @@
-"""The talk with the annotating model: the language, seven demonstrations, and the verdict on a reply (SPEC 6)."""
+"""The talk with the annotating model: the language, seven demonstrations, a correction (SPEC 6)."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache
 
-from pastalm.data.check import MIN_WORDS, flaws
+from pastalm.data.check import MIN_WORDS
 from pastalm.lang.parse import parse
-from pastalm.lang.render import render_annotator
 from pastalm.lang.tags import MAX_TOPIC_WORDS
 
 Message = dict[str, str]
@@ -170,33 +169,6 @@ def correction(reply: str, problems: Iterable[str]) -> list[Message]:
         "are not sure that a part is independent, leave it unmarked."
     )
     return [{"role": "assistant", "content": reply}, {"role": "user", "content": request}]
-
-
-@dataclass
-class Verdict:
-    """What the validator says of one reply: the canonical annotated answer, or a reason and its problems."""
-
-    annotated: str = ""
-    reason: str = ""
-    problems: list[str] = field(default_factory=list)
-    again: bool = True  # whether the reply is shown to the model once more, with the problems
-
-
-def judge(text: str, finish: str | None, answer: str) -> Verdict:
-    """Validate a reply. White space around it is the answer's own: models drop it, and no tag can change it."""
-    if finish == "length":
-        return Verdict(reason="cut off", problems=["the reply was cut off at the endpoint's limit."], again=False)
-    if finish == "content_filter":
-        return Verdict(reason="filtered", problems=["the endpoint's filter held the reply back."], again=False)
-    if not text.strip():
-        return Verdict(reason="empty", problems=["the reply is empty."], again=False)
-    core = answer.strip()
-    found = list(flaws(text.strip(), core))
-    if found:
-        return Verdict(reason=found[0].kind, problems=[str(flaw) for flaw in found])
-    start = answer.index(core)
-    marked = render_annotator(parse(text.strip()))
-    return Verdict(annotated=answer[:start] + marked + answer[start + len(core) :])
 
 
 def _task(question: str, answer: str) -> str:

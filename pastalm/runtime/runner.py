@@ -90,8 +90,16 @@ class Runner:
     @torch.inference_mode()
     def dense(self, tokens: Tensor, positions: Tensor, visible: Tensor) -> Tensor:
         """Logits [n, V] of a whole layout at once, without a cache: the oracle (DESIGN 3). ``visible`` bool [n, n]."""
-        view = DenseView(visible[None].to(self.device), positions[None].to(self.device))
-        return self._logits(tokens[None].to(self.device), positions[None].to(self.device), view, None)[0]
+        return self.dense_rows(tokens[None], positions[None], visible[None])[0]
+
+    @torch.inference_mode()
+    def dense_rows(
+        self, tokens_BT: Tensor, positions_BT: Tensor, visible_BTT: Tensor, keep: Tensor | None = None
+    ) -> Tensor:
+        """Logits [B, T, V] of several layouts side by side; with ``keep`` [K] only those of these tokens, [B, K, V]."""
+        positions = positions_BT.to(self.device)
+        view = DenseView(visible_BTT.to(self.device), positions)
+        return self._logits(tokens_BT.to(self.device), positions, view, None if keep is None else keep.to(self.device))
 
     @torch.inference_mode()
     def _probe(self, own: Tensor | None, tokens: Tensor) -> None:

@@ -35,7 +35,7 @@ def test_help_and_check_load_neither_torch_nor_transformers(tmp_path: Path):
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("command", ["", "run", "show", "check", "convert", "annotate", "tasks", "train"])
+@pytest.mark.parametrize("command", ["", "run", "show", "check", "convert", "annotate", "audit", "tasks", "train"])
 def test_help_shows_examples_on_lines_of_their_own(command: str):
     shown = runner.invoke(app, [*command.split(), "--help"])
     assert shown.exit_code == 0
@@ -52,12 +52,13 @@ def test_check(tmp_path: Path):
     good.write_text(json.dumps({"prompt": "x", "annotated": ANNOTATED}) + "\n")
     bad.write_text(good.read_text() + '{"prompt": "x", "annotated": "a <async topic=\'b\'>c</async><sync/> <sync/>"}\n')
     clean = runner.invoke(app, ["check", str(good)])
-    assert (clean.exit_code, clean.output) == (0, "1 record in 1 file: no errors.\n")
+    assert clean.exit_code == 0 and clean.output.endswith("\n\n1 record in 1 file: no errors.\n")
     dirty = runner.invoke(app, ["check", str(good), str(bad)])
     assert dirty.exit_code == 1
     *found, summary = dirty.output.splitlines()
     assert summary == "2 errors, in 1 of 3 records in 2 files."
-    assert found[0].startswith(f"{bad}, line 2, in 'annotated' line 1, column 3: ") and len(found) == 2
+    assert found[0].startswith(f"{bad}, line 2, in 'annotated' line 1, column 3: ")
+    assert found[1].startswith(f"{bad}, line 2, ") and found[2].split()[:2] == ["answers", "2"]
 
 
 def test_check_of_nested_chunks(tmp_path: Path):

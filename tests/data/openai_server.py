@@ -98,8 +98,8 @@ def _handler(desk: Desk) -> type[BaseHTTPRequestHandler]:
             assert self.path == "/v1/chat/completions"
             answer, what = desk.take(body, self.headers["Authorization"])
             time.sleep(random.uniform(0, desk.latency))
-            if what.isdigit():
-                return self._send(int(what), json.dumps({"error": {"message": f"told to say {what}"}}).encode())
+            if what[:3].isdigit():
+                return self._send(int(what[:3]), json.dumps({"error": {"message": f"told to say {what}"}}).encode())
             if what == "quota":
                 error = {"message": "nothing left", "code": "insufficient_quota"}
                 return self._send(429, json.dumps({"error": error}).encode())

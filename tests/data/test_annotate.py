@@ -18,11 +18,15 @@ import pytest
 from typer.testing import CliRunner
 
 from pastalm.cli import app
-from pastalm.data.annotate import EndpointError, Journal, Settings, Tally, annotate, rejects_path
+from pastalm.data.annotate import annotate
 from pastalm.data.check import check_file, flaws
+from pastalm.data.endpoint import EndpointError, Settings
 from pastalm.data.examples import DataError
-from pastalm.data.prompts import DEMONSTRATIONS, conversation, judge
+from pastalm.data.journal import Journal, rejects_path
+from pastalm.data.prompts import DEMONSTRATIONS, conversation
+from pastalm.data.reply import judge
 from pastalm.data.sources import Item, MissingPackageError, count_items, read_items
+from pastalm.data.tally import Tally
 from pastalm.lang.answer import Sync
 from pastalm.lang.parse import parse
 from tests.data.openai_server import Desk, marked, serving

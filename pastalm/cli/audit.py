@@ -1,0 +1,156 @@
+"""`pasta audit`: how much the blocks of a data set need each other, by a model's own likelihoods."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from pastalm.cli.models import hush, working
+from pastalm.lang.positions import POLICIES
+
+if TYPE_CHECKING:
+    from pastalm.data.audit import Auditor
+    from pastalm.data.audited import Audited, Line, Measured, Summary
+    from pastalm.data.filtered import Filtered
+
+PAGE = 160  # columns where there is no terminal
+
+
+class AuditFlagsError(ValueError):
+    """Flags that contradict each other, and what to do."""
+
+
+def audit(
+    data: Annotated[Path, typer.Argument(metavar="DATA", help="Annotated JSONL; `pasta check` validates it.")],
+    model: Annotated[str, typer.Option(help="A model that knows the tags: a directory or a hub id.")],
+    top: Annotated[int, typer.Option(min=0, help="How many of the most dependent blocks to show.")] = 20,
+    drop_above: Annotated[
+        float | None,
+        typer.Option(min=0, help="Nats a token; blocks that depend by more are put right in --out."),
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Where to write the filtered data set.")] = None,
+    journal: Annotated[
+        Path | None, typer.Option(help="Keeps every block's figures. Default: DATA's .audit.jsonl.")
+    ] = None,
+    positions: Annotated[
+        str | None, typer.Option(help=f"The position policy: {', '.join(POLICIES)}. Default: the model's own.")
+    ] = None,
+    batch: Annotated[int, typer.Option(min=1, help="How many layouts go through the model in a pass.")] = 8,
+    max_depth: Annotated[int, typer.Option(min=1, help="How deep chunks may nest; 1 is flat.")] = 1,
+    device: Annotated[str, typer.Option(help="'auto', 'cpu', 'cuda' or 'cuda:N'.")] = "auto",
+    dtype: Annotated[str, typer.Option(help="'auto', 'float32', 'bfloat16' or 'float16'.")] = "auto",
+    as_json: Annotated[bool, typer.Option("--json", help="Print the summary and the top blocks as JSON.")] = False,
+) -> None:
+    """Find blocks that need their siblings: how much does hiding these change a block's log-likelihood?
+
+    Positive is dependent: the block is likelier when it sees its siblings. Stop it at any moment and start it again: it
+    goes on where it was.
+    """
+    journal = data.with_suffix(".audit.jsonl") if journal is None else journal
+    _require_sound(data, drop_above, out, journal)
+    from pastalm.data.audited import ranked, read_sound, summarise
+
+    lines = read_sound(data, max_depth=max_depth)
+    auditor = _auditor(model, device, dtype, positions=positions, batch=batch, max_depth=max_depth)
+    audited = list(_shown(auditor.run(data, lines, journal), len(lines)))
+    summary, first = summarise(audited), ranked(audited, top)
+    filtered = _filter(audited, auditor, drop_above, out)
+    if as_json:
+        typer.echo(json.dumps(_json(summary, first, filtered, auditor.policy.name), indent=2))
+        return
+    _print(summary, first)
+    typer.echo(f"Every block's figures are in {journal} (positions {auditor.policy.name}).")
+    if filtered is not None:
+        typer.echo(_filtered(filtered, out))
+
+
+def _require_sound(data: Path, above: float | None, out: Path | None, journal: Path) -> None:
+    if (above is None) != (out is None):
+        raise AuditFlagsError("--drop-above and --out go together: the limit, and where the filtered set goes.")
+    places = [place.resolve() for place in (data, journal, out) if place is not None]
+    if len(set(places)) < len(places):
+        raise AuditFlagsError("DATA, --journal and --out must be different files.")
+
+
+def _auditor(model: str, device: str, dtype: str, **options: Any) -> Auditor:
+    with working(f"Loading {model} .."):
+        hush()
+        from pastalm.data.audit import Auditor
+        from pastalm.runtime.load import load
+
+        return Auditor(*load(model, device, dtype), **options)
+
+
+def _shown(audited: Iterator[Audited], total: int) -> Iterator[Audited]:
+    from pastalm.training.progress import shown
+
+    return shown(audited, "Auditing", 0, total, "records")
+
+
+def _filter(audited: list[Audited], auditor: Auditor, above: float | None, out: Path | None) -> Filtered | None:
+    if above is None or out is None:
+        return None
+    from pastalm.data.filtered import write_filtered
+
+    return write_filtered(audited, out, above, auditor.steps, max_depth=auditor.max_depth)
+
+
+def _json(
+    summary: Summary, first: Sequence[tuple[Line, Measured]], filtered: Filtered | None, positions: str
+) -> dict[str, Any]:
+    top = [{"line": line.number, **vars(block), "dependence": block.dependence} for line, block in first]
+    done = {} if filtered is None else {"filtered": vars(filtered)}
+    return {"positions": positions, "summary": summary.as_json(), "top": top, **done}
+
+
+def _print(summary: Summary, first: Sequence[tuple[Line, Measured]]) -> None:
+    console = Console()
+    if not console.is_terminal:
+        console.width = PAGE
+    if first:
+        console.print(_ranking(first))
+        console.print()
+    console.print(_summary(summary))
+    if summary.too_long:
+        typer.echo(f"{summary.too_long} records do not fit the model's window and were not measured.")
+
+
+def _ranking(first: Sequence[tuple[Line, Measured]]) -> Table:
+    table = Table("nats/token", "line", "block", "topic", "place", "tokens", "hidden", "seen", box=None, pad_edge=False)
+    table.title, table.title_justify = "Most dependent blocks", "left"
+    for column in table.columns:
+        column.justify = "left" if column.header == "topic" else "right"
+    for line, block in first:
+        figures = [f"{value:.3f}" for value in (block.hidden or 0.0, block.seen or 0.0)]
+        cells = [f"{block.dependence:+.3f}", str(line.number), str(block.number), Text(block.topic), str(block.place)]
+        table.add_row(*cells, str(block.tokens), *figures)
+    return table
+
+
+def _summary(summary: Summary) -> Table:
+    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 3, 0, 0))
+    blocks = f"{summary.blocks} in {summary.records} records"
+    table.add_row("blocks", blocks, f"{summary.hidden} of them have siblings hidden from them")
+    if summary.mean is not None:
+        table.add_row("dependence", f"mean {summary.mean:+.4f}", "nats a token, of these")
+        shares = "  ".join(f"{100 * share:.0f}%: {value:+.3f}" for share, value in summary.quantiles.items())
+        table.add_row("quantiles", "", shares)
+        places = "  ".join(f"{place}: {found.mean:+.3f} ({found.blocks})" for place, found in summary.places.items())
+        table.add_row("by place in the group", "", places)
+    return table
+
+
+def _filtered(done: Filtered, out: Path | None) -> str:
+    parts = [f"Written to {out}: {done.kept} records as they were, {done.changed} changed"]
+    if done.changed:
+        parts.append(f" ({done.dependent} dependent blocks behind a <sync/>, {done.unmarked} marks removed)")
+    if done.left_out:
+        parts.append(f"; {done.left_out} left out, not measured")
+    return "".join(parts) + "."

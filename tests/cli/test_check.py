@@ -1,0 +1,65 @@
+"""`pasta check` and its report: words and tokens, JSON, plots."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from pastalm.cli import app
+
+runner = CliRunner()
+GOOD = '<promise topic="a" tokens=9 /><async>some five words for you</async> and <async topic="b">x y z u v</async> end'
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """Three records, the second of them bad."""
+    file = tmp_path / "data.jsonl"
+    rows = [{"prompt": "x", "annotated": text} for text in (GOOD, "a <async topic='b'>c</async>", "no block")]
+    file.write_text("\n".join(map(json.dumps, rows)))
+    return file
+
+
+def test_the_report_is_on_the_sound_records(data: Path):
+    done = runner.invoke(app, ["check", str(data)])
+    assert done.exit_code == 1
+    found, *report, summary = done.stdout.splitlines()
+    assert found.startswith(f"{data}, line 2, ") and summary == "1 error, in 1 of 3 records in 1 file."
+    rows = {line.split("  ")[0].strip(): line for line in report}
+    assert rows["answers"].split()[1] == "2" and "words" in rows["answers"] and "50.0%" in rows["that fork"]
+    assert "give --tokenizer" in rows["length error"] and "pred10" in rows["positions"]
+    assert "0: 50%  2: 50%" in rows["blocks per answer"]
+
+
+def test_json_tokens_and_plots(data: Path, tokenizer_dir: Path, tmp_path: Path):
+    folder = tmp_path / "plots"
+    flags = ["--json", "--tokenizer", str(tokenizer_dir), "--plots", str(folder), "--positions", "pred1"]
+    done = runner.invoke(app, ["check", str(data), *flags])
+    assert done.exit_code == 1
+    found = json.loads(done.stdout)
+    assert (found["records"], found["invalid"], len(found["errors"])) == (3, 1, 1) and "line 2" in found["errors"][0][
+        "place"
+    ]
+    report = found["report"]
+    assert report["unit"] == f"tokens of {tokenizer_dir}" and report["positions"] == "pred1" and report["blocks"] == 2
+    assert report["length_errors"]["blocks"] == 1 and report["length_errors"]["unit"] == 1
+    assert report["length_errors"]["signed"] == 9 - (report["tokens_per_block"]["most"] + 2)
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "blocks_per_answer.png",
+        "length_error.png",
+        "speedup.png",
+        "tokens_per_block.png",
+    ]
+    assert "Plots written: " in done.stderr
+
+
+def test_unknown_positions_and_tokenizers_are_one_sentence(data: Path, tmp_path: Path):
+    for flags, said in (
+        (["--positions", "no"], "Unknown position policy"),
+        (["--tokenizer", str(tmp_path)], "Cannot load"),
+    ):
+        done = runner.invoke(app, ["check", str(data), *flags])
+        assert done.exit_code == 2 and said in done.stderr and done.stderr.strip().count("\n") == 0
