@@ -47,6 +47,10 @@ def run(
     temperature: Annotated[float, typer.Option(help="0 takes the likeliest token.")] = 0.0,
     top_p: Annotated[float, typer.Option(help="Sample from the likeliest tokens of this share.")] = 1.0,
     seed: Annotated[int, typer.Option(help="The seed of sampling.")] = 0,
+    speed: Annotated[
+        float,
+        typer.Option(help="From -3 to 3: above 0 the model starts more chunks, below 0 fewer; 0 is the model itself."),
+    ] = 0.0,
     positions: Annotated[
         str | None, typer.Option(help=f"The position policy: {', '.join(POLICIES)}. Default: the model's own.")
     ] = None,
@@ -66,7 +70,7 @@ def run(
     engine = load_engine(model, device, dtype)
     message = as_message(text, engine.tokenizer, raw)
     options: dict[str, Any] = {"mode": mode.value, "max_tokens": max_tokens, "temperature": temperature}
-    options |= {"top_p": top_p, "seed": seed, "positions": positions}
+    options |= {"top_p": top_p, "seed": seed, "speed": speed, "positions": positions}
     options |= {"max_threads": max_threads, "max_async_tokens": max_async_tokens}
     response = _answer(engine, message, options, quiet=json)
     if not json:

@@ -51,11 +51,13 @@ Mark = Words | Promised | Synced | Closed | Ended
 
 @dataclass(frozen=True)
 class Legal:
-    """Which tokens may come next: ``ids`` alone if ``only``, else all but ``ids``. Equal keys mean equal sets."""
+    """Which tokens may come next: ``ids`` alone if ``only``, else all but ``ids``. Equal keys mean equal sets.
+    ``promise`` is the token that starts a promise, where one may start."""
 
     key: tuple[object, ...]
     ids: Sequence[int] = field(compare=False)
     only: bool = False
+    promise: int | None = None
 
     @property
     def forced(self) -> int | None:
@@ -110,13 +112,14 @@ class Recogniser:
 
     def legal(self) -> Legal:
         """See :class:`Reader`."""
+        promise = self.vocabulary.promise_topic if self.may_promise and self.state is _State.TEXT else None
         if not self.constrained:
-            return Legal(("any",), ())
+            return Legal(("any",), (), promise=promise)
         if self.state is _State.TOPIC:
             return self._legal_topic()
         if self.state is _State.COUNT:
             return self._legal_count()
-        return Legal(("text", self.main, self.may_promise), self._illegal_in_text())
+        return Legal(("text", self.main, self.may_promise), self._illegal_in_text(), promise=promise)
 
     def _illegal_in_text(self) -> list[int]:
         v = self.vocabulary

@@ -31,13 +31,16 @@ MODES = ("async", "sequential")
 class Options(TypedDict, total=False):
     """What a request may set. ``max_tokens`` counts all threads together; ``stop`` strings end the answer in the main
     thread, the chunk in any other; the limits are those of :class:`pastalm.runtime.limits.Limits`; ``positions`` is a
-    policy of :mod:`pastalm.lang.positions`, by default the model's own; ``observe`` is shown every choice."""
+    policy of :mod:`pastalm.lang.positions`, by default the model's own, and no other if it has one; ``speed``, from -3
+    to 3 nats, is added to the logit of starting a promise wherever one may start: more chunks or fewer from the same
+    model; ``observe`` is shown every choice."""
 
     max_tokens: int
     mode: str
     temperature: float
     top_p: float
     seed: int
+    speed: float
     stop: str | Sequence[str]
     max_threads: int | None
     max_async_tokens: int | None
@@ -92,10 +95,12 @@ class Engine:
         return self._finish(self._request(prompt, eager=False, **options))
 
     def generate_batch(
-        self, prompts: Sequence[Prompt], *, batch: int = 8, **options: Unpack[Options]
+        self, prompts: Sequence[Prompt], *, batch: int = 8, seeds: Sequence[int] = (), **options: Unpack[Options]
     ) -> Iterator[Response]:
-        """Answer many prompts, up to ``batch`` at once, in their order. Each answer is what it would be alone."""
-        requests = [self._request(prompt, eager=False, **options) for prompt in prompts]
+        """Answer many prompts, up to ``batch`` at once, in their order. Each answer is what it would be alone.
+        ``seeds``, one for each prompt, stand for ``seed``."""
+        each = [{**options, "seed": seed} for seed in seeds] or [options] * len(prompts)
+        requests = [self._request(prompt, eager=False, **own) for prompt, own in zip(prompts, each, strict=True)]
         slots = max((self._slots(request) for request in requests), default=1)
         batcher = Batcher(self.runner, batch, slots)
         for request in requests:
@@ -124,7 +129,7 @@ class Engine:
         """
         vocabulary = self._tags()
         answer = parse(annotated, max_depth=8) if isinstance(annotated, str) else annotated
-        policy = position_policy(positions or self.positions)
+        policy = self._policy(positions)
         script = compile_script(answer, vocabulary, policy, end=False)
         return self.replay_script(self.encode(prompt), script, policy, max_threads=max_threads)
 
@@ -162,6 +167,7 @@ class Engine:
         temperature: float = 0.0,
         top_p: float = 1.0,
         seed: int = 0,
+        speed: float = 0.0,
         stop: str | Sequence[str] = (),
         max_threads: int | None = None,
         max_async_tokens: int | None = None,
@@ -171,12 +177,12 @@ class Engine:
     ) -> Request:
         if mode not in MODES:
             raise RequestError(f"Unknown mode {mode!r}; choose 'async' or 'sequential'.")
-        policy = position_policy(positions or self.positions)
+        policy = self._policy(positions)
         if policy.needs_length and mode == "async":
             raise RequestError(
                 "The policy 'oracle' needs the true length of chunks: it serves training and replay only."
             )
-        sampler = Sampler(SamplingOptions(temperature, top_p, seed), self._masks)
+        sampler = Sampler(SamplingOptions(temperature, top_p, seed, speed), self._masks)
         limits = Limits(max_tokens, max_async_tokens, max_threads, max_depth)
         ids = self.encode(prompt)
         interpreter = Interpreter(
@@ -188,6 +194,17 @@ class Engine:
             eager=eager,
         )
         return Request(ids, interpreter, sampler, observe=observe)
+
+    def _policy(self, asked: str | None) -> PositionPolicy:
+        """The policy asked for, by default the model's own: a model decodes badly with any other."""
+        policy = position_policy(asked or self.positions)
+        own = getattr(self.runner.model.config, "pasta_positions", None)
+        if own and policy.name != own:
+            raise RequestError(
+                f"This model was trained with the positions {own!r}, but the request asks for {policy.name!r}: leave "
+                "them out, or take a model that was trained with them."
+            )
+        return policy
 
     def _language(self, mode: str) -> Language:
         vocabulary = self._tags() if mode == "async" else self.vocabulary

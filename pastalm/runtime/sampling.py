@@ -1,4 +1,5 @@
-"""From logits to tokens: what the grammar forbids is masked, every thread draws from a generator of its own."""
+"""From logits to tokens: what the grammar forbids is masked, promises are made likelier or rarer on request, every
+thread draws from a generator of its own."""
 
 from __future__ import annotations
 
@@ -13,20 +14,28 @@ from torch import Tensor
 from pastalm.lang.recogniser import Legal
 from pastalm.runtime.thread import Path
 
+MAX_SPEED = 3
+
 
 @dataclass(frozen=True)
 class SamplingOptions:
-    """``temperature`` 0 is greedy; ``top_p`` keeps the likeliest tokens that make up this share of the probability."""
+    """``temperature`` 0 is greedy; ``top_p`` keeps the likeliest tokens that make up this share of the probability.
+    ``speed``, in nats, is added to the logit of starting a promise, before all else: 0 is the model itself."""
 
     temperature: float = 0.0
     top_p: float = 1.0
     seed: int = 0
+    speed: float = 0.0
 
     def __post_init__(self) -> None:
         if not 0 <= self.temperature < inf:
             raise ValueError(f"temperature must be a number from 0 (greedy) up, not {self.temperature}.")
         if not 0 < self.top_p <= 1:
             raise ValueError(f"top_p is a share above 0 and at most 1, not {self.top_p}.")
+        if not -MAX_SPEED <= self.speed <= MAX_SPEED:
+            raise ValueError(
+                f"speed is a number from -{MAX_SPEED} (fewer chunks) to {MAX_SPEED} (more chunks), not {self.speed}."
+            )
 
 
 class LegalMasks:
@@ -55,8 +64,7 @@ class Sampler:
 
     def __call__(self, logits_TV: Tensor, legal: Sequence[Legal], paths: Sequence[Path]) -> list[int]:
         """One token for each row of logits."""
-        illegal = torch.stack([self.masks.illegal(one) for one in legal])
-        logits = logits_TV.masked_fill(illegal, float("-inf"))
+        logits = self._allowed(logits_TV, legal)
         if self.options.temperature == 0:
             return logits.argmax(-1).tolist()
         logits = logits.float()
@@ -64,6 +72,16 @@ class Sampler:
         probabilities = torch.softmax(logits / self.options.temperature, dim=-1)
         noise = torch.stack([self._noise(path, logits.shape[-1]) for path in paths]).to(logits.device)
         return (self._nucleus(probabilities) / noise).argmax(-1).tolist()  # a draw without a host round trip
+
+    def _allowed(self, logits_TV: Tensor, legal: Sequence[Legal]) -> Tensor:
+        """The logits as the grammar and the speed have them."""
+        illegal = torch.stack([self.masks.illegal(one) for one in legal])
+        logits = logits_TV.masked_fill(illegal, float("-inf"))
+        rows = [row for row, one in enumerate(legal) if one.promise is not None and one.promise < self.masks.size]
+        if self.options.speed and rows:
+            logits = logits.float()  # half precision would swallow a small bias
+            logits[rows, [legal[row].promise for row in rows]] += self.options.speed
+        return logits
 
     def _nucleus(self, probabilities: Tensor) -> Tensor:
         if self.options.top_p == 1:

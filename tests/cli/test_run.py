@@ -89,6 +89,7 @@ def test_a_chat_template_is_used_unless_raw(model_dir: Path, tmp_path: Path):
         (("--positions", "nope"), "Unknown position policy 'nope'"),
         (("--max-threads", "0"), "max_threads must be"),
         (("--temperature", "-1"), "temperature"),
+        (("--speed", "-4"), "speed is a number from -3"),
         (("--file", "no-such-file"), "No such file"),
         (("--device", "cuda:99"), "cuda:99"),
     ],

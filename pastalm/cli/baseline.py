@@ -1,0 +1,103 @@
+"""`pasta baseline`: what others are measured against, from the same data."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, TextIO
+
+import typer
+from rich.console import Console
+from rich.progress import track
+
+EXAMPLE = "Examples:\n\npasta baseline apar answers.jsonl apar.jsonl\n\npasta baseline apar a.parquet b.jsonl --as-is"
+
+FORKED = ("list", "paragraphs")
+SEQUENTIAL = "sequential"
+
+baseline = typer.Typer(no_args_is_help=True, epilog=EXAMPLE)
+
+
+class BaselineError(ValueError):
+    """Files that cannot be used, and what to do."""
+
+
+@baseline.callback()
+def _baseline() -> None:
+    """Prepare the baselines: models that others are measured against."""
+
+
+@baseline.command("apar", epilog=EXAMPLE)
+def apar(
+    source: Annotated[str, typer.Argument(metavar="IN", help="JSONL or Parquet, or a data set id of the hub.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="The annotated JSONL to write, for `pasta train sft`.")],
+    even: Annotated[
+        bool,
+        typer.Option(
+            "--even/--as-is", help="Repeat the rarer kind until half of the answers fork, as APAR trains; or do not."
+        ),
+    ] = True,
+    bullets: Annotated[
+        bool, typer.Option("--bullets", help="Fork bulleted lists like numbered ones, which APAR does not.")
+    ] = False,
+    limit: Annotated[int | None, typer.Option(min=1, help="Take the first N answers only.")] = None,
+    split: Annotated[str, typer.Option(help="The split of a data set of the hub.")] = "train",
+) -> None:
+    """Mark the parts of plain answers by APAR's regular expressions; tags that IN has in 'annotated' are not read.
+
+    Train with --positions contiguous, as APAR's threads go on without a jump.
+    """
+    from pastalm.data.apar import evened, records
+    from pastalm.data.sources import count_items, read_items
+
+    if Path(source).resolve() == out.resolve():
+        raise BaselineError(f"{source} would be read and written at once; choose another OUT.")
+    counts: Counter[str] = Counter()
+    total = count_items(source, limit=limit)
+    items = track(
+        read_items(source, split=split, limit=limit),
+        "Extracting",
+        total,
+        console=Console(stderr=True),
+        transient=True,
+        disable=not sys.stderr.isatty(),
+    )
+    found = list(records(items, counts, bullets=bullets))
+    if not found:
+        raise BaselineError(f"{source} has no answer that can be used{_reasons(counts)}.")
+    forked, sequential = [one for one in found if one["rule"]], [one for one in found if not one["rule"]]
+    lines = list(evened(forked, sequential)) if even else found
+    with _whole(out) as file:
+        file.writelines(json.dumps(record, ensure_ascii=False) + "\n" for record in lines)
+    typer.echo(_summary(counts, len(lines)), err=True)
+
+
+@contextmanager
+def _whole(out: Path) -> Iterator[TextIO]:
+    """A file that appears under its name when it is complete, or not at all."""
+    part = out.with_name(out.name + ".part")
+    try:
+        with open(part, "w", encoding="utf-8") as file:
+            yield file
+        os.replace(part, out)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _summary(counts: Counter[str], lines: int) -> str:
+    forked, sequential = sum(counts[rule] for rule in FORKED), counts[SEQUENTIAL]
+    ways = f"{counts['list']} by lists, {counts['paragraphs']} by paragraphs"
+    said = f"{forked} of {forked + sequential} answers fork ({ways}); {lines} lines written."
+    faults = _reasons(counts)
+    return f"{said} Left out{faults}." if faults else said
+
+
+def _reasons(counts: Counter[str]) -> str:
+    """The faults with their numbers, after a colon; nothing without any."""
+    faults = [f"{fault} {number}" for fault, number in counts.most_common() if fault not in (*FORKED, SEQUENTIAL)]
+    return f": {', '.join(faults)}" if faults else ""
