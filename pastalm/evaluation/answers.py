@@ -1,0 +1,226 @@
+"""Greedy answers of a model and of its baseline, one prompt at a time, each kept on disk the moment it is there."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pastalm.data.examples import DataError
+from pastalm.data.journal import Lines
+from pastalm.evaluation.comparison import Pair
+from pastalm.evaluation.identity import machine_of
+from pastalm.evaluation.prompts import Question
+from pastalm.runtime.response import Metrics
+
+if TYPE_CHECKING:
+    from pastalm.runtime.engine import Engine
+    from pastalm.runtime.response import Response
+
+MODES = ("async", "sequential", "skeleton")
+WARM_UP_TOKENS = 64
+
+
+@dataclass(frozen=True)
+class EvalSettings:
+    """What the answers of one folder have in common; ``speed`` and ``max_threads`` are the engine's options.
+
+    ``mode``: ``async``, ``sequential``, or ``skeleton`` for Skeleton-of-Thought. ``baseline`` answers in sequential
+    mode; empty is the model itself. ``print`` and ``baseline_print`` are fingerprints
+    of the two, so that other weights under the same name are noticed.
+    """
+
+    model: str
+    prompts: str
+    baseline: str = ""
+    mode: str = "async"
+    max_tokens: int = 1024
+    speed: float = 0.0
+    max_threads: int | None = None
+    device: str = "auto"
+    dtype: str = "auto"
+    model_print: str = ""
+    baseline_print: str = ""
+
+    def __post_init__(self) -> None:
+        if self.mode not in MODES:
+            raise ValueError(f"Unknown mode {self.mode!r}; choose one of {', '.join(MODES)}.")
+        if self.max_tokens < 1:
+            raise ValueError(f"max_tokens is {self.max_tokens}; an answer needs at least 1.")
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A decoded answer. ``text`` is without tags, ``annotated`` with; ``topics`` are the chunks'; ``finished``: no
+    limit ended it or a chunk of it."""
+
+    text: str
+    annotated: str
+    topics: tuple[str, ...]
+    finished: bool
+    metrics: Metrics
+
+    @classmethod
+    def of(cls, response: Response) -> Answer:
+        """What is kept of a response."""
+        finished = response.finish_reason == "stop" and not any(thread.truncated for thread in response.threads)
+        topics = tuple(thread.topic for thread in response.threads[1:])
+        return cls(response.text, response.annotated, topics, finished, response.metrics)
+
+    @classmethod
+    def read(cls, fields: dict[str, Any]) -> Answer:
+        """The answer that ``asdict`` gave, back from JSON."""
+        metrics = {**fields["metrics"], "length_errors": tuple(fields["metrics"]["length_errors"])}
+        return cls(**{**fields, "topics": tuple(fields["topics"]), "metrics": Metrics(**metrics)})
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A prompt, the model's answer to it and the baseline's."""
+
+    question: Question
+    answer: Answer
+    baseline: Answer
+
+    @property
+    def pair(self) -> Pair:
+        """The speedups, by the definitions of :mod:`pastalm.evaluation.comparison`."""
+        return Pair(self.answer, self.baseline, self.question.family)  # type: ignore[arg-type]  # it reads metrics only
+
+
+class Answers:
+    """The answers in a folder: ``answers.jsonl``, a line a prompt, and ``settings.json``. A context manager.
+
+    Raises ``DataError`` for a folder in use, or with answers of other settings.
+    """
+
+    def __init__(self, folder: Path, settings: EvalSettings) -> None:
+        self.folder, self.settings = folder, settings
+        folder.mkdir(parents=True, exist_ok=True)
+        self.lines = Lines(folder / "answers.jsonl")
+        try:
+            self.machine = self._agree()
+        except BaseException:
+            self.lines.file.close()
+            raise
+        self.records = {record["id"]: record for record in self.lines.records}
+
+    def __enter__(self) -> Answers:
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self.lines.file.close()
+
+    def missing(self, questions: Sequence[Question]) -> list[Question]:
+        """Those without an answer, each once."""
+        return [one for one in {one.key: one for one in questions}.values() if one.key not in self.records]
+
+    def outcomes(self, questions: Sequence[Question]) -> list[Outcome]:
+        """What was answered, in the order of the questions. Those that could not be asked are left out."""
+        found = [(one, self.records[one.key]) for one in questions if one.key in self.records]
+        return [
+            Outcome(one, Answer.read(record["answer"]), Answer.read(record["baseline"]))
+            for one, record in found
+            if "error" not in record
+        ]
+
+    def refused(self, questions: Sequence[Question]) -> list[str]:
+        """Why questions could not be asked, a sentence each."""
+        records = (self.records.get(one.key, {}) for one in questions)
+        return [record["error"] for record in records if "error" in record]
+
+    def measure(self, questions: Sequence[Question], model: Engine, baseline: Engine) -> Iterator[Question]:
+        """Answer what is missing, and yield each question once its answers are written. Which of the two ways goes
+        first alternates, so that neither always finds the machine warm."""
+        from pastalm.runtime.engine import RequestError
+
+        missing = self.missing(questions)
+        if not missing:
+            return
+        self._on(machine_of(model))
+        for index, question in enumerate([missing[0], *missing]):  # the first once more: it warms both up
+            few = {"max_tokens": min(WARM_UP_TOKENS, self.settings.max_tokens)} if index == 0 else {}
+            try:
+                answers = self._both(question, model, baseline, swap=index % 2 == 1, **few)
+                record = {"answer": asdict(answers[0]), "baseline": asdict(answers[1])}
+            except RequestError as error:  # this prompt's trouble, say its length; the others may be good
+                record = {"error": str(error)}
+            if index:
+                self.records[question.key] = {"id": question.key, "prompt": question.prompt, **record}
+                self.lines.append(self.records[question.key])
+                # Read back as a later run will read it, so that both see the same.
+                self.records[question.key] = json.loads(json.dumps(self.records[question.key]))
+                yield question
+
+    def _both(
+        self, question: Question, model: Engine, baseline: Engine, *, swap: bool, **few: int
+    ) -> tuple[Answer, Answer]:
+        common: dict[str, Any] = {"max_tokens": self.settings.max_tokens, **few}
+        settings = self.settings
+        mode = "async" if settings.mode == "skeleton" else settings.mode
+        own = {"speed": settings.speed, "max_threads": settings.max_threads, "mode": mode}
+
+        def one() -> Answer:
+            asked = _skeleton(model) if settings.mode == "skeleton" else model
+            return Answer.of(asked.generate(chat(model, question.prompt), **common, **own))
+
+        def other() -> Answer:
+            return Answer.of(baseline.generate(chat(baseline, question.prompt), **common, mode="sequential"))
+
+        if swap:
+            last = other()
+            return one(), last
+        return one(), other()
+
+    def _agree(self) -> dict[str, Any]:
+        """Compare the settings with the folder's; returns the machine it was answered on, empty before the first
+        time."""
+        path = self.folder / "settings.json"
+        if not path.exists():
+            if self.lines.records:
+                raise DataError(f"{self.folder} has answers but no settings.json; choose another --out.")
+            return {}
+        try:
+            kept = json.loads(path.read_text(encoding="utf-8"))
+            machine, kept = kept["machine"], kept["settings"]
+        except (ValueError, LookupError, TypeError):
+            raise DataError(f"{path} was not written by this command; choose another --out.") from None
+        for name, value in asdict(self.settings).items():
+            if kept.get(name) != value and self.lines.records:
+                raise DataError(_differs(self.folder, name, kept.get(name), value))
+        return machine
+
+    def _on(self, machine: dict[str, Any]) -> None:
+        if self.records and self.machine and machine != self.machine:
+            name = next(name for name in machine if machine[name] != self.machine.get(name))
+            raise DataError(_differs(self.folder, name, self.machine.get(name), machine[name]))
+        self.machine = machine
+        write(self.folder / "settings.json", json.dumps({"settings": asdict(self.settings), "machine": machine}))
+
+
+def _skeleton(engine: Engine) -> Any:
+    from pastalm.evaluation.baselines.skeleton import Skeleton
+
+    return Skeleton(engine)
+
+
+def _differs(folder: Path, name: str, kept: Any, value: Any) -> str:
+    if name.endswith("_print"):
+        return f"{folder} holds answers of other weights of the {name.removesuffix('_print')}; choose another --out."
+    return f"{folder} holds answers with {name} {kept!r}, not {value!r}; choose another --out."
+
+
+def chat(engine: Engine, prompt: str | list[dict[str, str]]) -> str | list[dict[str, str]]:
+    """A prompt as the engine takes it: a user's message where the tokenizer has a chat template."""
+    if isinstance(prompt, str) and engine.tokenizer.chat_template:
+        return [{"role": "user", "content": prompt}]
+    return prompt
+
+
+def write(path: Path, text: str) -> None:
+    """Write a file, all or nothing."""
+    part = path.with_name(path.name + ".part")
+    part.write_text(text, encoding="utf-8")
+    part.replace(path)

@@ -1,0 +1,170 @@
+"""Quality against speedup for many models: which are dominated, and a figure of all (extra ``plots``)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pastalm.data.examples import DataError
+from pastalm.evaluation.bootstrap import Estimate
+
+SPEEDS = ("realised", "theoretical")
+FRONT, DOMINATED = "#0b5394", "#9a9a9a"
+# Where a label may stand, in points from its mark, with its alignment; the first free place is taken.
+_PLACES = ((7, 6, "left"), (7, -13, "left"), (-7, 6, "right"), (-7, -13, "right"), (7, 20, "left"), (-7, 20, "right"))
+
+
+class MissingPlotsError(ValueError):
+    """The package that draws is not installed."""
+
+
+@dataclass(frozen=True)
+class Model:
+    """One model of the figure: its speedup, and its quality in percent, with their intervals."""
+
+    name: str
+    speed: Estimate
+    quality: Estimate
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """All models, what their quality measures, and the baseline's quality where it is the same for all."""
+
+    models: tuple[Model, ...]
+    speed: str
+    kind: str
+    baseline: float | None
+
+    def dominator(self, model: Model) -> Model | None:
+        """A model that is at least as fast and as good as this one, and one of it more; None on the frontier."""
+        found = [other for other in self.models if _dominates(other, model)]
+        return max(found, key=lambda other: (other.quality.value, other.speed.value), default=None)
+
+    def frontier(self) -> list[Model]:
+        """The models that no other dominates, the slowest first."""
+        found = [model for model in self.models if self.dominator(model) is None]
+        return sorted(found, key=lambda model: (model.speed.value, -model.quality.value))
+
+
+def _dominates(one: Model, other: Model) -> bool:
+    """By the figures themselves, not by their intervals."""
+    mine, yours = ((model.speed.value, model.quality.value) for model in (one, other))
+    return mine != yours and mine[0] >= yours[0] and mine[1] >= yours[1]
+
+
+def read_models(reports: Sequence[dict[str, Any]], speed: str = SPEEDS[0]) -> Comparison:
+    """The models of reports. Raises ``DataError`` where one has no quality, or another kind than the first."""
+    if speed not in SPEEDS:
+        raise ValueError(f"Unknown speed {speed!r}; choose one of {', '.join(SPEEDS)}.")
+    names = [report["name"] for report in reports]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise DataError(f"Several reports are of {', '.join(twice)}; tell them apart with `pasta eval --name`.")
+    for report in reports:
+        if report["quality"] is None:
+            raise DataError(f"The report of {report['name']} has no quality; evaluate it with --judge, or on tasks.")
+    kinds = {report["quality"]["kind"]: report["name"] for report in reports}
+    if len(kinds) > 1:
+        told = ", ".join(f"{kind} ({name})" for kind, name in kinds.items())
+        raise DataError(f"These qualities cannot stand in one figure: {told}.")
+    baselines = {report["quality"]["baseline"] for report in reports}
+    models = (
+        Model(report["name"], Estimate(**report["figures"][speed]), _quality(report["quality"])) for report in reports
+    )
+    return Comparison(tuple(models), speed, *kinds, baselines.pop() if len(baselines) == 1 else None)
+
+
+def _quality(fields: dict[str, Any]) -> Estimate:
+    return Estimate(fields["value"], fields["low"], fields["high"])
+
+
+def draw(found: Comparison, out: Path) -> list[Path]:
+    """Write ``pareto.png`` and ``pareto.svg`` into the folder ``out``. Raises :class:`MissingPlotsError`."""
+    try:
+        import matplotlib
+    except ModuleNotFoundError as error:
+        raise MissingPlotsError(
+            "Drawing needs the package matplotlib: install it with  pip install 'pastalm[plots]'"
+        ) from error
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    with matplotlib.rc_context({"svg.hashsalt": "pasta", "svg.fonttype": "none", "font.size": 10}):
+        figure = Figure(figsize=(7.2, 4.8), layout="constrained")
+        FigureCanvasAgg(figure)
+        axes = figure.add_subplot()
+        _marks(axes, found)
+        axes.set_xlabel(f"{found.speed} speedup (geometric mean, baseline = 1)")
+        axes.set_ylabel(f"{found.kind} (%)")
+        axes.grid(color="#e6e6e6", linewidth=0.8)
+        axes.set_axisbelow(True)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.margins(0.17, 0.12)
+        figure.legend(loc="outside upper left", ncols=3, frameon=False, fontsize=9)
+        figure.canvas.draw()
+        _labels(axes, found)
+        paths = [out / "pareto.png", out / "pareto.svg"]
+        out.mkdir(parents=True, exist_ok=True)
+        for path in paths:
+            figure.savefig(path, dpi=160, metadata={"Date": None} if path.suffix == ".svg" else None)
+    return paths
+
+
+def _marks(axes: Any, found: Comparison) -> None:
+    """The models with their intervals, the frontier as a line, the baseline."""
+    front = found.frontier()
+    rest = [model for model in found.models if model not in front]
+    axes.plot(*_places(front), color=FRONT, linewidth=1.4, zorder=2)
+    solid = {"marker": "o", "color": FRONT, "label": "not dominated"}
+    hollow = {"marker": "o", "color": DOMINATED, "markerfacecolor": "white", "label": "dominated"}
+    for models, style in ((front, solid), (rest, hollow)):
+        if models:
+            x, y = _places(models)
+            errors = [_reach([getattr(model, side) for model in models]) for side in ("speed", "quality")]
+            axes.errorbar(
+                x, y, xerr=errors[0], yerr=errors[1], linestyle="", markersize=7, elinewidth=0.9, zorder=3, **style
+            )
+    if found.baseline is not None:
+        axes.plot([1], [found.baseline], "*", color="#b45f06", markersize=11, label="baseline, sequential", zorder=3)
+
+
+def _places(models: Sequence[Model]) -> tuple[list[float], list[float]]:
+    return [model.speed.value for model in models], [model.quality.value for model in models]
+
+
+def _reach(estimates: Sequence[Estimate]) -> list[list[float]]:
+    """How far each interval reaches below and above; a length-controlled value may stand outside by rounding."""
+    below = [max(0.0, one.value - one.low) for one in estimates]
+    return [below, [max(0.0, one.high - one.value) for one in estimates]]
+
+
+def _labels(axes: Any, found: Comparison) -> None:
+    """A name beside each mark, where it covers neither a mark nor another name, if there is such a place."""
+    ground = {"facecolor": "white", "edgecolor": "none", "alpha": 0.7, "pad": 0.6}  # so that a line does not cross it
+    renderer = axes.figure.canvas.get_renderer()
+    points = axes.transData.transform([(model.speed.value, model.quality.value) for model in found.models])
+    taken: list[Any] = []
+    for model in found.models:
+        color = "#222222" if found.dominator(model) is None else "#6f6f6f"
+        place = (model.speed.value, model.quality.value)
+        for x, y, side in _PLACES:
+            label = axes.annotate(
+                model.name,
+                place,
+                (x, y),
+                textcoords="offset points",
+                ha=side,
+                fontsize=9,
+                color=color,
+                bbox=ground,
+            )
+            box = label.get_window_extent(renderer)
+            inside = axes.bbox.x0 <= box.x0 and box.x1 <= axes.figure.bbox.x1
+            if inside and not any(box.overlaps(other) for other in taken) and box.count_contains(points) == 0:
+                break
+            if (x, y, side) != _PLACES[-1]:
+                label.remove()
+        taken.append(box)

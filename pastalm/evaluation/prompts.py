@@ -1,0 +1,113 @@
+"""Prompt sets to evaluate on: files in the common shapes, or generated tasks, whose checker is the quality."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from hashlib import sha256
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from pastalm.data.examples import DataError
+from pastalm.data.prompts import Message
+from pastalm.data.tasks import FAMILIES, SPLITS, check, sample
+from pastalm.data.verdict import as_text
+
+SHAPES = "'instruction', 'prompt' or 'messages' (role, content)"
+TASKS = "tasks:"
+DEFAULT_TASKS = 330
+_KEY_LENGTH = 16
+
+
+@dataclass(frozen=True)
+class Question:
+    """One prompt: a user's text, or chat messages. ``family`` and ``facts`` are a generated task's, for its checker."""
+
+    prompt: str | list[Message]
+    dataset: str = ""
+    family: str = ""
+    facts: dict[str, Any] = field(default_factory=dict, hash=False)
+
+    @property
+    def instruction(self) -> str:
+        """The prompt as one text."""
+        return as_text(self.prompt)
+
+    @property
+    def key(self) -> str:
+        """The same for the same prompt, on every run."""
+        return sha256(json.dumps(self.prompt, sort_keys=True).encode()).hexdigest()[:_KEY_LENGTH]
+
+    def accepts(self, text: str) -> bool | None:
+        """The checker's verdict on an answer; None without a checker."""
+        return check(self.family, self.facts, text) if self.family else None
+
+
+def read_questions(source: str, limit: int | None = None) -> list[Question]:
+    """The first ``limit`` prompts of a set.
+
+    ``source``: a JSON list or JSON lines, plain or ``.gz``, of objects with ``instruction`` (AlpacaEval's form),
+    ``prompt`` or ``messages``, perhaps a task's ``family`` and ``facts``; or ``tasks:SPLIT[:NUMBER[:SEED]]`` for
+    generated ones. Raises ``DataError`` with the place of the first prompt that cannot be read, or ``OSError``.
+    """
+    if source.startswith(TASKS):
+        return _generated(source, limit)
+    name = Path(source).name.split(".")[0]
+    found = [_question(row, place, name) for place, row in islice(rows(Path(source)), limit)]
+    if not found:
+        raise DataError(f"{source} has no prompts; write objects with {SHAPES}.")
+    return found
+
+
+def rows(path: Path) -> Iterator[tuple[str, Any]]:
+    """The objects of a JSON list or of JSON lines, each with its place."""
+    opened = gzip.open if path.suffix == ".gz" else open
+    try:
+        with opened(path, "rt", encoding="utf-8") as file:
+            text = file.read()
+    except (UnicodeDecodeError, gzip.BadGzipFile, EOFError) as error:
+        raise DataError(f"{path} is not UTF-8 text ({error}); give JSON or JSON lines, plain or gzipped.") from error
+    if text.lstrip().startswith("["):
+        yield from ((f"{path}, item {number}", row) for number, row in enumerate(_parsed(text, f"{path}"), 1))
+        return
+    for number, line in enumerate(text.split("\n"), 1):
+        if line.strip():
+            yield f"{path}, line {number}", _parsed(line, f"{path}, line {number}")
+
+
+def _parsed(text: str, place: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise DataError(f"{place}: not JSON ({error}).") from error
+
+
+def _question(row: Any, place: str, name: str) -> Question:
+    if not isinstance(row, dict):
+        raise DataError(f"{place}: not an object; write {SHAPES}.")
+    prompt = next((row[key] for key in ("messages", "prompt", "instruction") if row.get(key)), None)
+    if isinstance(prompt, list):
+        texts = [turn.get(key) if isinstance(turn, dict) else None for turn in prompt for key in ("role", "content")]
+        if not all(isinstance(text, str) for text in texts):
+            raise DataError(f"{place}: each message needs texts for 'role' and 'content'.")
+    elif not isinstance(prompt, str) or not prompt.strip():
+        raise DataError(f"{place}: has no prompt; write {SHAPES}.")
+    family = row.get("family") or ""
+    if family and (family not in FAMILIES or not isinstance(row.get("facts"), dict)):
+        raise DataError(f"{place}: a task needs 'facts', and a family out of {', '.join(FAMILIES)}.")
+    return Question(prompt, str(row.get("dataset") or name), family, row.get("facts") or {})
+
+
+def _generated(source: str, limit: int | None) -> list[Question]:
+    split, *rest = source.removeprefix(TASKS).split(":")
+    try:
+        number, seed = [*map(int, rest), *(DEFAULT_TASKS, 1)[len(rest) :]]
+    except ValueError:
+        split = ""
+    if split not in SPLITS or number < 1:
+        raise DataError(f"{source!r} names no tasks; write tasks:SPLIT[:NUMBER[:SEED]], SPLIT {' or '.join(SPLITS)}.")
+    tasks = sample(split, seed, min(number, limit or number))
+    return [Question(task.prompt, f"tasks-{split}", task.family, task.facts) for task in tasks]

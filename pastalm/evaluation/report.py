@@ -1,0 +1,166 @@
+"""The report of an evaluation: means with intervals, quality, families; as JSON for programs and for `pasta pareto`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from math import log
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pastalm.data.examples import DataError
+from pastalm.evaluation.alpaca import WinRates
+from pastalm.evaluation.answers import Outcome
+from pastalm.evaluation.bootstrap import Bootstrap, Columns, Estimate
+
+FORM = 1  # of report.json
+REPORT = "report.json"
+TWO_SIDED = 1.96  # standard errors to each side, for 95%
+
+_Figure = Callable[[Columns], np.ndarray]
+
+
+def _mean(name: str) -> _Figure:
+    return lambda means: means[name]
+
+
+def _geometric(name: str) -> _Figure:
+    return lambda means: np.exp(means[f"log {name}"])
+
+
+def _ratio(name: str, by: str) -> _Figure:
+    return lambda means: means[name] / means[by]
+
+
+# Speedups, parallelism and efficiency are geometric means over prompts, those called arithmetic are not. Redundancy
+# is the mean over answers that fork; length errors are means over chunks.
+FIGURES: dict[str, _Figure] = {
+    "theoretical": _geometric("theoretical"),
+    "theoretical_arithmetic": _mean("theoretical"),
+    "realised": _geometric("realised"),
+    "realised_arithmetic": _mean("realised"),
+    "efficiency": lambda means: np.exp(means["log realised"] - means["log theoretical"]),
+    "efficiency_arithmetic": _mean("efficiency"),
+    "parallelism": _geometric("parallelism"),
+    "parallelism_arithmetic": _mean("parallelism"),
+    "forked": _mean("forked"),
+    "redundancy": _ratio("redundancy", "forked"),
+    "length_error": _ratio("length error", "chunks"),
+    "length_bias": _ratio("length bias", "chunks"),
+    "chunks": _mean("chunks"),
+    "tokens": _mean("tokens"),
+    "baseline_tokens": _mean("baseline tokens"),
+    "seconds": _mean("seconds"),
+    "baseline_seconds": _mean("baseline seconds"),
+    "finished": _mean("finished"),
+    "baseline_finished": _mean("baseline finished"),
+}
+
+
+@dataclass(frozen=True)
+class Quality:
+    """How good the answers are, in percent with a 95% interval, and how good the baseline's by the same measure.
+
+    ``kind``: ``accepted`` by the checker, ``win rate`` or ``length-controlled win rate`` by a judge, in which the
+    reference has 50; ``baseline`` is None where the reference is another model's.
+    """
+
+    kind: str
+    value: float
+    low: float
+    high: float
+    baseline: float | None
+
+
+def figures(outcomes: Sequence[Outcome]) -> dict[str, Estimate | None]:
+    """Every figure of :data:`FIGURES` over at least one outcome."""
+    bootstrap = Bootstrap(_columns(outcomes))
+    return {name: bootstrap.estimate(figure) for name, figure in FIGURES.items()}
+
+
+def _columns(outcomes: Sequence[Outcome]) -> dict[str, list[float]]:
+    """The value of each prompt in each column that the figures are made of."""
+    columns: dict[str, list[float]] = {}
+
+    def add(name: str, value: float) -> None:
+        columns.setdefault(name, []).append(value)
+
+    for one in outcomes:
+        answer, baseline = one.answer.metrics, one.baseline.metrics
+        speeds = {"theoretical": one.pair.theoretical, "realised": one.pair.realised}
+        for name, value in {**speeds, "parallelism": answer.parallelism or 1.0}.items():
+            add(name, value)
+            add(f"log {name}", log(value))
+        forked = bool(one.answer.topics)
+        add("efficiency", one.pair.efficiency)
+        add("forked", forked)
+        add("redundancy", answer.redundancy if forked else 0.0)
+        add("chunks", len(answer.length_errors))
+        add("length error", sum(map(abs, answer.length_errors)))
+        add("length bias", sum(answer.length_errors))
+        for prefix, side, of in (("", one.answer, answer), ("baseline ", one.baseline, baseline)):
+            add(f"{prefix}tokens", of.tokens)
+            add(f"{prefix}seconds", of.wall_seconds)
+            add(f"{prefix}finished", side.finished)
+    return columns
+
+
+def checked(outcomes: Sequence[Outcome]) -> Quality | None:
+    """The share of answers that the tasks' checkers accept; None where a prompt has none."""
+    verdicts = [[one.question.accepts(side.text) for side in (one.answer, one.baseline)] for one in outcomes]
+    if not verdicts or any(None in pair for pair in verdicts):
+        return None
+    own = Bootstrap({"own": [bool(pair[0]) for pair in verdicts]}).estimate(_mean("own"))
+    assert own is not None  # a share of at least one verdict is a number
+    baseline = sum(bool(pair[1]) for pair in verdicts) / len(verdicts)
+    return Quality("accepted", 100 * own.value, 100 * own.low, 100 * own.high, 100 * baseline)
+
+
+def judged(preferences: Sequence[float | None], rates: WinRates | None, baseline: float | None) -> Quality | None:
+    """Quality by a judge's preferences, shares in [0, 1] for the model: length-controlled where that could be computed.
+
+    Its interval is that of the package's standard error, the plain win rate's is a bootstrap's.
+    """
+    if rates is not None and rates.length_controlled is not None and rates.length_controlled_error is not None:
+        value, reach = rates.length_controlled, TWO_SIDED * rates.length_controlled_error
+        return Quality(
+            "length-controlled win rate", value, max(0.0, value - reach), min(100.0, value + reach), baseline
+        )
+    shares = [share for share in preferences if share is not None]
+    own = Bootstrap({"own": shares}).estimate(_mean("own")) if shares else None
+    return own and Quality("win rate", 100 * own.value, 100 * own.low, 100 * own.high, baseline)
+
+
+def families(outcomes: Sequence[Outcome]) -> dict[str, dict[str, Any]]:
+    """Number, speedups and share accepted of each family of generated tasks."""
+    names = sorted({one.question.family for one in outcomes} - {""})
+    found: dict[str, dict[str, Any]] = {}
+    for name in names:
+        own = [one for one in outcomes if one.question.family == name]
+        values, quality = figures(own), checked(own)
+        speeds = {key: value and value.value for key, value in values.items() if key in ("theoretical", "realised")}
+        found[name] = {"number": len(own), **speeds, "forked": sum(bool(one.answer.topics) for one in own) / len(own)}
+        found[name] |= {"accepted": quality and quality.value, "baseline_accepted": quality and quality.baseline}
+    return found
+
+
+def report(name: str, outcomes: Sequence[Outcome], quality: Quality | None, **more: Any) -> dict[str, Any]:
+    """The whole report as plain JSON types; ``more`` goes in as it is."""
+    values = {key: value and asdict(value) for key, value in figures(outcomes).items()}
+    head = {"form": FORM, "name": name, "number": len(outcomes)}
+    return head | {"quality": quality and asdict(quality), "figures": values, "families": families(outcomes)} | more
+
+
+def read_report(place: Path) -> dict[str, Any]:
+    """A report from its file or folder. Raises ``DataError`` for other files, ``OSError`` for none."""
+    path = place / REPORT if place.is_dir() else place
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if found["form"] == FORM and isinstance(found["name"], str) and isinstance(found["figures"], dict):
+            return found
+    except (ValueError, LookupError, TypeError):
+        pass
+    raise DataError(f"{path} is not a report of `pasta eval`.")

@@ -1,0 +1,199 @@
+"""`pasta eval` and `pasta pareto` with a tiny random model."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from pastalm.cli import app
+from pastalm.cli.scores import notes
+from tests.data.judge_server import JudgeDesk
+from tests.data.openai_server import serving
+
+runner = CliRunner(env={"OPENAI_API_KEY": "key"})
+
+
+def evaluate(model: Path, prompts: Path | str, out: Path, *flags: str) -> Result:
+    arguments = ["eval", str(model), str(prompts), "--out", str(out), "--max-tokens", "8", *flags]
+    return runner.invoke(app, arguments)
+
+
+@pytest.fixture(scope="module")
+def prompts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("prompts") / "set.json"
+    path.write_text(json.dumps([{"instruction": f"hello {k} good", "dataset": "made"} for k in range(6)]))
+    return path
+
+
+@pytest.fixture
+def desk(monkeypatch: pytest.MonkeyPatch) -> Iterator[JudgeDesk]:
+    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.lower(), raising=False)
+    with serving(JudgeDesk(plan=lambda shown, nth: "stated")) as desk:
+        yield desk
+
+
+@pytest.fixture(scope="module")
+def evaluated(model_dir: Path, prompts: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of answers, to be copied or read."""
+    out = tmp_path_factory.mktemp("scores") / "out"
+    done = evaluate(model_dir, prompts, out, "--name", "mine")
+    assert done.exit_code == 0, done.output
+    for row in ("theoretical speedup", "realised speedup", "efficiency", "parallelism", "complete answers"):
+        assert row in done.stdout
+    return out
+
+
+def test_what_is_written(evaluated: Path, prompts: Path):
+    report = json.loads((evaluated / "report.json").read_text())
+    assert (report["name"], report["number"], report["quality"], report["judge"]) == ("mine", 6, None, None)
+    realised = report["figures"]["realised"]
+    assert 0 < realised["low"] <= realised["value"] <= realised["high"]
+    assert report["settings"]["max_tokens"] == 8 and report["machine"]["dtype"] == "float32"
+    lines = [json.loads(line) for line in (evaluated / "answers.jsonl").read_text().splitlines()]
+    asked = [one["instruction"] for one in json.loads(prompts.read_text())]
+    assert [line["prompt"] for line in lines] == asked
+    rows = json.loads((evaluated / "model_outputs.json").read_text())
+    assert [row["instruction"] for row in rows] == asked
+    assert {(row["generator"], row["dataset"]) for row in rows} == {("mine", "made")}
+    assert [row["output"] for row in rows] == [line["answer"]["text"] for line in lines]
+    base = json.loads((evaluated / "baseline_outputs.json").read_text())
+    assert [row["output"] for row in base] == [line["baseline"]["text"] for line in lines]
+    assert base[0]["generator"] == "mine (sequential)"
+
+
+def test_spoiled_wall_times_are_noticed(evaluated: Path):
+    report = json.loads((evaluated / "report.json").read_text())
+    report["figures"]["efficiency"]["value"] = 1.5
+    assert any("1.50 cannot be" in note for note in notes(report))
+    report["settings"]["baseline"] = "another"  # it may be slower at the same number of steps
+    assert not any("cannot be" in note for note in notes(report))
+
+
+def test_a_finished_folder_needs_no_model_and_a_longer_limit_adds(evaluated: Path, model_dir: Path, prompts: Path):
+    before = (evaluated / "answers.jsonl").read_bytes()
+    done = evaluate(model_dir, prompts, evaluated, "--limit", "4", "--json", "--name", "mine")
+    assert done.exit_code == 0 and json.loads(done.stdout)["number"] == 4
+    assert "Answering" not in done.stderr and (evaluated / "answers.jsonl").read_bytes() == before
+    assert evaluate(model_dir, prompts, evaluated, "--name", "mine").exit_code == 0
+
+
+def test_other_settings_are_one_sentence(evaluated: Path, model_dir: Path, prompts: Path):
+    done = evaluate(model_dir, prompts, evaluated, "--speed", "1")
+    assert done.exit_code == 2 and "speed 0.0, not 1.0; choose another --out" in " ".join(done.stderr.split())
+
+
+def test_tasks_are_checked(model_dir: Path, tmp_path: Path):
+    done = evaluate(model_dir, "tasks:held-out:2", tmp_path / "out", "--json")
+    report = json.loads(done.stdout)
+    assert report["quality"]["kind"] == "accepted" and report["quality"]["value"] == 0 and len(report["families"]) == 2
+
+
+def test_another_baseline(model_dir: Path, prompts: Path, tmp_path: Path):
+    flags = ("--baseline", str(model_dir), "--limit", "1", "--mode", "sequential", "--json")
+    report = json.loads(evaluate(model_dir, prompts, tmp_path / "out", *flags).stdout)
+    assert report["figures"]["theoretical"]["value"] == 1 and report["settings"]["baseline_print"]
+
+
+def test_the_judge(evaluated: Path, model_dir: Path, prompts: Path, tmp_path: Path, desk: JudgeDesk):
+    reference = tmp_path / "reference.json"
+    rows = [
+        {"instruction": one["instruction"], "output": "bad", "generator": "poor"}
+        for one in json.loads(prompts.read_text())
+    ]
+    reference.write_text(json.dumps(rows))
+    flags = ("--name", "mine", "--judge", desk.url, "--judge-model", "m", "--reference", str(reference))
+    flags += ("--judge-cache", str(tmp_path / "verdicts.jsonl"), "--json")
+    first = json.loads(evaluate(model_dir, prompts, evaluated, *flags).stdout)
+    assert first["judge"]["judged"] == 6 and first["judge"]["reference"] == "poor"
+    assert first["quality"]["kind"].endswith("win rate") and first["quality"]["baseline"] is None
+    asked = len(desk.asks)
+    assert asked == 12
+    again = json.loads(evaluate(model_dir, prompts, evaluated, *flags).stdout)
+    assert again["quality"] == first["quality"] and len(desk.asks) == asked
+
+
+def test_a_judge_in_trouble_costs_no_answer(model_dir: Path, prompts: Path, tmp_path: Path, desk: JudgeDesk):
+    desk.plan = lambda shown, nth: "401"
+    reference = tmp_path / "reference.json"
+    rows = [{"instruction": one["instruction"], "output": "bad"} for one in json.loads(prompts.read_text())]
+    reference.write_text(json.dumps(rows))
+    flags = ("--limit", "1", "--judge", desk.url, "--judge-model", "m", "--reference", str(reference))
+    done = evaluate(model_dir, prompts, tmp_path / "out", *flags)
+    assert done.exit_code == 2 and "refuses the key" in done.stderr
+    assert json.loads((tmp_path / "out" / "report.json").read_text())["number"] == 1
+
+
+@pytest.mark.parametrize(
+    "flags, says",
+    [
+        (("--judge", "http://x/v1"), "needs both"),
+        (("--reference", "x.json"), "serve a judge"),
+        (("--judge", "http://x/v1", "--judge-model", "m", "--reference", "none.json"), "no file none.json"),
+        (("--judge", "http://x/v1", "--judge-model", "m", "--calibration", "none"), "must hold both"),
+        (("--judge", "http://x/v1", "--judge-model", "m", "--judge-key-env", "NO_SUCH"), "has no NO_SUCH"),
+    ],
+)
+def test_options_are_checked_before_anything_is_done(
+    model_dir: Path, prompts: Path, tmp_path: Path, flags: tuple[str, ...], says: str
+):
+    done = evaluate(model_dir, prompts, tmp_path / "out", *flags)
+    assert done.exit_code == 2 and says in " ".join(done.stderr.split()) and not (tmp_path / "out").exists()
+
+
+def test_prompts_that_fit_nowhere(model_dir: Path, tmp_path: Path):
+    path = tmp_path / "long.jsonl"
+    path.write_text(json.dumps({"prompt": "xyz " * 600}))
+    done = evaluate(model_dir, path, tmp_path / "out")
+    assert done.exit_code == 2 and "No prompt could be answered" in done.stderr and "window" in done.stderr
+
+
+@pytest.mark.slow
+def test_a_kill_repeats_and_loses_nothing(model_dir: Path, tmp_path: Path):
+    path, out = tmp_path / "many.jsonl", tmp_path / "out"
+    path.write_text("\n".join(json.dumps({"prompt": f"hello {k}"}) for k in range(60)))
+    command = [sys.executable, "-m", "pastalm.cli", "eval", str(model_dir), str(path), "--out", str(out)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    journal = out / "answers.jsonl"
+    process = subprocess.Popen([*command, "--max-tokens", "8"], env=environment, stderr=subprocess.DEVNULL)
+    while process.poll() is None and not (journal.exists() and journal.read_bytes().count(b"\n") >= 3):
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    kept = [line for line in journal.read_bytes().splitlines(keepends=True) if line.endswith(b"\n")]
+    assert 3 <= len(kept) < 60
+    settings = json.loads((out / "settings.json").read_text())
+    import torch
+
+    settings["machine"]["threads"] = torch.get_num_threads()  # the test's own process may have more
+    (out / "settings.json").write_text(json.dumps(settings))
+    done = evaluate(model_dir, path, out, "--json")
+    assert done.exit_code == 0, done.output
+    lines = journal.read_bytes().splitlines(keepends=True)
+    assert lines[: len(kept)] == kept and len(lines) == 60 and json.loads(done.stdout)["number"] == 60
+
+
+def test_pareto(evaluated: Path, tmp_path: Path):
+    pytest.importorskip("matplotlib")
+    report = json.loads((evaluated / "report.json").read_text())
+    for name, quality in (("better", 60.0), ("worse", 40.0)):
+        fields = {"kind": "win rate", "value": quality, "low": quality - 1, "high": quality + 1, "baseline": 50.0}
+        (tmp_path / f"{name}.json").write_text(json.dumps({**report, "name": name, "quality": fields}))
+    reports = [str(tmp_path / f"{name}.json") for name in ("better", "worse")]
+    done = runner.invoke(app, ["pareto", *reports, "--out", str(tmp_path / "fig")])
+    assert done.exit_code == 0, done.output
+    (line,) = [line for line in done.stdout.splitlines() if "worse" in line]
+    assert "better" in line  # it dominates
+    assert (tmp_path / "fig" / "pareto.png").exists() and (tmp_path / "fig" / "pareto.svg").exists()
+    refused = runner.invoke(app, ["pareto", str(evaluated.parent / "none"), "--out", str(tmp_path)])
+    assert refused.exit_code == 2 and "No such file" in refused.stderr

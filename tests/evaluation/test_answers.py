@@ -1,0 +1,134 @@
+"""The journal of answers with a tiny model: every answer once, whatever ends a run."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
+
+from pastalm import Engine
+from pastalm.data.examples import DataError
+from pastalm.evaluation.answers import Answer, Answers, EvalSettings
+from pastalm.evaluation.identity import fingerprint
+from pastalm.evaluation.prompts import Question
+
+SETTINGS = EvalSettings("tiny", "set", max_tokens=6)
+QUESTIONS = [Question(f"hello {k}") for k in range(4)]
+
+
+@pytest.fixture(scope="module")
+def engine(tiny_llama: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast) -> Engine:
+    return Engine(tiny_llama, tokenizer)
+
+
+def measure(folder: Path, engine: Engine, questions: list[Question] = QUESTIONS, most: int = 99) -> int:
+    """Answer what is missing, at most so many; how many were answered."""
+    with Answers(folder, SETTINGS) as answers:
+        done = 0
+        for _ in answers.measure(questions, engine, engine):
+            done += 1
+            if done == most:
+                break
+    return done
+
+
+def test_answers_are_those_of_the_engine(tmp_path: Path, engine: Engine):
+    assert measure(tmp_path, engine) == 4
+    with Answers(tmp_path, SETTINGS) as answers:
+        found = answers.outcomes(QUESTIONS)
+    for one in found:
+        own = engine.generate(one.question.prompt, max_tokens=6)
+        plain = engine.generate(one.question.prompt, max_tokens=6, mode="sequential")
+        assert (one.answer.text, one.answer.annotated) == (own.text, own.annotated)
+        assert one.baseline.text == plain.text and one.baseline.metrics.tokens == plain.metrics.tokens
+        assert one.pair.theoretical == plain.metrics.tokens / own.metrics.critical_path
+        assert one.answer.metrics.wall_seconds > 0 and not one.answer.finished  # six tokens end nothing
+
+
+def test_an_answer_survives_json(engine: Engine):
+    response = engine.replay("a", "<async topic='x'>foo bar foo</async> <async topic='y'>12 34 12</async>")
+    kept = Answer.of(response)
+    assert kept.topics == ("x", "y") and len(kept.metrics.length_errors) == 2
+    assert Answer.read(json.loads(json.dumps(asdict(kept)))) == kept
+
+
+def test_a_run_goes_on_where_it_was(tmp_path: Path, engine: Engine):
+    assert measure(tmp_path, engine, most=2) == 2
+    first = (tmp_path / "answers.jsonl").read_bytes()
+    (tmp_path / "answers.jsonl").write_bytes(first + b'{"id": "to')  # torn by a kill
+    assert measure(tmp_path, engine) == 2
+    assert (tmp_path / "answers.jsonl").read_bytes().startswith(first)
+    assert measure(tmp_path, engine) == 0
+    more = [*QUESTIONS, Question("more"), Question("more")]
+    assert measure(tmp_path, engine, more) == 1  # a longer set takes the old answers; the same prompt is answered once
+    with Answers(tmp_path, SETTINGS) as answers:
+        assert len(answers.outcomes(more)) == 6 and len(answers.outcomes(QUESTIONS[:2])) == 2
+
+
+def test_a_prompt_that_cannot_be_asked_stops_nothing(tmp_path: Path, engine: Engine):
+    questions = [Question("xyz " * 600), QUESTIONS[0]]
+    assert measure(tmp_path, engine, questions) == 2
+    with Answers(tmp_path, SETTINGS) as answers:
+        assert [one.question for one in answers.outcomes(questions)] == QUESTIONS[:1]
+        (said,) = answers.refused(questions)
+        assert "window" in said and answers.missing(questions) == []
+
+
+@pytest.mark.parametrize(
+    "change", [{"max_tokens": 7}, {"model": "other"}, {"mode": "sequential"}, {"model_print": "x"}]
+)
+def test_a_folder_holds_answers_of_one_kind(tmp_path: Path, engine: Engine, change: dict[str, object]):
+    measure(tmp_path, engine, QUESTIONS[:1])
+    with pytest.raises(DataError, match="choose another --out") as error:
+        Answers(tmp_path, dataclasses.replace(SETTINGS, **change))
+    (name,) = change
+    assert name.removesuffix("_print") in str(error.value)
+    assert measure(tmp_path, engine, QUESTIONS[:1]) == 0  # and nothing is lost
+
+
+def test_wall_times_of_two_machines_do_not_mix(tmp_path: Path, engine: Engine):
+    measure(tmp_path, engine, QUESTIONS[:1])
+    kept = json.loads((tmp_path / "settings.json").read_text())
+    kept["machine"]["threads"] += 1
+    (tmp_path / "settings.json").write_text(json.dumps(kept))
+    with pytest.raises(DataError, match="threads"):
+        measure(tmp_path, engine)
+
+
+def test_foreign_folders_are_left_alone(tmp_path: Path, engine: Engine):
+    (tmp_path / "answers.jsonl").write_text('{"id": "a"}\n')
+    with pytest.raises(DataError, match=r"no settings\.json"):
+        Answers(tmp_path, SETTINGS)
+    (tmp_path / "settings.json").write_text("[]")
+    with pytest.raises(DataError, match="not written by"):
+        Answers(tmp_path, SETTINGS)
+    with Answers(tmp_path / "new", SETTINGS), pytest.raises(DataError, match="another run"):
+        Answers(tmp_path / "new", SETTINGS)
+
+
+@pytest.mark.parametrize("wrong", [{"mode": "fast"}, {"max_tokens": 0}])
+def test_settings_are_checked(wrong: dict[str, object]):
+    with pytest.raises(ValueError, match=r"mode|at least 1"):
+        EvalSettings("m", "p", **wrong)
+
+
+def test_other_weights_have_another_fingerprint(tmp_path: Path):
+    (tmp_path / "config.json").write_text("{}")
+    weights = tmp_path / "model.safetensors"
+    weights.write_bytes(b"1" * 100)
+    first = fingerprint(str(tmp_path))
+    assert first == fingerprint(str(tmp_path)) != ""
+    weights.write_bytes(b"2" * 100)
+    assert fingerprint(str(tmp_path)) != first and fingerprint("some/hub-id") == ""
+
+
+def test_skeletons_are_answered_too(tmp_path: Path, engine: Engine):
+    settings = dataclasses.replace(SETTINGS, mode="skeleton", max_tokens=8)
+    with Answers(tmp_path, settings) as answers:
+        assert len(list(answers.measure(QUESTIONS[:1], engine, engine))) == 1
+        (one,) = answers.outcomes(QUESTIONS[:1])
+    assert one.answer.metrics.tokens > 0

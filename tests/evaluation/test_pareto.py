@@ -1,0 +1,91 @@
+"""Who is dominated, and the figure."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pastalm.data.examples import DataError
+from pastalm.evaluation.pareto import draw, read_models
+
+
+def made(
+    name: str, speed: float, quality: float, kind: str = "win rate", baseline: float | None = 50
+) -> dict[str, Any]:
+    """A report with no more than the figure needs."""
+    speeds = {"value": speed, "low": speed - 0.1, "high": speed + 0.1}
+    quality_fields = {"kind": kind, "value": quality, "low": quality - 1, "high": quality + 2, "baseline": baseline}
+    return {"name": name, "figures": {"realised": speeds, "theoretical": speeds}, "quality": quality_fields}
+
+
+def test_the_frontier():
+    found = read_models(
+        [
+            made("slow", 1.0, 50),
+            made("good", 1.2, 52),
+            made("fast", 2.0, 43),
+            made("bad", 1.9, 43),
+            made("twin", 2.0, 43),
+        ]
+    )
+    assert [model.name for model in found.frontier()] == ["good", "fast", "twin"]  # equals do not dominate each other
+    by = {model.name: found.dominator(model) for model in found.models}
+    assert by["slow"].name == "good" and by["bad"].name in ("fast", "twin") and by["good"] is None
+    assert found.baseline == 50
+
+
+@given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), min_size=1, max_size=12))
+def test_the_frontier_dominates_all_others(places: list[tuple[int, int]]):
+    found = read_models([made(str(index), speed, quality) for index, (speed, quality) in enumerate(places)])
+    front = found.frontier()
+    pairs = [(model.speed.value, model.quality.value) for model in front]
+    for (speed, quality), (faster, other) in pairwise(pairs):
+        assert (speed < faster and quality > other) or (speed, quality) == (faster, other)
+    for model in found.models:
+        better = [
+            other
+            for other in front
+            if other.speed.value >= model.speed.value and other.quality.value >= model.quality.value
+        ]
+        assert better and (model in front) == (found.dominator(model) is None)
+
+
+@pytest.mark.parametrize(
+    "reports, says",
+    [
+        ([made("a", 1, 1), made("a", 2, 2)], "Several reports are of a"),
+        ([made("a", 1, 1), {**made("b", 1, 1), "quality": None}], "b has no quality"),
+        ([made("a", 1, 1), made("b", 1, 1, kind="accepted")], r"win rate \(a\), accepted \(b\)"),
+    ],
+)
+def test_what_cannot_stand_together_is_refused(reports: list[dict[str, Any]], says: str):
+    with pytest.raises(DataError, match=says):
+        read_models(reports)
+    with pytest.raises(ValueError, match="Unknown speed"):
+        read_models([made("a", 1, 1)], "wall")
+
+
+def test_the_figure(tmp_path: Path):
+    pytest.importorskip("matplotlib")
+    names = ["slow", "good", "fast", "near the good"]
+    places = [(1.1, 45), (1.3, 52), (2.0, 43), (1.3001, 51.99)]
+    found = read_models([made(name, *place) for name, place in zip(names, places, strict=True)])
+    png, svg = draw(found, tmp_path / "new")
+    assert png.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+    first = svg.read_bytes()
+    texts = {
+        "".join(text.itertext()).strip() for text in ElementTree.fromstring(first).iter() if text.tag.endswith("text")
+    }
+    shown = {*names, "win rate (%)", "realised speedup (geometric mean, baseline = 1)"}
+    assert shown | {"dominated", "not dominated", "baseline, sequential"} <= texts
+    draw(found, tmp_path / "new")
+    assert svg.read_bytes() == first  # the same figure, byte for byte
+    alone = read_models([made("one", 1.5, 60, baseline=None)], "theoretical")
+    text = draw(alone, tmp_path)[1].read_text()
+    assert "theoretical speedup" in text and "sequential" not in text and ">dominated" not in text
