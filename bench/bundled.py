@@ -1,105 +1,139 @@
-"""Train the bundled model from nothing: tasks, tokenizer, a warm-up, stage 1. A killed run goes on where it was.
+"""Train the bundled model from nothing: tasks, tokenizer, drills, then stage 1 on short tasks and on all of them.
 
     python -m bench.bundled --out runs/bundled
 
-The warm-up mixes tasks with texts to be copied, from which a model with random weights learns to look back at its
-prompt. Writes to OUT: the tasks, ``start`` (the untrained model), ``warm`` (after the warm-up), ``model``.
+A killed run goes on where it was. Each phase begins with the model of the one before it and leaves its own in a
+folder of its name: ``start`` (untrained), ``copying``, ``looking-up``, ``short``, ``model``. Most steps are small: a
+model with random weights gains more from many small steps than from few large ones.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from itertools import islice
+from multiprocessing import get_context
 from pathlib import Path
-from random import Random
 
 from rich.progress import track
+from transformers import AutoTokenizer
 
-from pastalm.data.examples import read_records
+from bench.drills import WORDS, drills
 from pastalm.data.tasks import sample, to_json
-from pastalm.data.tasks.task import Task
 from pastalm.training.config import SftConfig
 from pastalm.training.scratch import start
 from pastalm.training.sft import train_sft
 
-COPY = ("Copy this text.", "Say this again, word for word.", "Repeat what follows.", "Write the same once more.")
+SHARD = 1100  # tasks of one seed: what is drawn does not depend on the number of processes
+SHORT = {"tokens": 275, "of a family": 2600, "of a family with short tasks": 1500}
+WITH_SHORT = ("short", "chain", "rewrite")
 
 
 def write(path: Path, lines: Iterable[str]) -> None:
     """Write lines, all or nothing."""
     part = path.with_suffix(".part")
     with part.open("w", encoding="utf-8") as out:
-        for line in lines:
-            out.write(line + "\n")
+        out.writelines(line + "\n" for line in lines)
     part.rename(path)
 
 
-def warm_up(tasks: Iterable[Task], seed: int) -> Iterator[str]:
-    """Each task, and its prompt as a text to be copied: lines of a data file."""
-    rng = Random(seed)
-    for task in tasks:
-        ask = rng.choice(COPY)
-        prompt = f"{ask}\n{task.prompt}" if rng.random() < 0.7 else f"{task.prompt}\n\n{ask}"
-        yield to_json(task)
-        yield json.dumps({"prompt": prompt, "annotated": task.prompt.strip()})
+def shard(seed: int) -> list[str]:
+    """The tasks of one seed as lines."""
+    return [to_json(task) for task in sample("train", seed, SHARD)]
 
 
-def beginning(out: Path) -> Path:
-    """The untrained model; its tokenizer is trained on the first tasks."""
+def drawn(number: int) -> Iterator[str]:
+    """The first ``number`` lines of all seeds, drawn side by side."""
+    seeds = range(-(-number // SHARD))
+    with get_context("spawn").Pool() as pool:
+        for seed, lines in zip(seeds, track(pool.imap(shard, seeds), "Writing tasks", len(seeds)), strict=True):
+            yield from lines[: number - seed * SHARD]
+
+
+def texts(path: Path, number: int) -> Iterator[str]:
+    """What the tokenizer is trained on: tasks, and the words that tasks copy, often enough to become one token each."""
+    with path.open(encoding="utf-8") as lines:
+        for fields in map(json.loads, (line for line, _ in zip(lines, range(number), strict=False))):
+            yield f"{fields['prompt']}\n{fields['answer']}"
+    for _ in range(number // 15):
+        yield from (f"{word}\n {word}" for word in WORDS)
+
+
+def short(path: Path, model: Path) -> Iterator[str]:
+    """The lines of tasks that are short, of no family too many."""
+    tokenizer, taken = AutoTokenizer.from_pretrained(model), Counter()
+    with path.open(encoding="utf-8") as lines:
+        for line in track(lines.readlines(), "Choosing short tasks"):
+            task = json.loads(line)
+            most = SHORT["of a family with short tasks" if task["family"] in WITH_SHORT else "of a family"]
+            if taken[task["family"]] < most and len(tokenizer(task["prompt"] + task["answer"])[0]) <= SHORT["tokens"]:
+                taken[task["family"]] += 1
+                yield line.rstrip("\n")
+
+
+def make_data(out: Path, number: int) -> None:
+    """Write what is missing of the data and of the untrained model."""
+    tasks = out / "tasks.jsonl"
+    if not tasks.exists():
+        write(tasks, drawn(number))
     if not (out / "start" / "model.safetensors").exists():
-        records = islice(read_records(out / "tasks.jsonl"), 6000)
-        start((f"{record.prompt}\n{record.answer.plain}" for record in records), out / "start")
-    return out / "start"
+        start(texts(tasks, 6000), out / "start")
+    for grade, name in (("copying", "copying"), ("looking up", "looking-up")):
+        if not (out / f"{name}.jsonl").exists():
+            write(out / f"{name}.jsonl", islice(drills(grade, 0), number // 3))
+    if not (out / "short.jsonl").exists():
+        brief = list(short(tasks, out / "start"))
+        write(out / "short.jsonl", [*brief, *islice(drills("mixed", 0), len(brief) // 2)])
+
+
+def phases(out: Path, options: argparse.Namespace) -> Iterator[SftConfig]:
+    """The settings of each phase, in order."""
+    share = options.steps / 4000
+    sizes = {  # rows of so many tokens, so many rows a step, steps, learning rate
+        "copying": (128, 8, 800, 2e-3),
+        "looking-up": (128, 8, 800, 1.5e-3),
+        "short": (320, 5, 1500, 1.5e-3),
+        "model": (640, 4, 4000, 1.2e-3),
+    }
+    model = out / "start"
+    for name, (row, batch, steps, rate) in sizes.items():
+        last = name == "model"
+        yield SftConfig(
+            str(model),
+            str(out / ("tasks.jsonl" if last else f"{name}.jsonl")),
+            str(out / name),
+            plain=options.plain,
+            row=row,
+            batch=batch * options.batch,
+            steps=max(1, round(steps * share)),
+            learning_rate=rate,
+            warmup=30,
+            decay=0.98 if last else 0.0,
+            beta2=0.98,
+            bf16=options.bf16,
+            save_every=100,
+        )
+        model = out / name
 
 
 def main() -> None:
     """Run the training."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("runs/bundled"))
-    parser.add_argument("--number", type=int, default=46000, help="tasks to train on")
-    parser.add_argument("--steps", type=int, default=2700)
-    parser.add_argument("--warm-up", type=int, default=600, help="steps of the warm-up")
-    parser.add_argument("--decay", type=float, default=0.35, help="share of the steps over which the rate falls to 0")
-    parser.add_argument("--batch", type=int, default=8, help="rows of 640 tokens in a step")
-    parser.add_argument("--plain", type=float, default=0.4, help="share of answers without tags; 1 is Baseline-SFT")
+    parser.add_argument("--number", type=int, default=48400, help="tasks to train on")
+    parser.add_argument("--steps", type=int, default=4000, help="steps on all tasks; the other phases in proportion")
+    parser.add_argument("--batch", type=int, default=1, help="times the rows of a step")
+    parser.add_argument("--plain", type=float, default=0.35, help="share of answers without tags; 1 is Baseline-SFT")
     parser.add_argument("--bf16", action="store_true")
     options = parser.parse_args()
-    out = options.out
-    out.mkdir(parents=True, exist_ok=True)
-    if not (out / "tasks.jsonl").exists():
-        tasks = sample("train", 0, options.number)
-        write(out / "tasks.jsonl", map(to_json, track(tasks, description="Writing tasks")))
-    if not (out / "warm.jsonl").exists():
-        number = options.batch * options.warm_up
-        tasks = sample("train", 1, number)
-        write(out / "warm.jsonl", warm_up(track(tasks, description="Writing the warm-up"), seed=1))
-    common = {"batch": options.batch, "row": 640, "learning_rate": 2e-3, "beta2": 0.98, "bf16": options.bf16}
-    common |= {"prompt_loss": True, "save_every": 100}
-    warm = SftConfig(
-        str(beginning(out)),
-        str(out / "warm.jsonl"),
-        str(out / "warm"),
-        steps=options.warm_up,
-        warmup=60,
-        decay=0.0,
-        plain=0.5,
-        **common,
-    )
-    if not (out / "warm" / "model.safetensors").exists():
-        train_sft(warm)
-    config = SftConfig(
-        str(out / "warm"),
-        str(out / "tasks.jsonl"),
-        str(out / "model"),
-        steps=options.steps,
-        warmup=20,
-        decay=options.decay,
-        plain=options.plain,
-        **common,
-    )
-    print(f"The trained model is in {train_sft(config)}.")
+    options.out.mkdir(parents=True, exist_ok=True)
+    make_data(options.out, options.number)
+    for config in phases(options.out, options):
+        if not (Path(config.out) / "model.safetensors").exists():
+            train_sft(config)
+    print(f"The trained model is in {config.out}.")
 
 
 if __name__ == "__main__":

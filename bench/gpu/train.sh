@@ -4,5 +4,5 @@
 set -euo pipefail
 out=${1:-runs/bundled}
 shift || true
-python3 -m bench.bundled --out "$out" --bf16 --number 100000 --warm-up 1500 --steps 6000 --batch 32 "$@"
+python3 -m bench.bundled --out "$out" --bf16 --number 110000 --steps 8000 --batch 4 "$@"
 python3 -m bench.tasks --model "$out/model" --out "$out/figures.json"

@@ -10,16 +10,20 @@ from typing import Annotated, Any, get_type_hints
 import typer
 
 
-def with_flags(config: type, helps: Mapping[str, str], action: Callable[[Any], None]) -> Callable[..., None]:
+def with_flags(
+    config: type, helps: Mapping[str, str], action: Callable[[Any], None], flags: Mapping[str, str] | None = None
+) -> Callable[..., None]:
     """A function for typer that fills a ``config`` from its flags and hands it to ``action``, whose docstring it takes.
 
-    Each field becomes an option, a field without default a required one. ``helps`` has a sentence for each.
+    Each field becomes an option, a field without default a required one. ``helps`` has a sentence for each, ``flags``
+    the names of options that are not called like their field.
     """
     types = get_type_hints(config)
     parameters = []
     for field in dataclasses.fields(config):
         default = Parameter.empty if field.default is dataclasses.MISSING else field.default
-        option = Annotated[types[field.name], typer.Option(help=helps.get(field.name))]
+        named = [(flags or {})[field.name]] if field.name in (flags or {}) else []
+        option = Annotated[types[field.name], typer.Option(*named, help=helps.get(field.name))]
         parameters.append(Parameter(field.name, Parameter.KEYWORD_ONLY, default=default, annotation=option))
 
     def command(**values: Any) -> None:

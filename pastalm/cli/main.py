@@ -8,9 +8,13 @@ from typing import Annotated
 import typer
 
 from pastalm.cli.annotate import annotate
+from pastalm.cli.audit import audit
+from pastalm.cli.baseline import baseline
 from pastalm.cli.check import check
 from pastalm.cli.convert import convert
 from pastalm.cli.errors import Guarded
+from pastalm.cli.evaluate import evaluate
+from pastalm.cli.pareto import pareto
 from pastalm.cli.run import run
 from pastalm.cli.show import show
 from pastalm.cli.tasks import tasks
@@ -55,7 +59,18 @@ app.command(
     )
 )(run)
 app.command(epilog=_examples("pasta show answer.txt --svg answer.svg", "pasta show data.jsonl --line 3"))(show)
-app.command(epilog=_examples("pasta check data.jsonl", "pasta check part-*.jsonl --max-depth 2"))(check)
+app.command(
+    epilog=_examples(
+        "pasta check data.jsonl --tokenizer my-model --plots figures",
+        "pasta check part-*.jsonl --max-depth 2 --json",
+    )
+)(check)
+app.command(
+    epilog=_examples(
+        "pasta audit data.jsonl --model my-model",
+        "pasta audit data.jsonl --model my-model --drop-above 0.1 --out filtered.jsonl",
+    )
+)(audit)
 app.command(
     epilog=_examples(
         "pasta convert a.jsonl b.jsonl --from pasta --to apar --skip-lossy",
@@ -74,4 +89,16 @@ app.command(
         "pasta annotate answers.jsonl annotated.jsonl --model my-model --base-url http://localhost:8000/v1",
     )
 )(annotate)
+app.command(
+    "eval",
+    epilog=_examples(
+        "pasta eval my-model tasks:held-out:330 --out scores",
+        "pasta eval my-model alpaca_eval.json --out scores --baseline baseline-sft",
+        "pasta eval my-model prompts.jsonl --out scores --judge http://localhost:8000/v1 --judge-model judge",
+    ),
+)(evaluate)
+app.command(
+    epilog=_examples("pasta pareto scores-1 scores-2 --out fig", "pasta pareto runs/* --out fig --speed theoretical")
+)(pareto)
 app.add_typer(train, name="train")
+app.add_typer(baseline, name="baseline")

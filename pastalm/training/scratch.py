@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
 from pastalm.lang.vocabulary import add_tags
 
@@ -45,25 +45,27 @@ def train_tokenizer(texts: Iterable[str], size: int) -> PreTrainedTokenizerFast:
     return fast
 
 
-def build(tokenizer: PreTrainedTokenizerFast, *, layers: int, width: int, heads: int, window: int) -> LlamaForCausalLM:
-    """An untrained Llama of that size; embedding and head share their weights."""
-    config = LlamaConfig(
+def build(tokenizer: PreTrainedTokenizerFast, *, layers: int, width: int, heads: int, window: int) -> Qwen3ForCausalLM:
+    """An untrained model of that size in Llama's layout, with normalised queries and keys (Qwen3's); embedding and head
+    share their weights."""
+    config = Qwen3Config(
         vocab_size=len(tokenizer),
         hidden_size=width,
         intermediate_size=int(width * 8 / 3) // 32 * 32,
         num_hidden_layers=layers,
         num_attention_heads=heads,
         num_key_value_heads=heads,
+        head_dim=width // heads,
         max_position_embeddings=window,
         tie_word_embeddings=True,
         eos_token_id=tokenizer.eos_token_id,
         bos_token_id=None,
         pad_token_id=tokenizer.pad_token_id,
     )
-    return LlamaForCausalLM(config)
+    return Qwen3ForCausalLM(config)
 
 
-def start(texts: Iterable[str], out: str | Path, *, seed: int = 0, vocabulary: int = 640, layers: int = 6) -> Path:
+def start(texts: Iterable[str], out: str | Path, *, seed: int = 0, vocabulary: int = 1280, layers: int = 6) -> Path:
     """Write an untrained model and its tokenizer, trained on ``texts``, to ``out``."""
     torch.manual_seed(seed)
     tokenizer = train_tokenizer(texts, vocabulary)

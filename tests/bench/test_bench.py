@@ -34,7 +34,7 @@ def test_replay_reports_speedups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 @pytest.mark.slow
 def test_the_bundled_model_can_be_made_and_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    call(monkeypatch, bundled.main, "--out", tmp_path, "--number", 44, "--steps", 2, "--warm-up", 2, "--batch", 1)
+    call(monkeypatch, bundled.main, "--out", tmp_path, "--number", 44, "--steps", 4)
     monkeypatch.setattr(tasks, "MAX_TOKENS", 12)
     out = tmp_path / "figures.json"
     call(monkeypatch, tasks.main, "--model", tmp_path / "model", "--number", 11, "--out", out)

@@ -1,15 +1,14 @@
-"""Stage 1 as users run it: tags adopted, loss by hand, packing, a kill in the middle, the policy kept."""
+"""Stage 1 in one process: tags adopted, loss by hand, packing, what is logged and kept."""
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast, TrainerCallback
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
 from pastalm import Engine
 from pastalm.data.collate import Collator
@@ -19,37 +18,13 @@ from pastalm.lang.parse import parse
 from pastalm.lang.positions import POLICIES
 from pastalm.lang.vocabulary import Vocabulary
 from pastalm.layout import IGNORE
-from pastalm.training import sft
 from pastalm.training.config import SftConfig
-from pastalm.training.sft import SftTrainer, adopt_tags, train_sft, training_arguments
-from tests.conftest import byte_level_tokenizer
+from pastalm.training.record import read_run
+from pastalm.training.sft import SftTrainer, adopt_tags, load_rows, train_sft, training_arguments
 from tests.runtime.families import tiny
+from tests.training.conftest import config
 
 POLICY = POLICIES["pred10"]
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model without tags."""
-    folder = tmp_path_factory.mktemp("base")
-    tokenizer = byte_level_tokenizer()
-    tiny("llama", len(tokenizer)).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("data") / "tasks.jsonl"
-    short = [{"prompt": f"add {n}", "annotated": f"{n} <async topic='it'>is {n}</async><sync/> so"} for n in range(40)]
-    path.write_text("\n".join(map(json.dumps, short)) + "\n")
-    return path
-
-
-def config(base: Path, data: Path, out: Path) -> SftConfig:
-    return SftConfig(
-        str(base), str(data), str(out), steps=6, batch=2, row=128, learning_rate=1e-2, save_every=2, epochs=1
-    )
 
 
 def test_new_rows_are_the_mean_of_the_ordinary_ones(base: Path) -> None:
@@ -90,38 +65,97 @@ def test_the_trainers_loss_is_the_thread_wise_loss(
     assert loss.item() == pytest.approx(math.fsum(picked) / len(picked), rel=1e-5)
 
 
-class Stopped(Exception):
-    pass
-
-
-class StopAfter(TrainerCallback):
-    def __init__(self, step: int) -> None:
-        self.step = step
-
-    def on_step_end(self, args, state, control, **kwargs) -> None:
-        if state.global_step == self.step:
-            raise Stopped
-
-
-@pytest.mark.slow
-def test_a_killed_run_goes_on_to_the_same_end(
-    base: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_the_loss_of_a_drawn_example_is_its_arithmetic(
+    base: Path, data: Path, tmp_path: Path, tokenizer: PreTrainedTokenizerFast
 ) -> None:
-    whole = train_sft(config(base, data, tmp_path / "whole"))
+    """The example, drawn: index, token, position, and the index whose token it predicts.
 
-    class Interrupted(SftTrainer):
-        def __init__(self, *args, **kwargs) -> None:
-            super().__init__(*args, callbacks=[StopAfter(5)], **kwargs)
+    0 q  1 a  2 <promise topic="  3 x  4 " tokens=  5 1  6 />                  10 c  11 <sync/>  12 d  13 eos
+                                                          7 <async>  8 b  9 </async>
+    positions 0 .. 6, then 7 8 9 in the block, and 17 18 19 20 after it: 6 + 1 + 10 x 1
+    0 -> 1 -> 2 -> 3 -> 4 -> 5 -> 6 -> 10 -> 11 -> 12 -> 13, and 7 -> 8 -> 9
+    """
+    vocabulary = Vocabulary(tokenizer)
+    answer = parse("a<async topic='x'>b</async>c<sync/>d")
+    [example] = encode_records([Record("q", answer)], vocabulary, POLICY, plain=0, seed=0)
+    batch = Collator(POLICY, 0)([[example]])
+    a, b, c, d, x, one = (vocabulary.encode(text)[0] for text in ("a", "b", "c", "d", "x", "1"))
+    eos = tokenizer.eos_token_id
+    opening = [vocabulary.promise_topic, x, vocabulary.promise_tokens, one, vocabulary.promise_end]
+    block = [vocabulary.async_start, b, vocabulary.async_end]
+    assert batch["input_ids"][0, 1:].tolist() == [a, *opening, *block, c, vocabulary.sync, d, eos]
+    assert batch["position_ids"][0].tolist() == [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 17, 18, 19, 20]
+    model = tiny("llama", len(tokenizer))
+    trainer = SftTrainer(model, training_arguments(config(base, data, tmp_path), 1))
+    loss, outputs = trainer.compute_loss(model, dict(batch), return_outputs=True)
+    logp = torch.log_softmax(outputs.logits[0], -1)
+    main = logp[0, a] + logp[1, opening[0]] + logp[2, x] + logp[3, opening[2]] + logp[4, one] + logp[5, opening[4]]
+    after = logp[6, c] + logp[10, vocabulary.sync] + logp[11, d] + logp[12, eos]
+    inside = logp[7, b] + logp[8, vocabulary.async_end]
+    assert loss.item() == pytest.approx(-(main + after + inside).item() / 12, rel=1e-6)
+    with torch.no_grad():
+        model.get_output_embeddings().weight.zero_()  # all tokens are as likely: each of the 12 costs log V
+    assert trainer.compute_loss(model, dict(batch)).item() == pytest.approx(math.log(len(tokenizer)), rel=1e-6)
 
-    with monkeypatch.context() as patch:
-        patch.setattr(sft, "SftTrainer", Interrupted)
-        with pytest.raises(Stopped):
-            train_sft(config(base, data, tmp_path / "killed"))
-    assert (tmp_path / "killed" / "checkpoint-4").is_dir()
-    resumed = train_sft(config(base, data, tmp_path / "killed"))
-    one, other = (AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32) for path in (whole, resumed))
-    for (name, left), right in zip(one.named_parameters(), other.parameters(), strict=True):
-        torch.testing.assert_close(left, right, msg=name)
+
+def test_every_target_of_a_step_counts_once(base: Path, data: Path, tmp_path: Path) -> None:
+    """Also one in the first column, which transformers' own losses shift away."""
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(base), AutoTokenizer.from_pretrained(base)
+    adopt_tags(model, tokenizer)
+    settings = config(base, data, tmp_path, accumulate=2, prompt_loss=True)
+    rows = load_rows(settings, Vocabulary(tokenizer))
+    collator = Collator(POLICY, 0, prompt_targets=True)
+    trainer = SftTrainer(model, training_arguments(settings, len(rows)), train_dataset=rows, data_collator=collator)
+    batches, count = trainer.get_batch_samples(iter(trainer.get_train_dataloader()), 2, torch.device("cpu"))
+    assert (batches[0]["labels"][:, 0] != IGNORE).all()
+    assert count == sum((batch["labels"] != IGNORE).sum() for batch in batches)
+    parts = sum(trainer.compute_loss(model, batch, num_items_in_batch=count).item() for batch in batches)
+    alone = [trainer.compute_loss(model, batch).item() * (batch["labels"] != IGNORE).sum().item() for batch in batches]
+    assert parts == pytest.approx(math.fsum(alone) / count.item(), rel=1e-5)
+
+
+def test_a_run_tells_what_it_did(base: Path, data: Path, tmp_path: Path) -> None:
+    """`run.json` and TensorBoard against sums over the data."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    settings = config(base, data, tmp_path, steps=-1, epochs=2, batch=4, accumulate=2, log_every=1)
+    train_sft(settings)
+    figures = read_run(tmp_path)["figures"]
+    vocabulary = Vocabulary(AutoTokenizer.from_pretrained(tmp_path))
+    examples = list(encode_records(read_records(data), vocabulary, POLICY, plain=0, seed=0))
+    assert figures["tokens"] == 2 * sum(map(len, examples))
+    targets = sum((Collator(POLICY, 0)([[one]])["labels"] != IGNORE).sum().item() for one in examples)
+    assert figures["targets"] == 2 * targets
+    assert figures["steps"] == 2 * -(-len(load_rows(settings, vocabulary)) // 8)
+    assert 0.8 < figures["fill"] <= 1
+    assert figures["tokens_per_second"] == pytest.approx(figures["tokens"] / figures["seconds"], rel=0.1)
+    assert figures["peak_memory_mib"] > 100
+    events = EventAccumulator(str(tmp_path / "runs"))
+    events.Reload()
+    assert {"train/loss", "train/tokens_per_second"} <= set(events.Tags()["scalars"])
+    losses = [event.value for event in events.Scalars("train/loss")]
+    assert len(losses) == figures["steps"]
+    assert math.fsum(losses) / len(losses) == pytest.approx(figures["loss"], rel=1e-3)
+
+
+def test_without_packing_each_row_is_one_example(base: Path, data: Path, tmp_path: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    adopt_tags(AutoModelForCausalLM.from_pretrained(base), tokenizer)
+    rows = load_rows(config(base, data, tmp_path, pack=False), Vocabulary(tokenizer))
+    assert sorted(map(len, (rows[k] for k in range(len(rows))))) == [1] * 40
+
+
+def test_rows_fill_whole_steps_and_empty_ones_cost_nothing(base: Path, data: Path, tmp_path: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    adopt_tags(AutoModelForCausalLM.from_pretrained(base), tokenizer)
+    rows = load_rows(config(base, data, tmp_path, batch=3, accumulate=3), Vocabulary(tokenizer))
+    assert len(rows) % 9 == 0
+    assert sum(len(rows[k]) for k in range(len(rows))) == 40
+    collator = Collator(POLICY, 0)
+    full = [rows[k] for k in range(len(rows)) if rows[k]][:2]
+    for name, tensor in collator([*full, []]).items():
+        assert torch.equal(tensor, collator(full)[name])
+    assert (collator([[], []])["labels"] == IGNORE).all()
 
 
 @pytest.mark.slow

@@ -1,0 +1,87 @@
+"""Low-rank adapters (PEFT) beside which the rows of the six tags are trained, and nothing else."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+from transformers import PreTrainedModel
+
+from pastalm.lang.vocabulary import Vocabulary
+from pastalm.training.base import SettingsError
+from pastalm.training.config import ALL_LINEAR, SftConfig
+
+
+def add_adapters(model: PreTrainedModel, vocabulary: Vocabulary, config: SftConfig) -> Any:
+    """Freeze ``model`` and put adapters of rank ``config.lora`` on it; returns PEFT's wrapper (a ``PeftModel``).
+
+    Of the embedding, and of a head with weights of its own, only the tags' rows are trained. A head that PEFT cannot
+    train by rows (one with a bias, or no plain linear layer) is trained whole. Raises :class:`SettingsError` for
+    targets that the model lacks, ``ValueError`` where PEFT is not installed.
+    """
+    try:
+        from peft import LoraConfig, get_peft_model
+    except ImportError as error:
+        raise ValueError("Low-rank adapters need PEFT: pip install 'pastalm[train]'.") from error
+    rows, whole = _token_layers(model)
+    settings = LoraConfig(
+        task_type="CAUSAL_LM",
+        r=config.lora,
+        lora_alpha=config.lora_alpha,
+        lora_dropout=config.lora_dropout,
+        target_modules=targets(model, config),
+        trainable_token_indices={name: sorted(vocabulary.tags) for name in rows},
+        modules_to_save=whole or None,
+    )
+    wrapped = get_peft_model(model, settings)
+    # With a name PEFT writes both embeddings into each checkpoint, because ours have more rows than that model's.
+    wrapped.peft_config["default"].base_model_name_or_path = ""
+    for weight in wrapped.parameters():
+        if weight.requires_grad:
+            weight.data = weight.data.float()  # steps of 1e-5 are lost in half precision
+    return wrapped
+
+
+def targets(model: PreTrainedModel, config: SftConfig) -> str | list[str]:
+    """The modules that get adapters, as PEFT wants them. Raises :class:`SettingsError` for names the model lacks."""
+    if config.lora_targets == ALL_LINEAR:
+        return ALL_LINEAR
+    names = [name.strip() for name in config.lora_targets.split(",") if name.strip()]
+    there = {name.rpartition(".")[2] for name, _ in model.named_modules()}
+    missing = [name for name in names if name.rpartition(".")[2] not in there]
+    if missing or not names:
+        known = sorted({n.rpartition(".")[2] for n, module in model.named_modules() if isinstance(module, nn.Linear)})
+        raise SettingsError(
+            f"{type(model).__name__} has no module {', '.join(missing) or 'without a name'}; --lora-targets takes "
+            f"{ALL_LINEAR!r} or some of {', '.join(known)}."
+        )
+    return names
+
+
+def _token_layers(model: PreTrainedModel) -> tuple[list[str], list[str]]:
+    """Names of the layers with a row for each token: those trained by rows, and those that must be trained whole."""
+    names = {module: name for name, module in model.named_modules()}
+    embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
+    if head is None or head.weight is embedding.weight:  # PEFT finds the tied head by itself
+        return [names[embedding]], []
+    if isinstance(head, nn.Linear) and head.bias is None:
+        return [names[embedding], names[head]], []
+    return [names[embedding]], [names[head]]
+
+
+def merge(model: Any) -> PreTrainedModel:
+    """The plain model that PEFT's ``model`` stands for; adapters and rows go into its weights."""
+    merged = model.merge_and_unload()
+    for weight in merged.parameters():
+        weight.requires_grad_(True)
+    return merged
+
+
+def is_adapted(model: nn.Module) -> bool:
+    """Whether ``model`` is PEFT's wrapper."""
+    return hasattr(model, "peft_config") and hasattr(model, "get_base_model")
+
+
+def bare(model: Any) -> PreTrainedModel:
+    """The Hugging Face model inside PEFT's wrapper, or the model itself."""
+    return model.get_base_model() if is_adapted(model) else model

@@ -1,0 +1,73 @@
+"""Training data as the Trainer reads it: examples in rows."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+
+from rich.progress import track
+from torch.utils.data import Dataset
+
+from pastalm.data.examples import DataError, Example, encode_records, pack, read_records
+from pastalm.lang.positions import DEFAULT, position_policy
+from pastalm.lang.vocabulary import Vocabulary
+from pastalm.training.config import SftConfig
+
+
+class PackedRows(Dataset):
+    """Rows of examples, each row as many as fit into its length, or one alone where ``packed`` is off; ``dropped``
+    counts those that are too long for one."""
+
+    def __init__(self, examples: list[Example], row: int, seed: int, *, packed: bool = True) -> None:
+        self.examples, self.dropped = examples, 0
+        lengths = [len(example) for example in examples]
+        if packed:
+            self.rows = pack(lengths, row, seed, self._drop)
+        else:
+            self.rows = [[index] for index, length in enumerate(lengths) if length <= row]
+            self.dropped = len(examples) - len(self.rows)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> list[Example]:
+        return [self.examples[k] for k in self.rows[index]]
+
+    def fill(self, multiple: int) -> None:
+        """Add empty rows up to a multiple of the rows in a step, so that every step of an epoch is whole: without them,
+        several processes would repeat rows in the last step, and differ from one process."""
+        self.rows += [[] for _ in range(-len(self.rows) % multiple)]
+
+    def _drop(self, index: int) -> None:
+        self.dropped += 1
+
+
+def load_rows(config: SftConfig, vocabulary: Vocabulary) -> PackedRows:
+    """Read, encode and pack the training data. Raises ``DataError`` if nothing usable is in it."""
+    records = list(read_records(config.data))
+    if not records:
+        raise DataError(f"{config.data} is empty: it needs one JSON object a line.")
+    policy = position_policy(config.positions or DEFAULT)
+    encoded = encode_records(records, vocabulary, policy, plain=config.plain, seed=config.seed)
+    examples = list(_progress(encoded, len(records)))
+    rows = PackedRows(examples, config.row, config.seed, packed=config.pack)
+    if not len(rows):
+        raise DataError(f"{config.data}: no example fits into a row of {config.row} tokens; raise --row.")
+    if rows.dropped and leads():
+        print(f"{rows.dropped} of {len(examples)} examples are longer than a row of {config.row} tokens and left out.")
+    rows.fill(config.batch * config.accumulate * processes())
+    return rows
+
+
+def leads() -> bool:
+    """Whether this process is the one that prints and writes: the first of those that a launcher started."""
+    return int(os.environ.get("RANK", 0)) == 0
+
+
+def processes() -> int:
+    """How many processes a launcher started for this run."""
+    return int(os.environ.get("WORLD_SIZE", 1))
+
+
+def _progress(examples: Iterable[Example], total: int) -> Iterable[Example]:
+    return track(examples, description="Encoding", total=total, disable=not leads())

@@ -1,0 +1,113 @@
+"""Training in processes of its own: several, sharded weights, a SIGKILL, all against one process in peace."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from pastalm.training.record import read_run
+
+ROOT = Path(__file__).parents[2]
+LAUNCH = [sys.executable, "-m", "accelerate.commands.launch", "--num_processes", "2", "--main_process_port", "0"]
+FSDP = [
+    "--use_fsdp", "--fsdp_version", "2", "--fsdp_auto_wrap_policy", "TRANSFORMER_BASED_WRAP",
+    "--fsdp_transformer_layer_cls_to_wrap", "LlamaDecoderLayer", "--fsdp_state_dict_type", "FULL_STATE_DICT",
+]  # fmt: skip
+SECONDS = 500
+
+
+def command(base: Path, data: Path, out: Path, batch: int, *more: object) -> list[str]:
+    """`pasta train sft` over an epoch of 3 steps and one step more."""
+    settings = ("--row", 200, "--batch", batch, "--steps", 4, "--learning-rate", 1e-2, "--log-every", 1)
+    return ["train", "sft", "--model", str(base), "--data", str(data), "--out", str(out), *map(str, (*settings, *more))]
+
+
+def environment() -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+
+
+def run(arguments: list[str]) -> str:
+    done = subprocess.run(arguments, env=environment(), cwd=ROOT, capture_output=True, text=True, timeout=SECONDS)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+    return done.stdout
+
+
+def losses(out: Path) -> list[float]:
+    state = json.loads((out / "checkpoint-4" / "trainer_state.json").read_text())
+    return [line["loss"] for line in state["log_history"] if "loss" in line]
+
+
+def assert_equal(one: Path, other: Path, file: str) -> None:
+    assert losses(one) == pytest.approx(losses(other), abs=1e-4)
+    assert len(losses(one)) == 4
+    left, right = load_file(one / file), load_file(other / file)
+    assert left.keys() == right.keys()
+    for name in left:
+        torch.testing.assert_close(left[name], right[name], atol=1e-4, rtol=1e-4, msg=name)
+
+
+@pytest.fixture(scope="module")
+def alone(base: Path, data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One process, rows by four."""
+    out = tmp_path_factory.mktemp("alone")
+    run([sys.executable, "-m", "pastalm.cli", *command(base, data, out, 4)])
+    return out
+
+
+@pytest.mark.slow
+def test_two_processes_are_as_one(base: Path, data: Path, alone: Path, tmp_path: Path) -> None:
+    said = run([*LAUNCH, "--multi_gpu", "-m", "pastalm.cli", *command(base, data, tmp_path, 2)])
+    assert said.count("Model written") == 1
+    assert read_run(tmp_path)["figures"]["processes"] == 2
+    for name in ("steps", "tokens", "targets"):
+        assert read_run(tmp_path)["figures"][name] == read_run(alone)["figures"][name]
+    assert_equal(alone, tmp_path, "checkpoint-4/model.safetensors")
+
+
+@pytest.mark.slow
+def test_sharded_weights_are_as_whole_ones(base: Path, data: Path, alone: Path, tmp_path: Path) -> None:
+    run([*LAUNCH, *FSDP, str(ROOT / "tests/training/fsdp_worker.py"), *command(base, data, tmp_path, 2)])
+    assert (tmp_path / "checkpoint-4" / "pytorch_model_fsdp.bin").is_file()  # it was FSDP indeed
+    assert_equal(alone, tmp_path, "checkpoint-4/model.safetensors")
+    whole, written = load_file(alone / "model.safetensors"), load_file(tmp_path / "model.safetensors")
+    assert whole.keys() == written.keys()
+    for name in whole:
+        torch.testing.assert_close(whole[name], written[name], atol=1e-2, rtol=1e-2, msg=name)  # bfloat16
+
+
+@pytest.mark.slow
+def test_sharded_adapters_are_as_whole_ones(base: Path, data: Path, tmp_path: Path) -> None:
+    more = ("--lora", 2, "--gradient-checkpointing")
+    one, two = tmp_path / "one", tmp_path / "two"
+    run([sys.executable, "-m", "pastalm.cli", *command(base, data, one, 4, *more)])
+    run([*LAUNCH, *FSDP, str(ROOT / "tests/training/fsdp_worker.py"), *command(base, data, two, 2, *more)])
+    assert_equal(one, two, "adapter/adapter_model.safetensors")
+
+
+@pytest.mark.slow
+def test_a_killed_run_goes_on_to_the_same_end(base: Path, data: Path, tmp_path: Path) -> None:
+    killed, whole = tmp_path / "killed", tmp_path / "whole"
+    more = ("--steps", 60, "--save-every", 3)
+    asked = [sys.executable, "-m", "pastalm.cli", *command(base, data, killed, 4, *more)]
+    process = subprocess.Popen(asked, env=environment(), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    end = time.monotonic() + SECONDS
+    while not (killed / "checkpoint-3").is_dir() and process.poll() is None and time.monotonic() < end:
+        time.sleep(0.001)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    assert "figures" not in read_run(killed)
+    run(asked)
+    run([sys.executable, "-m", "pastalm.cli", *command(base, data, whole, 4, *more)])
+    one, other = load_file(killed / "model.safetensors"), load_file(whole / "model.safetensors")
+    assert one.keys() == other.keys()
+    for name in one:
+        torch.testing.assert_close(one[name], other[name], msg=name)
