@@ -8,7 +8,7 @@ $(READY): pyproject.toml constraints.txt
 	$(VENV)/bin/python -m pip install --quiet -c constraints.txt -e '.[train,annotate,eval,plots,test]'
 	touch $@
 
-.PHONY: run test lint model figures
+.PHONY: run test lint model figures study
 
 run: $(READY)  ## answer a prompt with the bundled model
 	$(VENV)/bin/pasta run
@@ -26,3 +26,7 @@ model: $(READY)  ## train the bundled model from nothing; a killed run goes on w
 
 figures: $(READY)  ## the bundled model on the held-out tasks
 	$(VENV)/bin/python -m bench.tasks
+
+study: $(READY)  ## stage 2 against its baselines on the generated tasks; hours without a GPU
+	$(VENV)/bin/python -m bench.bundled --plain 1 --out $(RUNS)/base
+	$(VENV)/bin/python -m bench.study --base $(RUNS)/base/model --out $(RUNS)/study

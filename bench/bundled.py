@@ -1,10 +1,11 @@
-"""Train the bundled model from nothing: tasks, tokenizer, drills, then stage 1 on short tasks and on all of them.
+"""Train the bundled model from nothing: tasks, tokenizer, drills, then stage 1 on all tasks.
 
     python -m bench.bundled --out runs/bundled
 
-A killed run goes on where it was. Each phase begins with the model of the one before it and leaves its own in a
-folder of its name: ``start`` (untrained), ``copying``, ``looking-up``, ``short``, ``model``. Most steps are small: a
-model with random weights gains more from many small steps than from few large ones.
+A killed run goes on where it was. Each phase begins with the model of the one before it and leaves its own in a folder
+of its name: ``start`` (untrained), ``short`` (the wording of short tasks), ``copying`` and ``looking-up`` (drills),
+``mixed`` (both again), ``model`` (all tasks, with a falling rate). Most steps are small: a model with random weights
+gains more from many small steps than from few large ones. The order was found by trial, see docs/log.md.
 """
 
 from __future__ import annotations
@@ -13,14 +14,14 @@ import argparse
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from itertools import islice
+from itertools import chain, islice
 from multiprocessing import get_context
 from pathlib import Path
 
 from rich.progress import track
 from transformers import AutoTokenizer
 
-from bench.drills import WORDS, drills
+from bench.drills import GRADES, WORDS, drills
 from pastalm.data.tasks import sample, to_json
 from pastalm.training.config import SftConfig
 from pastalm.training.scratch import start
@@ -80,22 +81,26 @@ def make_data(out: Path, number: int) -> None:
         write(tasks, drawn(number))
     if not (out / "start" / "model.safetensors").exists():
         start(texts(tasks, 6000), out / "start")
+    if not (out / "short.jsonl").exists():
+        write(out / "short.jsonl", short(tasks, out / "start"))
     for grade, name in (("copying", "copying"), ("looking up", "looking-up")):
         if not (out / f"{name}.jsonl").exists():
-            write(out / f"{name}.jsonl", islice(drills(grade, 0), number // 3))
-    if not (out / "short.jsonl").exists():
-        brief = list(short(tasks, out / "start"))
-        write(out / "short.jsonl", [*brief, *islice(drills("mixed", 0), len(brief) // 2)])
+            write(out / f"{name}.jsonl", islice(drills(grade, 0), number // 4))
+    if not (out / "mixed.jsonl").exists():
+        brief = (out / "short.jsonl").read_text(encoding="utf-8").splitlines()
+        each = (islice(drills(grade, 1), len(brief) // 2) for grade in GRADES)
+        write(out / "mixed.jsonl", chain(brief, *each))
 
 
 def phases(out: Path, options: argparse.Namespace) -> Iterator[SftConfig]:
     """The settings of each phase, in order."""
-    share = options.steps / 4000
+    share = options.steps / 4400
     sizes = {  # rows of so many tokens, so many rows a step, steps, learning rate
-        "copying": (128, 8, 800, 2e-3),
-        "looking-up": (128, 8, 800, 1.5e-3),
-        "short": (320, 5, 1500, 1.5e-3),
-        "model": (640, 4, 4000, 1.2e-3),
+        "short": (320, 5, 1800, 2e-3),
+        "copying": (128, 8, 300, 1.5e-3),
+        "looking-up": (128, 8, 300, 1.2e-3),
+        "mixed": (320, 5, 500, 1.2e-3),
+        "model": (512, 4, 4400, 1.6e-3),
     }
     model = out / "start"
     for name, (row, batch, steps, rate) in sizes.items():
@@ -123,7 +128,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("runs/bundled"))
     parser.add_argument("--number", type=int, default=48400, help="tasks to train on")
-    parser.add_argument("--steps", type=int, default=4000, help="steps on all tasks; the other phases in proportion")
+    parser.add_argument("--steps", type=int, default=4400, help="steps on all tasks; the other phases in proportion")
     parser.add_argument("--batch", type=int, default=1, help="times the rows of a step")
     parser.add_argument("--plain", type=float, default=0.35, help="share of answers without tags; 1 is Baseline-SFT")
     parser.add_argument("--bf16", action="store_true")

@@ -48,7 +48,8 @@ def adopt_tags(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> No
 
 def settle_positions(model: PreTrainedModel, config: SftConfig) -> SftConfig:
     """The settings with a position policy: the one asked for, else the model's own, else the default; noted in the
-    model's config, where checkpoints keep it.
+    model's config, where checkpoints keep it. Plain answers have no promises: Baseline-SFT learns no policy, and notes
+    none.
 
     Raises :class:`SettingsError` if the model was trained with another than the one asked for.
     """
@@ -59,5 +60,6 @@ def settle_positions(model: PreTrainedModel, config: SftConfig) -> SftConfig:
             "leave the option out, or start from a model without a policy."
         )
     settled = replace(config, positions=config.positions or own or DEFAULT)
-    model.config.pasta_positions = settled.positions
+    if config.plain < 1:
+        model.config.pasta_positions = settled.positions
     return settled

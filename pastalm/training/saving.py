@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -38,7 +39,8 @@ def save_trained(trainer: Trainer, tokenizer: PreTrainedTokenizerBase, config: S
 
 def whole(model: Any, state: dict[str, Tensor], vocabulary: Vocabulary, config: SftConfig) -> Any:
     """A model like ``model``, whose weights lie in parts on many processes, with all of them, from ``state``."""
-    built: Any = AutoModelForCausalLM.from_config(bare(model).config, dtype=torch.float32, attn_implementation="sdpa")
+    config_copy = deepcopy(bare(model).config)  # building a model writes to the config it is given
+    built: Any = AutoModelForCausalLM.from_config(config_copy, dtype=torch.float32, attn_implementation="sdpa")
     if is_adapted(model):
         built = add_adapters(built, vocabulary, config)
     missing, unexpected = built.load_state_dict(state, strict=False)
@@ -51,12 +53,13 @@ def whole(model: Any, state: dict[str, Tensor], vocabulary: Vocabulary, config: 
 
 
 def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, config: SftConfig) -> Path:
-    """Write model and tokenizer to ``config.out``, with the position policy in the model's config.
+    """Write model and tokenizer to ``config.out``, with the position policy in the model's config if it learned one.
 
     Weights come last and are moved into their place, so that a kill leaves no half of a model there.
     """
-    own = getattr(model.config, "pasta_positions", None)
-    model.config.pasta_positions = config.positions or own or DEFAULT
+    if config.plain < 1:
+        own = getattr(model.config, "pasta_positions", None)
+        model.config.pasta_positions = config.positions or own or DEFAULT
     model.config.use_cache = True  # the Trainer turned it off
     model.set_attn_implementation("sdpa")  # ours is the runtime's choice, not the checkpoint's
     out = Path(config.out)

@@ -127,9 +127,10 @@ def test_the_policy_of_a_model_stays_its_own(whole: Path, base: Path, data: Path
 
 
 def test_a_model_without_a_policy_takes_the_one_given(base: Path, data: Path, tmp_path: Path) -> None:
-    trained = train_sft(config(base, data, tmp_path, steps=1))
-    engine = Engine.from_pretrained(str(trained))
-    del engine.runner.model.config.pasta_positions
+    plain = train_sft(config(base, data, tmp_path / "plain", steps=1, plain=1.0))  # learns no policy
+    engine = Engine.from_pretrained(str(plain))
     assert engine.generate("add 3", max_tokens=4, positions="pred1").text is not None
     with pytest.raises(ValueError, match="Unknown position policy 'far'"):
         engine.generate("add 3", positions="far")
+    tuned = train_sft(config(plain, data, tmp_path / "tuned", steps=1, positions="pred1"))
+    assert Engine.from_pretrained(str(tuned)).positions == "pred1"

@@ -1,0 +1,121 @@
+"""Pairs of answers as training examples: the very tokens that were decoded, and which of them carry loss."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pastalm.data.collate import Collator
+from pastalm.data.examples import Example
+from pastalm.lang.positions import PositionPolicy
+from pastalm.lang.recogniser import Recogniser
+from pastalm.lang.script import Script
+from pastalm.lang.vocabulary import Vocabulary
+from pastalm.layout import IGNORE
+from pastalm.training.sampling import read_script
+
+
+@dataclass(frozen=True)
+class SampledAnswer:
+    """A prompt and an answer that was sampled. ``silent`` are the indices, in the example's tokens, whose target
+    carries no loss: what follows them was written by the runtime, not chosen by the model."""
+
+    example: Example
+    silent: tuple[int, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.example)
+
+
+@dataclass(frozen=True)
+class PreferencePair:
+    """Two answers to one prompt, and their log-probabilities under the reference model in nats, once these are
+    known."""
+
+    prompt: int
+    chosen: SampledAnswer
+    rejected: SampledAnswer
+    references: tuple[float, float] = (0.0, 0.0)
+
+
+def sampled_answer(prompt: Sequence[int], record: dict[str, Any], vocabulary: Vocabulary) -> SampledAnswer:
+    """A sampled answer from its line in a journal, as an example.
+
+    An answer whose main thread ended by itself gets the end of answer, which the runtime's script leaves out. No loss
+    is on tokens that were not chosen [D]: those for which the grammar left one choice (their probability was 1, and to
+    train them would be a way to the margin that changes no answer), and the ``</async>`` of a chunk that a limit ended.
+    """
+    script = read_script(record["script"])
+    forced = forced_tokens(script, vocabulary, record["cut"])
+    if record["ended"] and vocabulary.tokenizer.eos_token_id is not None:
+        script.append([vocabulary.tokenizer.eos_token_id], 0)
+    example = Example(prompt, script)
+    return SampledAnswer(example, tuple(_giver(script, index, len(prompt)) for index in sorted(forced)))
+
+
+def forced_tokens(script: Script, vocabulary: Vocabulary, cut: Sequence[int] = ()) -> set[int]:
+    """Indices of the script's tokens that the runtime wrote because the grammar allowed nothing else, or because it cut
+    the chunk off; not ``<async>``, which never is a target."""
+    forced: set[int] = set()
+    for block, opened in enumerate(script.blocks):
+        own = [index for index, owner in enumerate(script.block) if owner == block][block > 0 :]
+        # The depth of the grammar does not matter here: tokens are forced only inside promises.
+        reader = Recogniser(vocabulary, main=opened.parent < 0, may_promise=True, constrained=True)
+        for index in own:
+            if reader.legal().forced == script.tokens[index]:
+                forced.add(index)
+            reader.read(script.tokens[index])
+        if block in cut and own and script.tokens[own[-1]] == vocabulary.async_end:
+            forced.add(own[-1])
+    return forced
+
+
+def _giver(script: Script, index: int, start: int) -> int:
+    """The index in the example, of ``start`` prompt tokens, of the token that predicts the script's token ``index``."""
+    before = (k for k in range(index - 1, -1, -1) if script.block[k] == script.block[index])
+    return start + next(before, -1)
+
+
+class PairCollator:
+    """Make a batch of pairs: all their answers, side by side in as few rows as hold the longest, blind to each other.
+
+    Returns what :class:`pastalm.data.collate.Collator` does, and ``answer`` [B, T], the number of the answer that a
+    position belongs to: pair p's chosen is 2p, its rejected 2p + 1; and ``references`` [P, 2].
+    """
+
+    def __init__(self, policy: PositionPolicy, pad: int) -> None:
+        self.collator = Collator(policy, pad)
+
+    def __call__(self, pairs: Sequence[PreferencePair]) -> dict[str, Tensor]:
+        answers = [answer for pair in pairs for answer in (pair.chosen, pair.rejected)]
+        rows = share_rows([len(answer) for answer in answers])
+        batch = self.collator([[answers[k].example for k in row] for row in rows])
+        batch["answer"] = torch.zeros_like(batch["labels"])
+        for index, row in enumerate(rows):
+            start = 0
+            for k in row:
+                batch["answer"][index, start : start + len(answers[k])] = k
+                for place in answers[k].silent:
+                    batch["labels"][index, start + place] = IGNORE
+                start += len(answers[k])
+        batch["references"] = torch.tensor([pair.references for pair in pairs])
+        return batch
+
+
+def share_rows(lengths: Sequence[int]) -> list[list[int]]:
+    """Indices in rows no longer than the longest: first fit, the longest first."""
+    width = max(lengths)
+    rows: list[list[int]] = []
+    left: list[int] = []
+    for index in sorted(range(len(lengths)), key=lambda k: -lengths[k]):
+        place = next((k for k, room in enumerate(left) if room >= lengths[index]), len(rows))
+        if place == len(rows):
+            rows.append([])
+            left.append(width)
+        rows[place].append(index)
+        left[place] -= lengths[index]
+    return rows

@@ -1,0 +1,75 @@
+"""The losses of stage 2, as pure functions of log-probabilities (SPEC 6).
+
+All are of whole answers: ``log p(y)`` is the *sum* over an answer's target tokens, in nats. ``chosen`` and ``rejected``
+come from the model that is trained, ``chosen_reference`` and ``rejected_reference`` from the stage-1 model. Every
+tensor is [pairs], and so is what the functions return; their mean is what training minimises.
+
+Sums, not means over tokens: the margin of BoNBoN is derived for the probability of the whole answer, and a mean would
+make it stricter the longer the answer is. So a loss may be in the hundreds (at the start BoNBoN is the squared margin,
+648 at N = 10). Adam divides its size out again, and the clipping of gradients makes all steps of a run equally long.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy, logsigmoid
+
+from pastalm.layout import IGNORE
+
+
+def margin(samples: int) -> float:
+    """By how many nats the best of N answers should gain on the worst: ``(N - 1) * H(N - 1)``, H the harmonic number.
+
+    The policy that answers with the best of N has N u^(N-1) times the model's density, with u the answer's quantile of
+    score. Between the best and the worst of N samples the logarithm of that differs by (N-1) (E log U_max - E log
+    U_min) = (N-1) (H(N) - 1/N) on average, which is BoNBoN's 1 / (2 beta*). Raises ``ValueError`` for fewer than two
+    samples.
+    """
+    if samples < 2:
+        raise ValueError(f"A pair needs at least 2 samples a prompt, not {samples}.")
+    return (samples - 1) * sum(1 / k for k in range(1, samples))
+
+
+def advantage(chosen: Tensor, rejected: Tensor, chosen_reference: Tensor, rejected_reference: Tensor) -> Tensor:
+    """How many nats the chosen answer has gained on the rejected one since the reference."""
+    return (chosen - rejected) - (chosen_reference - rejected_reference)
+
+
+def bonbon(
+    chosen: Tensor,
+    rejected: Tensor,
+    chosen_reference: Tensor,
+    rejected_reference: Tensor,
+    *,
+    alpha: float,
+    margin: float,
+) -> Tensor:
+    """``-alpha log p(y+) + (1 - alpha) (advantage - margin)^2`` (SPEC 6; BoNBoN, arXiv 2406.00832)."""
+    gained = advantage(chosen, rejected, chosen_reference, rejected_reference)
+    return -alpha * chosen + (1 - alpha) * (gained - margin).square()
+
+
+def ipo(
+    chosen: Tensor, rejected: Tensor, chosen_reference: Tensor, rejected_reference: Tensor, *, tau: float
+) -> Tensor:
+    """``(advantage - 1 / (2 tau))^2`` (IPO, arXiv 2310.12036)."""
+    return (advantage(chosen, rejected, chosen_reference, rejected_reference) - 1 / (2 * tau)).square()
+
+
+def dpo(
+    chosen: Tensor, rejected: Tensor, chosen_reference: Tensor, rejected_reference: Tensor, *, beta: float
+) -> Tensor:
+    """``-log sigmoid(beta advantage)`` (DPO, arXiv 2305.18290)."""
+    return -logsigmoid(beta * advantage(chosen, rejected, chosen_reference, rejected_reference))
+
+
+def answer_log_probabilities(logits_BTV: Tensor, targets_BT: Tensor, answer_BT: Tensor, answers: int) -> Tensor:
+    """``log p(y)`` of each answer, [answers]: the sum over its target tokens, in float32.
+
+    ``targets[b, t]`` is what position t predicts, ``answer[b, t]`` the number of the answer that it belongs to; several
+    answers may share a row. Positions without a target count nothing.
+    """
+    counted = targets_BT != IGNORE
+    log_p = -cross_entropy(logits_BTV[counted].float(), targets_BT[counted], reduction="none")
+    return torch.zeros(answers, device=log_p.device).index_add(0, answer_BT[counted], log_p)

@@ -1,0 +1,173 @@
+"""One round of stage 2: sample, score, pair, reference log-probabilities, training. Each stage goes on where it was."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import mean
+from time import sleep
+from typing import Any
+
+from pastalm.data.examples import DataError
+from pastalm.runtime.engine import Engine
+from pastalm.training.data import leads, processes
+from pastalm.training.journal import Journal, Key, write_whole
+from pastalm.training.prefer_config import PreferConfig
+from pastalm.training.progress import shown
+from pastalm.training.sampling import FIELDS, Question, Sampling, sample
+from pastalm.training.score import Quality, Scored, best_and_worst, score_all
+
+PROMPTS_AT_ONCE = 64  # whose answers are scored together: enough for a judge to have its hands full
+POLL_SECONDS = 0.5
+
+
+def rank() -> int:
+    """The number of this process among those that a launcher started."""
+    return int(os.environ.get("RANK", 0))
+
+
+def wait_until(ready: Callable[[], bool]) -> None:
+    """Wait for another process. By files, which all see, since collective operations time out long before a stage of
+    sampling ends; should the other fail, the launcher ends this one too."""
+    while not ready():
+        sleep(POLL_SECONDS)
+
+
+def load_engine(model: str) -> Engine:
+    """An engine where this process runs: on the GPU of its number, if there are any."""
+    import torch
+
+    own = f"cuda:{os.environ['LOCAL_RANK']}" if torch.cuda.is_available() and "LOCAL_RANK" in os.environ else "auto"
+    return Engine.from_pretrained(model, device=own)
+
+
+def draw(model: str, questions: Sequence[Question], sampling: Sampling, path: Path, what: str) -> None:
+    """Have ``model`` answer, every process its share; returns in the first process when all answers are there."""
+    with Journal(path, FIELDS, rank()) as journal:
+        total = sample(load_engine(model), questions, sampling, journal, (rank(), processes()), what)
+
+        def complete() -> bool:
+            journal.refresh()
+            return len(journal) >= total
+
+        if leads():
+            wait_until(complete)
+
+
+@dataclass(frozen=True)
+class Round:
+    """Round ``number``, whose answers are sampled from the model ``start`` and which trains that model on.
+
+    Its folder: ``samples.jsonl``, ``scores.jsonl``, ``pairs.jsonl``, ``reference.jsonl``, ``figures.json``, snapshots
+    and ``model``, each there only when it is whole, except the first two and the fourth, which grow; ``runs``, what
+    TensorBoard shows; checkpoints while it is trained.
+    """
+
+    config: PreferConfig
+    number: int
+    start: str
+    questions: Sequence[Question]
+
+    @property
+    def folder(self) -> Path:
+        """Where everything of this round lies."""
+        return Path(self.config.out) / f"round{self.number}"
+
+    @property
+    def baseline(self) -> Path:
+        """The journal of the baseline's answers, the same in all rounds."""
+        return Path(self.config.out) / "baseline.jsonl"
+
+    @property
+    def model(self) -> Path:
+        """The model that the round ends with."""
+        return self.folder / "model"
+
+    @property
+    def paired(self) -> Path:
+        """The pairs of the round, JSON lines."""
+        return self.folder / "pairs.jsonl"
+
+    def make_pairs(self, quality: Quality) -> None:
+        """Sample, score and pair, all that is not done. ``quality`` is asked in the first process only."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        if not self.paired.exists():
+            self._sample()
+            if leads():
+                self._score(quality)
+                self._pair()
+        wait_until(self.paired.exists)
+
+    def pairs(self) -> list[dict[str, Any]]:
+        """The pairs, one for each prompt that has one."""
+        return [json.loads(line) for line in self.paired.read_text(encoding="utf-8").splitlines()]
+
+    def _sample(self) -> None:
+        config = self.config
+        sampling = Sampling(
+            config.samples, config.temperature, config.max_tokens, config.seed, self.number, config.lanes
+        )
+        draw(self.start, self.questions, sampling, self.folder / "samples.jsonl", f"Round {self.number}, sampling")
+
+    def _score(self, quality: Quality) -> None:
+        with (
+            Journal(self.folder / "samples.jsonl", FIELDS) as samples,
+            Journal(self.baseline, FIELDS) as baseline,
+            Journal(self.folder / "scores.jsonl", FIELDS) as scores,
+        ):
+            wanted: dict[int, list[Key]] = {}
+            for key in samples.keys():  # noqa: SIM118 -- a journal is no dict
+                if key not in scores:
+                    wanted.setdefault(key[0], []).append(key)
+            asked = [one for one in self.questions if one.index in wanted]
+            chunks = (asked[k : k + PROMPTS_AT_ONCE] for k in range(0, len(asked), PROMPTS_AT_ONCE))
+            waiting = (
+                [(one, [samples[key] for key in wanted[one.index]], baseline[one.index, 0]) for one in chunk]
+                for chunk in chunks
+            )
+            found = (
+                one
+                for groups in waiting
+                for one in score_all(self.config.speed, self.config.quality_weight, quality, groups)
+            )
+            done = len(scores)
+            for one in shown(found, f"Round {self.number}, scoring", done, len(samples), "answers"):
+                scores.append(asdict(one))
+
+    def _pair(self) -> None:
+        with Journal(self.folder / "scores.jsonl", FIELDS) as scores:
+            every = [Scored(**record) for record in scores.records()]
+        pairs = list(_pairs(every))
+        write_whole(self.folder / "figures.json", json.dumps(figures(every, pairs), indent=2) + "\n")
+        if not pairs:
+            raise DataError(
+                f"{self.folder}: the answers to each prompt all have the same score, so there is nothing to prefer; "
+                "take other prompts, more --samples or another --lambda, and another --out."
+            )
+        lines = [{"prompt": best.prompt, "chosen": asdict(best), "rejected": asdict(worst)} for best, worst in pairs]
+        write_whole(self.paired, "".join(json.dumps(line) + "\n" for line in lines))
+
+
+def _pairs(every: Iterable[Scored]) -> Iterator[tuple[Scored, Scored]]:
+    """The pair of each prompt that has one."""
+    prompts: dict[int, list[Scored]] = {}
+    for one in every:
+        prompts.setdefault(one.prompt, []).append(one)
+    yield from filter(None, map(best_and_worst, prompts.values()))
+
+
+def figures(every: Sequence[Scored], pairs: Sequence[tuple[Scored, Scored]]) -> dict[str, float]:
+    """What a round's answers came to: means over all of them, over the chosen and over the rejected."""
+    groups = {"all": every, "chosen": [best for best, _ in pairs], "rejected": [worst for _, worst in pairs]}
+    numbers: dict[str, float] = {
+        "prompts": len({one.prompt for one in every}),
+        "answers": len(every),
+        "pairs": len(pairs),
+    }
+    for name, group in groups.items():
+        for what in ("finished", "speed", "quality", "score"):
+            numbers[f"{name}_{what}"] = round(mean([getattr(one, what) for one in group] or [0.0]), 4)
+    return numbers

@@ -1,0 +1,169 @@
+"""Sampling answers for stage 2 with our runtime: batched, resumable, every answer kept (SPEC 6)."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pastalm.data.examples import DataError
+from pastalm.lang.parse import AnnotationError, parse
+from pastalm.lang.script import Script, ScriptBlock
+from pastalm.runtime.engine import Engine, Prompt
+from pastalm.runtime.response import Response
+from pastalm.training.journal import Journal, Key
+from pastalm.training.progress import shown
+
+FIELDS = ("prompt", "sample")
+ROUNDS_AT_ONCE = 16  # answers that wait for each lane, so that the last ones, decoded with empty lanes, count little
+
+
+@dataclass(frozen=True)
+class Question:
+    """One line of the data: a prompt, and what its answers are judged by. ``answer`` is the data set's, without
+    tags."""
+
+    index: int
+    prompt: str | list[dict[str, str]]
+    answer: str | None = None
+    family: str | None = None
+    facts: dict[str, Any] = field(default_factory=dict, hash=False)
+
+
+def read_questions(path: str | Path, limit: int = 0) -> list[Question]:
+    """Read JSON lines with ``prompt`` or ``messages``; ``family`` and ``facts`` for a checker, ``answer`` or
+    ``annotated`` for a judge. ``limit`` takes the first so many, 0 all. Raises ``DataError`` with the place of the
+    first bad line."""
+    questions: list[Question] = []
+    with open(path, encoding="utf-8") as lines:
+        for number, line in enumerate(lines, 1):
+            if line.strip() and not (limit and len(questions) >= limit):
+                questions.append(_question(line, len(questions), f"{path}, line {number}"))
+    if not questions:
+        raise DataError(f"{path}: no prompts; write one JSON object with 'prompt' or 'messages' a line.")
+    return questions
+
+
+def _question(line: str, index: int, place: str) -> Question:
+    try:
+        fields = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise DataError(f"{place}: not JSON ({error}); write one object a line.") from error
+    if not isinstance(fields, dict) or not {"prompt", "messages"} & set(fields):
+        raise DataError(f"{place}: needs an object with 'prompt' or 'messages'.")
+    answer = fields.get("answer")
+    if answer is None and "annotated" in fields:
+        try:
+            answer = parse(fields["annotated"]).plain
+        except AnnotationError as error:
+            raise DataError(f"{place}, in 'annotated': {error}") from error
+    prompt = fields["messages"] if "messages" in fields else fields["prompt"]
+    return Question(index, prompt, answer, fields.get("family"), fields.get("facts") or {})
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How answers are drawn. Two runs with equal settings and models draw equal answers, whatever ``lanes`` is."""
+
+    samples: int
+    temperature: float
+    max_tokens: int
+    seed: int
+    round: int = 1
+    lanes: int = 32
+    mode: str = "async"
+
+    def seed_of(self, key: Key) -> int:
+        """The seed of one answer: a matter of the run's seed, the round, the prompt and the sample, not of what is
+        decoded beside it or was decoded before."""
+        digest = hashlib.sha256(f"{self.seed} {self.round} {' '.join(map(str, key))}".encode()).digest()
+        return int.from_bytes(digest[:8], "big") >> 1
+
+
+def sample(
+    engine: Engine,
+    questions: Sequence[Question],
+    sampling: Sampling,
+    journal: Journal,
+    share: tuple[int, int] = (0, 1),
+    what: str = "Sampling",
+) -> int:
+    """Draw the answers that ``journal`` lacks, ``sampling.samples`` a prompt, and write each as soon as it is there.
+
+    ``share`` (rank, processes) takes every so many-th prompt. Prompts that fill the model's window are left out.
+    Returns how many answers the journal will hold when all processes are through.
+    """
+    rank, processes = share
+    window = engine.runner.window
+    asked = [one for one in questions if window is None or len(engine.encode(chat(engine, one.prompt))) < window]
+    if not asked:
+        raise DataError(f"Every prompt fills the model's window of {window} tokens; shorten them.")
+    total = len(asked) * sampling.samples
+    keys = [(one.index, k) for one in asked[rank::processes] for k in range(sampling.samples)]
+    wanted = [key for key in keys if key not in journal]
+    found = _answers(engine, {one.index: one for one in asked}, wanted, sampling)
+    for key, response in shown(found, what, len(keys) - len(wanted), len(keys), "answers"):
+        journal.append(record(key, response))
+    return total
+
+
+def _answers(
+    engine: Engine, asked: dict[int, Question], wanted: Sequence[Key], sampling: Sampling
+) -> Iterator[tuple[Key, Response]]:
+    chunk = sampling.lanes * ROUNDS_AT_ONCE
+    for start in range(0, len(wanted), chunk):
+        keys = wanted[start : start + chunk]
+        responses = engine.generate_batch(
+            [chat(engine, asked[index].prompt) for index, _ in keys],
+            batch=min(sampling.lanes, len(keys)),
+            seeds=[sampling.seed_of(key) for key in keys],
+            mode=sampling.mode,
+            temperature=sampling.temperature,
+            max_tokens=sampling.max_tokens,
+        )
+        yield from zip(keys, responses, strict=True)
+
+
+def chat(engine: Engine, prompt: str | list[dict[str, str]]) -> Prompt:
+    """A record's prompt as the engine takes it: a user's message where the tokenizer has a chat template, as stage
+    1."""
+    if isinstance(prompt, str) and engine.tokenizer.chat_template:
+        return [{"role": "user", "content": prompt}]
+    return prompt
+
+
+def record(key: Key, response: Response) -> dict[str, Any]:
+    """An answer as a journal keeps it: texts, figures, and its token ids exactly as they were decoded.
+
+    ``cut`` are the blocks that a limit ended; ``ended`` says that no limit ended the main thread, ``finished`` that
+    none ended anything.
+    """
+    cut = [block for block, thread in enumerate(response.threads) if thread.truncated]
+    ended = response.finish_reason == "stop"
+    return {
+        **dict(zip(FIELDS, key, strict=True)),
+        "finished": ended and not cut,
+        "ended": ended,
+        "tokens": response.metrics.tokens,
+        "content_tokens": response.metrics.content_tokens,
+        "critical_path": response.metrics.critical_path,
+        "chunks": len(response.threads) - 1,
+        "text": response.text,
+        "annotated": response.annotated,
+        "cut": cut,
+        "script": script_record(response.script),
+    }
+
+
+def script_record(script: Script) -> dict[str, Any]:
+    """A script as plain JSON types; :func:`read_script` reads it."""
+    blocks = [[one.parent, one.topic, one.promised, one.release, one.content] for one in script.blocks]
+    return {"tokens": script.tokens, "block": script.block, "blocks": blocks}
+
+
+def read_script(fields: dict[str, Any]) -> Script:
+    """The script that :func:`script_record` wrote."""
+    return Script(fields["tokens"], fields["block"], [ScriptBlock(*one) for one in fields["blocks"]])

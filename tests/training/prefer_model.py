@@ -1,0 +1,56 @@
+"""A tiny random model that uses the language: biases of its head make tags, ends and numbers likely."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import torch
+from transformers import PreTrainedTokenizerFast
+
+from pastalm.lang.vocabulary import Vocabulary
+from pastalm.training.prefer import train_prefer
+from pastalm.training.prefer_config import PreferConfig
+from pastalm.training.score import Candidate
+from tests.runtime.families import tiny
+
+WINDOW = 1 << 14  # positions: a promise of three digits takes up to 9,990 of them
+
+
+def write_model(folder: Path, tokenizer: PreTrainedTokenizerFast, *, digits: float = 0.0) -> Path:
+    """A Phi, the family whose head has biases. ``digits`` makes numbers long, so that their end is forced."""
+    vocabulary, model = Vocabulary(tokenizer), tiny("phi", len(tokenizer))
+    lifts = {
+        tokenizer.eos_token_id: 4.5, vocabulary.async_end: 5.5, vocabulary.promise_topic: 5.0,
+        vocabulary.promise_tokens: 5.0, vocabulary.promise_end: 5.0, vocabulary.sync: 3.0,
+    }  # fmt: skip
+    lifts |= dict.fromkeys(vocabulary.digits(1, False), digits)
+    with torch.no_grad():
+        for token, lift in lifts.items():
+            model.lm_head.bias[token] += lift
+    model.config.max_position_embeddings = WINDOW
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def write_prompts(path: Path, number: int) -> Path:
+    """A data file of that many prompts."""
+    path.write_text("".join(json.dumps({"prompt": f"add {n} and {n}"}) + "\n" for n in range(number)))
+    return path
+
+
+def variety(candidates: list[Candidate]) -> list[float]:
+    """A quality by program: how many different characters the text has, in tens."""
+    return [len(set(one.text)) / 10 for one in candidates]
+
+
+def settings(model: Path, data: Path, out: Path, **other: object) -> PreferConfig:
+    """Two quick rounds."""
+    quick = {"samples": 3, "max_tokens": 40, "lanes": 4, "steps": 4, "batch": 2, "learning_rate": 1e-3, "save_every": 1}
+    return PreferConfig(str(model), str(data), str(out), **{**quick, **other})
+
+
+if __name__ == "__main__":  # a run in a process of its own, to be killed
+    train_prefer(settings(*map(Path, sys.argv[1:4]), snapshots="0.5"), variety)

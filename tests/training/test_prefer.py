@@ -1,0 +1,312 @@
+"""Stage 2 as users run it: the model moves, rounds follow each other, a kill loses nothing, settings are kept."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import PreTrainedTokenizerFast
+from typer.testing import CliRunner
+
+from pastalm import Engine
+from pastalm.cli import app
+from pastalm.data.endpoint import Settings as JudgeSettings
+from pastalm.data.examples import DataError
+from pastalm.data.judge import Judge
+from pastalm.data.tasks import sample as tasks
+from pastalm.data.tasks import to_json
+from pastalm.lang.positions import POLICIES
+from pastalm.lang.vocabulary import Vocabulary
+from pastalm.runtime.attention import attach
+from pastalm.runtime.load import load
+from pastalm.training.base import SettingsError
+from pastalm.training.journal import Journal
+from pastalm.training.judged import judged
+from pastalm.training.optimise import Pairs
+from pastalm.training.pairs import PairCollator
+from pastalm.training.prefer import train_prefer
+from pastalm.training.prefer_config import PreferConfig
+from pastalm.training.prefer_trainer import reference_log_probabilities
+from pastalm.training.preference_loss import margin
+from pastalm.training.round import Round
+from pastalm.training.sampling import FIELDS, Question, Sampling, read_questions
+from pastalm.training.score import Candidate
+from tests.data.judge_server import JudgeDesk
+from tests.data.openai_server import serving
+from tests.training.prefer_model import settings, variety, write_model, write_prompts
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory, tokenizer: PreTrainedTokenizerFast) -> Path:
+    return write_model(tmp_path_factory.mktemp("model"), tokenizer)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_prompts(tmp_path_factory.mktemp("data") / "prompts.jsonl", 6)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory, model: Path, data: Path) -> Path:
+    """The folder of two rounds that nothing interrupted."""
+    out = tmp_path_factory.mktemp("whole")
+    train_prefer(settings(model, data, out, snapshots="0.5"), variety)
+    return out
+
+
+def lines(path: Path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "model.safetensors")
+
+
+def same(one: Path, other: Path) -> bool:
+    left, right = weights(one), weights(other)
+    return left.keys() == right.keys() and all(torch.equal(left[name], right[name]) for name in left)
+
+
+def test_a_run_leaves_its_work(whole: Path, model: Path):
+    for number in (1, 2):
+        folder = whole / f"round{number}"
+        names = {path.name for path in folder.iterdir() if not path.name.startswith(".")}
+        assert names == {
+            "samples.jsonl", "scores.jsonl", "pairs.jsonl", "reference.jsonl", "figures.json", "runs",
+            "snapshot-50", "model",
+        }  # fmt: skip
+        assert len(lines(folder / "samples.jsonl")) == len(lines(folder / "scores.jsonl")) == 18
+        scores = {(one["prompt"], one["sample"]): one["score"] for one in lines(folder / "scores.jsonl")}
+        for pair in lines(folder / "pairs.jsonl"):
+            own = [score for (prompt, _), score in scores.items() if prompt == pair["prompt"]]
+            assert pair["chosen"]["score"] == max(own) > min(own) == pair["rejected"]["score"]
+        assert not same(folder / "model", folder / "snapshot-50")
+    assert not same(whole / "round1" / "model", model)
+    assert not same(whole / "round2" / "model", whole / "round1" / "model")
+    engine = Engine.from_pretrained(str(whole / "round2" / "model"), device="cpu")
+    assert engine.generate("add 1", max_tokens=10).text is not None
+
+
+def test_a_snapshot_leaves_training_as_it_was(model: Path, data: Path, whole: Path, tmp_path: Path):
+    trained = train_prefer(settings(model, data, tmp_path, reuse=str(whole), rounds=1), variety)
+    assert same(trained, whole / "round1" / "model")
+
+
+def test_scores_are_of_speed_and_quality(whole: Path):
+    answers = {(one["prompt"], one["sample"]): one for one in lines(whole / "round1" / "samples.jsonl")}
+    baseline = {one["prompt"]: one for one in lines(whole / "baseline.jsonl")}
+    for one in lines(whole / "round1" / "scores.jsonl"):
+        answer = answers[one["prompt"], one["sample"]]
+        speed = max(1, baseline[one["prompt"]]["tokens"]) / max(1, answer["critical_path"])
+        expected = speed + 4 * len(set(answer["text"])) / 10 if answer["finished"] else 0.0
+        assert one["score"] == pytest.approx(expected)
+
+
+def test_the_second_round_samples_from_the_firsts_model(whole: Path, model: Path):
+    first, second = (lines(whole / f"round{number}" / "samples.jsonl") for number in (1, 2))
+    assert [one["script"] for one in first] != [one["script"] for one in second]
+    key = (2, 1)
+    options = {"temperature": 1.0, "max_tokens": 40, "seed": Sampling(3, 1.0, 40, 0, 2).seed_of(key)}
+    [told] = [one["script"]["tokens"] for one in second if (one["prompt"], one["sample"]) == key]
+    engines = (Engine.from_pretrained(str(path), device="cpu") for path in (whole / "round1" / "model", model))
+    assert [engine.generate("add 2 and 2", **options).script.tokens == told for engine in engines] == [True, False]
+
+
+def gained(config: PreferConfig, number: int, model: Path) -> torch.Tensor:
+    """How many nats the chosen answers of a round have gained on the rejected ones under ``model``."""
+    questions = read_questions(config.data)
+    round_ = Round(config, number, "", questions)
+    loaded, tokenizer = load(str(model), "cpu")
+    with Journal(round_.folder / "samples.jsonl", FIELDS) as samples:
+        pairs = Pairs(round_, samples, Vocabulary(tokenizer))
+        batch = PairCollator(POLICIES["pred10"], 0)([pairs[k] for k in range(len(pairs))])
+    found = torch.tensor(reference_log_probabilities(loaded, attach(loaded), batch, bf16=False))
+    told = torch.tensor([[one["chosen"], one["rejected"]] for one in lines(round_.folder / "reference.jsonl")])
+    return (found - told) @ torch.tensor([1.0, -1.0])
+
+
+def test_the_reference_is_the_stage_one_model_in_every_round(whole: Path, model: Path, data: Path):
+    config = settings(model, data, whole)
+    assert gained(config, 1, model).abs().max() < 1e-3
+    assert gained(config, 2, model).abs().max() < 1e-3
+    assert gained(config, 2, whole / "round1" / "model").abs().max() > 0.1
+
+
+@pytest.mark.parametrize("lora", [0, 4])
+def test_training_moves_the_model_to_its_margin(model: Path, data: Path, whole: Path, tmp_path: Path, lora: int):
+    """Thirty steps over the same pairs: the advantage is nearly the margin then, from either side."""
+    config = settings(
+        model,
+        data,
+        tmp_path,
+        reuse=str(whole),
+        rounds=1,
+        steps=30,
+        batch=6,
+        learning_rate=3e-3,
+        lora=lora,
+        save_every=100,
+    )
+    trained = train_prefer(config, variety)
+    distance = (gained(config, 1, trained) - margin(config.samples)).abs()
+    assert margin(config.samples) == 3 and distance.mean() < 1.0
+
+
+def test_what_was_sampled_is_taken_over(model: Path, data: Path, whole: Path, tmp_path: Path):
+    config = settings(model, data, tmp_path / "inf", reuse=str(whole), rounds=1, quality_weight=float("inf"))
+    train_prefer(config, variety)
+    for name in ("baseline.jsonl", "round1/samples.jsonl"):
+        assert (tmp_path / "inf" / name).read_bytes() == (whole / name).read_bytes()
+    assert all(one["score"] == one["quality"] for one in lines(tmp_path / "inf" / "round1" / "scores.jsonl"))
+    with pytest.raises(SettingsError, match="holds a run with --max-tokens 40, but this one asks for 30"):
+        train_prefer(settings(model, data, tmp_path / "other", reuse=str(whole), max_tokens=30), variety)
+    with pytest.raises(SettingsError, match="nothing to --reuse"):
+        train_prefer(settings(model, data, tmp_path / "another", reuse=str(tmp_path)), variety)
+
+
+def test_a_finished_run_does_nothing_and_other_settings_are_refused(model: Path, data: Path, whole: Path):
+    before = {path: path.stat().st_mtime_ns for path in whole.rglob("*.safetensors")}
+    config = settings(model, data, whole, snapshots="0.5")
+    assert train_prefer(config, variety) == whole / "round2" / "model"
+    assert {path: path.stat().st_mtime_ns for path in whole.rglob("*.safetensors")} == before
+    with pytest.raises(SettingsError, match=r"holds a run with --lambda 4\.0, but this one asks for 2.0"):
+        train_prefer(settings(model, data, whole, quality_weight=2.0), variety)
+    other = write_prompts(data.with_name("other.jsonl"), 3)
+    with pytest.raises(SettingsError, match="--data"):
+        train_prefer(settings(model, other, whole), variety)
+
+
+def test_answers_that_are_all_alike_give_a_sentence(model: Path, data: Path, whole: Path, tmp_path: Path):
+    config = settings(model, data, tmp_path, reuse=str(whole), quality_weight=float("inf"))
+    with pytest.raises(DataError, match="all have the same score"):
+        train_prefer(config, lambda candidates: [0.0] * len(candidates))
+
+
+def stop_when(ready: Callable[[], bool], process: subprocess.Popen) -> None:
+    """SIGKILL a run as soon as ``ready``."""
+    until = time.monotonic() + 240
+    while not ready():
+        assert process.poll() is None and time.monotonic() < until, "the run ended before it could be killed"
+        time.sleep(0.002)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+
+
+@pytest.mark.slow
+def test_a_run_that_is_killed_again_and_again_comes_to_the_same_end(
+    model: Path, data: Path, whole: Path, tmp_path: Path
+):
+    """Killed while it samples, in the middle of training, and once the second round has begun."""
+    samples, first = tmp_path / "round1" / "samples.jsonl", tmp_path / "round1"
+    moments = [
+        lambda: samples.exists() and samples.read_bytes().count(b"\n") >= 5,
+        lambda: (first / "checkpoint-2" / "trainer_state.json").exists(),
+        lambda: (tmp_path / "round2" / "samples.jsonl").exists(),
+    ]
+    for moment in moments:
+        command = [sys.executable, "-m", "tests.training.prefer_model", str(model), str(data), str(tmp_path)]
+        process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        stop_when(moment, process)
+        if moment is moments[0]:
+            kept = samples.read_bytes().rpartition(b"\n")[0]
+            assert not (first / "pairs.jsonl").exists()
+        elif moment is moments[1]:
+            assert not (first / "model").exists()
+    train_prefer(settings(model, data, tmp_path, snapshots="0.5"), variety)
+    assert samples.read_bytes().startswith(kept), "what was sampled before the kill stays"
+    for name in (
+        "baseline.jsonl",
+        "round1/samples.jsonl",
+        "round1/pairs.jsonl",
+        "round2/samples.jsonl",
+        "round2/pairs.jsonl",
+    ):
+        assert lines(tmp_path / name) == lines(whole / name), name
+    for name in ("round1/model", "round1/snapshot-50", "round2/model", "round2/snapshot-50"):
+        assert same(tmp_path / name, whole / name), name
+
+
+def test_the_command_with_the_tasks_checker(model: Path, tmp_path: Path):
+    data = tmp_path / "tasks.jsonl"
+    data.write_text("\n".join(map(to_json, tasks("train", 0, 4))) + "\n")
+    flags = ["--samples=3", "--max-tokens=40", "--rounds=1", "--steps=1", "--lambda=2", "--learning-rate=1e-3"]
+    command = ["train", "prefer", "--model", str(model), "--data", str(data), "--out", str(tmp_path / "out"), *flags]
+    done = CliRunner().invoke(app, command)
+    assert done.exit_code == 0, done.output
+    assert "Model written to" in done.output
+    assert {one["quality"] for one in lines(tmp_path / "out" / "round1" / "scores.jsonl")} <= {0.0, 1.0}
+    changed = CliRunner().invoke(app, [*command, "--speed", "parallelism"])
+    assert changed.exit_code == 2 and "holds a run with --speed 'speedup'" in " ".join(changed.output.split())
+
+
+def test_a_judge_is_the_quality(model: Path, data: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Each answer against the baseline's in both orders; what the judge has said is not asked again."""
+    pytest.importorskip("openai")
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setenv("JUDGE_KEY", "key")
+    with serving(JudgeDesk(plan=lambda shown, nth: "stated")) as desk:
+        told = {"judge": "m", "judge_url": desk.url, "key_env": "JUDGE_KEY"}
+        config = settings(model, data, tmp_path / "a", reuse=str(whole), rounds=1, steps=1, **told)
+        train_prefer(config)
+        asked = len(desk.asks)
+        whole_answers = [one for one in lines(whole / "round1" / "samples.jsonl") if one["finished"]]
+        baseline = {one["prompt"]: one["text"] for one in lines(whole / "baseline.jsonl")}
+        assert asked == 2 * len(
+            {(one["prompt"], one["text"]) for one in whole_answers if one["text"] != baseline[one["prompt"]]}
+        )
+        train_prefer(
+            settings(model, data, tmp_path / "b", reuse=config.out, rounds=1, steps=1, speed="parallelism", **told)
+        )
+        assert len(desk.asks) == asked
+    # this judge counts 'good', finds none, and prefers what is shown first, by 0.8: a win and a loss of 0.8 each
+    finished = {(one["prompt"], one["sample"]) for one in whole_answers}
+    for one in lines(tmp_path / "a" / "round1" / "scores.jsonl"):
+        assert one["quality"] == (1.0 if (one["prompt"], one["sample"]) in finished else 0.0)
+
+
+def test_quality_from_verdicts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    pytest.importorskip("openai")
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    question = Question(0, "p", answer="good good good")
+    candidates = [
+        Candidate(question, "good good", "good"),
+        Candidate(question, "good good good good", "good"),
+        Candidate(question, "bad", "good"),
+        Candidate(Question(1, "p"), "good good", "good"),
+    ]
+    with (
+        serving(JudgeDesk(plan=lambda shown, nth: "stated")) as desk,
+        Judge(JudgeSettings("m", "key", desk.url), tmp_path / "cache.jsonl") as judge,
+    ):
+        found = judged(judge)(candidates)
+    win = 0.8 + 0.8  # in both orders, each with a confidence of 0.8
+    assert found == pytest.approx([(win + 1) / (win + 1), 2 * win + 1, 1 / (2 * win + 1), win + 1])
+
+
+def test_the_command_without_checker_or_judge(model: Path, data: Path, tmp_path: Path):
+    command = ["train", "prefer", "--model", str(model), "--data", str(data), "--out", str(tmp_path / "out")]
+    done = CliRunner().invoke(app, command)
+    assert done.exit_code == 2 and "name a judge with --judge" in " ".join(done.output.split())
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("samples", 1), ("speed", "far"), ("loss", "best"), ("rounds", 0), ("alpha", 2), ("snapshots", "0.5,2"),
+        ("snapshots", "half"), ("quality_weight", float("nan")), ("judge_url", "http://x"), ("batch", 0), ("lora", -1),
+    ],
+)  # fmt: skip
+def test_wrong_settings_get_a_sentence(field: str, value: object):
+    with pytest.raises(ValueError, match=r"\.$"):
+        PreferConfig("m", "d", "o", **{field: value})

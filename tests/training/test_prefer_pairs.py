@@ -1,0 +1,252 @@
+"""Sampled answers as training examples: the tokens, the log-probabilities and the targets are those of the decoding."""
+
+from __future__ import annotations
+
+import json
+from itertools import pairwise
+from math import inf
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from transformers import PreTrainedTokenizerFast
+
+from pastalm.data.examples import DataError
+from pastalm.lang.positions import POLICIES
+from pastalm.lang.vocabulary import Vocabulary
+from pastalm.layout import IGNORE
+from pastalm.runtime.attention import attach
+from pastalm.runtime.engine import Engine
+from pastalm.training.journal import Journal, held
+from pastalm.training.pairs import (
+    PairCollator,
+    PreferencePair,
+    SampledAnswer,
+    forced_tokens,
+    sampled_answer,
+    share_rows,
+)
+from pastalm.training.prefer_trainer import reference_log_probabilities
+from pastalm.training.sampling import FIELDS, Question, Sampling, record, sample
+from pastalm.training.score import Candidate, Scored, best_and_worst, checked, require_checks, score_all, speed_term
+from tests.training.prefer_model import WINDOW, write_model
+
+POLICY = POLICIES["pred10"]
+PROMPTS = ["add 1", "tell me of foo and bar", "x"]
+
+
+@pytest.fixture(scope="module")
+def engine(tmp_path_factory: pytest.TempPathFactory, tokenizer: PreTrainedTokenizerFast) -> Engine:
+    """A model whose promises have long numbers: their ends are forced."""
+    folder = write_model(tmp_path_factory.mktemp("model"), tokenizer, digits=3.0)
+    return Engine.from_pretrained(str(folder), device="cpu", dtype="float32")
+
+
+def drawn(engine: Engine, prompt: str, seed: int, **options) -> tuple[dict, float, int]:
+    """A sampled answer as a journal has it, the log-probability of its choices while they were made, their number."""
+    noted: list[tuple[int, float]] = []
+
+    def note(path, logits, token) -> None:
+        noted.append((token, torch.log_softmax(logits.float(), -1)[token].item()))
+
+    response = engine.generate(prompt, temperature=1.0, seed=seed, observe=note, max_tokens=80, **options)
+    line = json.loads(json.dumps(record((0, seed), response)))
+    # an answer that a limit cut has no end, even if its main thread had come to one
+    values = [value for token, value in noted if line["ended"] or token != engine.tokenizer.eos_token_id]
+    return line, sum(values), len(values)
+
+
+@pytest.fixture(scope="module")
+def answers(engine: Engine) -> list[tuple[SampledAnswer, float, int, dict]]:
+    """Answers of all kinds: whole ones, ones cut off as a whole or in a chunk, with and without chunks."""
+    vocabulary = Vocabulary(engine.tokenizer)
+    found = []
+    for seed in range(9):
+        prompt = PROMPTS[seed % 3]
+        options = {"max_async_tokens": 3} if seed % 2 else {}
+        line, log_p, choices = drawn(engine, prompt, seed, **options)
+        found.append((sampled_answer(engine.encode(prompt), line, vocabulary), log_p, choices, line))
+    return found
+
+
+def test_training_scores_exactly_what_was_chosen(engine: Engine, answers):
+    """The dense forward pass of training gives each sampled answer the log-probability that it was decoded with; tokens
+    that nobody chose count in neither."""
+    vocabulary = Vocabulary(engine.tokenizer)
+    kinds = {(line["ended"], bool(line["cut"])) for *_, line in answers}
+    assert {(True, False), (True, True), (False, True)} <= kinds and any(line["chunks"] for *_, line in answers)
+    assert any(answer.silent for answer, *_ in answers)
+    seat = attach(engine.runner.model)
+    pairs = [PreferencePair(k, one[0], other[0]) for k, (one, other) in enumerate(pairwise(answers))]
+    batch = PairCollator(POLICY, 0)(pairs)
+    assert len(batch["input_ids"]) < 2 * len(pairs), "short answers share rows"
+    found = reference_log_probabilities(engine.runner.model, seat, batch, bf16=False)
+    for index, (chosen, rejected) in enumerate(found):
+        assert chosen == pytest.approx(answers[index][1], rel=1e-4), answers[index][3]["annotated"]
+        assert rejected == pytest.approx(answers[index + 1][1], rel=1e-4)
+    for answer, _, choices, _ in answers:
+        labels = PairCollator(POLICY, 0)([PreferencePair(0, answer, answer)])["labels"]
+        assert (labels != IGNORE).sum() == 2 * choices
+    assert engine.tokenizer.eos_token_id in vocabulary.eos
+
+
+def test_answers_keep_their_tokens(engine: Engine, answers):
+    for answer, _, _, line in answers:
+        tokens = list(answer.example.script.tokens)
+        end = [engine.tokenizer.eos_token_id] if line["ended"] else []
+        assert tokens == line["script"]["tokens"] and tokens[len(tokens) - len(end) :] == end
+
+
+def test_forced_tokens(engine: Engine):
+    """After three digits only the end of the promise is left; a chunk that is cut off is closed by the runtime."""
+    vocabulary = Vocabulary(engine.tokenizer)
+    encode = vocabulary.encode
+    start = [vocabulary.promise_topic, *encode("foo"), vocabulary.promise_tokens]
+
+    def line(number: str) -> dict:
+        tokens = [
+            *start,
+            *encode(number),
+            vocabulary.promise_end,
+            vocabulary.async_start,
+            *encode("x"),
+            vocabulary.async_end,
+        ]
+        blocks = [[-1, "", 0, 0, 0], [0, "foo", int(number), 1 << 40, 1]]
+        return {"script": {"tokens": tokens, "block": [0] * (len(tokens) - 3) + [1] * 3, "blocks": blocks}}
+
+    for number, cut, expected in (("12", [], []), ("345", [], [-4]), ("12", [1], [-1]), ("345", [1], [-4, -1])):
+        fields = line(number) | {"cut": cut, "ended": False}
+        script = sampled_answer([5], fields, vocabulary).example.script
+        wanted = {len(script.tokens) + place for place in expected}
+        assert forced_tokens(script, vocabulary, cut) == wanted
+
+
+def test_pairs_of_a_batch_do_not_see_each_other(engine: Engine, answers):
+    seat = attach(engine.runner.model)
+    collator = PairCollator(POLICY, 0)
+    pairs = [PreferencePair(k, answers[k][0], answers[k + 1][0]) for k in range(4)]
+    together = reference_log_probabilities(engine.runner.model, seat, collator(pairs), bf16=False)
+    for pair, both in zip(pairs, together):
+        [alone] = reference_log_probabilities(engine.runner.model, seat, collator([pair]), bf16=False)
+        assert both == pytest.approx(alone, rel=1e-4)
+
+
+@given(st.lists(st.integers(1, 50), min_size=1, max_size=30))
+def test_rows_hold_each_answer_once_and_no_more_than_the_longest(lengths: list[int]):
+    rows = share_rows(lengths)
+    assert sorted(k for row in rows for k in row) == list(range(len(lengths)))
+    assert max(sum(lengths[k] for k in row) for row in rows) == max(lengths)
+
+
+def ids(journal: Journal) -> list[list[int]]:
+    return [one["script"]["tokens"] for one in journal.records()]
+
+
+def test_samples_depend_neither_on_lanes_nor_on_interruptions(engine: Engine, tmp_path: Path):
+    questions = [Question(k, prompt) for k, prompt in enumerate(PROMPTS)]
+    with Journal(tmp_path / "a.jsonl", FIELDS) as one:
+        assert sample(engine, questions, Sampling(3, 1.0, 40, 7, lanes=4), one) == 9
+        whole = ids(one)
+    with Journal(tmp_path / "b.jsonl", FIELDS) as part:
+        sample(engine, questions[:2], Sampling(2, 1.0, 40, 7, lanes=1), part)
+    with open(tmp_path / "b.jsonl", "ab") as file:
+        file.write(b'{"prompt": 2, "sam')  # a kill in the middle of a line
+    before = (tmp_path / "b.jsonl").read_bytes()[:-18]
+    with Journal(tmp_path / "b.jsonl", FIELDS) as rest:
+        assert len(rest) == 4
+        sample(engine, questions, Sampling(3, 1.0, 40, 7, lanes=3), rest)
+        assert ids(rest) == whole
+    after = (tmp_path / "b.jsonl").read_bytes()
+    assert after.startswith(before) and len(after.splitlines()) == 9
+    assert len({tuple(tokens) for tokens in whole}) >= 7, "every sample is another draw"
+    with Journal(tmp_path / "c.jsonl", FIELDS) as later:
+        sample(engine, questions, Sampling(3, 1.0, 40, 7, round=2), later)
+        assert not {tuple(one) for one in ids(later)} & {tuple(one) for one in whole}
+
+
+def test_processes_share_the_prompts(engine: Engine, tmp_path: Path):
+    questions = [Question(k, prompt) for k, prompt in enumerate(PROMPTS)]
+    for rank in (1, 0):
+        with Journal(tmp_path / "s.jsonl", FIELDS, rank) as journal:
+            sample(engine, questions, Sampling(2, 1.0, 20, 0), journal, (rank, 2))
+    with Journal(tmp_path / "s.jsonl", FIELDS) as journal:
+        assert journal.keys() == [(p, k) for p in range(3) for k in range(2)]
+        assert len((tmp_path / "s.rank1.jsonl").read_text().splitlines()) == 2
+
+
+def test_prompts_that_fill_the_window_are_left_out(engine: Engine, tmp_path: Path):
+    with Journal(tmp_path / "s.jsonl", FIELDS) as journal:
+        questions = [Question(0, "x" * (WINDOW + 1)), Question(1, "x")]
+        assert sample(engine, questions, Sampling(1, 1.0, 20, 0), journal) == 1
+        assert journal.keys() == [(1, 0)]
+        with pytest.raises(DataError, match=f"window of {WINDOW}"):
+            sample(engine, questions[:1], Sampling(1, 1.0, 20, 0), journal)
+
+
+def test_a_foreign_file_is_no_journal_and_two_runs_do_not_meet(tmp_path: Path):
+    for text in ("something else\n", "something else", '{"prompt": "a text"}\n'):
+        (tmp_path / "a.jsonl").write_text(text)
+        with pytest.raises(DataError, match="not written by this command"):
+            Journal(tmp_path / "a.jsonl", FIELDS)
+        assert (tmp_path / "a.jsonl").read_text() == text
+    with held(tmp_path / "lock"), pytest.raises(DataError, match="in use by another run"), held(tmp_path / "lock"):
+        pass
+
+
+ANSWER = {"sample": 0, "finished": True, "critical_path": 20, "content_tokens": 30, "tokens": 40, "text": "t"}
+BASELINE = {"tokens": 60, "text": "b"}
+
+
+def test_speed_terms():
+    found = {kind: speed_term(kind, ANSWER, BASELINE) for kind in ("speedup", "parallelism", "harmonic", "arithmetic")}
+    assert found == {
+        "speedup": 60 / 20,
+        "parallelism": 30 / 20,
+        "harmonic": pytest.approx(2 * 3 * 1.5 / (3 + 1.5)),
+        "arithmetic": pytest.approx((3 + 1.5) / 2),
+    }
+    assert speed_term("speedup", ANSWER | {"critical_path": 0}, {"tokens": 0, "text": ""}) == 1.0  # two empty answers
+
+
+def lengths(candidates: list[Candidate]) -> list[float]:
+    return [float(len(one.text)) for one in candidates]
+
+
+def test_scores():
+    answers = [
+        ANSWER,
+        ANSWER | {"sample": 1, "text": "four"},
+        ANSWER | {"sample": 2, "finished": False, "text": "four"},
+    ]
+    groups = [(Question(7, "p"), answers, BASELINE)]
+    assert score_all("speedup", 4.0, lengths, groups) == [
+        Scored(7, 0, 3.0, 1.0, 3 + 4 * 1), Scored(7, 1, 3.0, 4.0, 3 + 4 * 4), Scored(7, 2, 0.0, 0.0, 0.0, False)
+    ]  # fmt: skip
+    assert [one.score for one in score_all("speedup", inf, lengths, groups)] == [1.0, 4.0, 0.0]
+    assert [one.score for one in score_all("speedup", 0.0, lengths, groups)] == [3.0, 3.0, 0.0]
+
+
+def test_best_and_worst():
+    one, two, three = Scored(0, 0, 2.0, 1.0, 6.0), Scored(0, 1, 1.0, 0.0, 1.0), Scored(0, 2, 3.0, 1.0, 7.0)
+    assert best_and_worst([one, two, three]) == (three, two)
+    assert best_and_worst([one, one]) is None
+    # by quality alone (lambda = infinity): speed breaks ties inside the best and inside the worst, and makes no pair
+    slow, fast = Scored(0, 0, 1.0, 1.0, 1.0), Scored(0, 1, 2.0, 1.0, 1.0)
+    bad, worse = Scored(0, 2, 5.0, 0.0, 0.0), Scored(0, 3, 4.0, 0.0, 0.0)
+    assert best_and_worst([slow, fast, bad, worse]) == (fast, worse)
+    assert best_and_worst([slow, fast]) is None
+
+
+def test_the_checker_is_the_quality():
+    from pastalm.data.tasks import sample as tasks
+
+    task = tasks("train", 0, 3)[2]
+    question = Question(0, task.prompt, task.answer.plain, task.family, task.facts)
+    wrong = Candidate(question, "I do not know.", "")
+    assert checked([Candidate(question, task.answer.plain, ""), wrong]) == [1.0, 0.0]
+    require_checks([question], "d.jsonl")
+    with pytest.raises(DataError, match=r"prompt 4: no 'family'.*--judge"):
+        require_checks([question, Question(3, "p")], "d.jsonl")
