@@ -26,6 +26,9 @@ class Lane:
         self.rows: dict[Path, Tensor] = {}
         self.used = 1  # the junk slot
 
+    def __lt__(self, other: Lane) -> bool:
+        return self.index < other.index
+
     def clear(self) -> None:
         """Free all slots."""
         self.rows, self.used = {}, 1
@@ -126,7 +129,8 @@ class PoolView:
         self.pool = pool
         self.used = max(lane.used for lane in lanes)
         self.index = torch.tensor([lane.index for lane in lanes], device=queries[0].tokens.device)
-        self.whole = [lane.index for lane in lanes] == list(range(len(pool.lanes)))
+        run = slice(lanes[0].index, lanes[0].index + len(lanes))
+        self.run = run if [lane.index for lane in lanes] == list(range(run.start, run.stop)) else None
         self.slots_BQ = torch.stack([query.slots for query in queries])
         self.positions_BQ = torch.stack([query.positions for query in queries])
         self.visible = torch.stack([query.visible[:, : self.used] for query in queries])[:, None]
@@ -139,8 +143,8 @@ class PoolView:
         where = (self.index[:, None], slice(None), self.slots_BQ)
         keys[where] = key_BHQD.transpose(1, 2)
         values[where] = value_BHQD.transpose(1, 2)
-        if self.whole:
-            return keys[:, :, : self.used], values[:, :, : self.used]
+        if self.run:  # lanes side by side are read where they lie
+            return keys[self.run, :, : self.used], values[self.run, :, : self.used]
         return keys[self.index, :, : self.used], values[self.index, :, : self.used]
 
     def mask(self, window: int | None) -> Tensor:
