@@ -86,13 +86,20 @@ class Task:
 
 
 def annotate(draft: Draft, noise: Noise, rng: Random) -> Answer:
-    """Mark the chunks of a draft as an LLM would: mostly right, wrong in the shares that ``noise`` names."""
+    """Mark the chunks of a draft as an LLM would: mostly right, wrong in the shares that ``noise`` names.
+
+    A space before a chunk goes into it. Tokens are then the same with tags and without (" Jane" and not " ", "Jane"),
+    so that a model whose tags are forbidden, as in sequential mode, goes on as plain answers do.
+    """
     nodes: list[Node] = []
     open_blocks = 0
     for part in draft.parts:
         if isinstance(part, Chunk):
             marked = rng.random() >= noise.missed if part.independent else rng.random() < noise.wrong
-            nodes.append(Block(part.topic, (part.text,)) if marked else part.text)
+            space = " " if marked and nodes and isinstance(nodes[-1], str) and nodes[-1].endswith(" ") else ""
+            if space:
+                nodes[-1] = nodes[-1][:-1]
+            nodes.append(Block(part.topic, (space + part.text,)) if marked else part.text)
             open_blocks += marked
         elif isinstance(part, Sync):
             if open_blocks and rng.random() >= noise.unsynced:
