@@ -76,9 +76,11 @@ def prefer(config: PreferConfig) -> None:
             _load()
     else:
         _load()
+    from pastalm.training.data import disband
     from pastalm.training.prefer import train_prefer
 
     place = train_prefer(config)
+    disband()
     if leads:
         typer.echo(f"Model written to {place}.")
 

@@ -68,12 +68,13 @@ def sft(config: SftConfig) -> None:
     with working("Starting .."):
         hush()
         try:
-            from pastalm.training.data import leads
+            from pastalm.training.data import disband, leads
             from pastalm.training.sft import train_sft
         except ImportError as error:
             raise MissingExtraError(f"Training needs {error.name}: pip install 'pastalm[train]'.") from error
 
     place = train_sft(config)
+    disband()
     if leads():
         typer.echo(f"Model written to {place}.")
 

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterable
 
 from rich.progress import track
+from torch import distributed
 from torch.utils.data import Dataset
 
 from pastalm.data.examples import DataError, Example, encode_records, pack, read_records
@@ -67,6 +68,13 @@ def leads() -> bool:
 def processes() -> int:
     """How many processes a launcher started for this run."""
     return int(os.environ.get("WORLD_SIZE", 1))
+
+
+def disband() -> None:
+    """End the processes' group, all at once: one that left while others still listen would make them abort."""
+    if distributed.is_available() and distributed.is_initialized():
+        distributed.barrier()
+        distributed.destroy_process_group()
 
 
 def _progress(examples: Iterable[Example], total: int) -> Iterable[Example]:
