@@ -172,9 +172,9 @@ def _write(
     """Write the report and the files for AlpacaEval; with a judge, after asking it."""
     from dataclasses import asdict
 
+    from pastalm.data.whole import write_whole
     from pastalm.evaluation import report
     from pastalm.evaluation.alpaca import model_outputs
-    from pastalm.evaluation.answers import write
     from pastalm.evaluation.quality import compare
 
     quality, judgement = report.checked(outcomes), None
@@ -189,9 +189,9 @@ def _write(
     datasets = [one.question.dataset for one in outcomes]
     base = Path(settings.baseline).name if settings.baseline else f"{name} (sequential)"
     own, other = ([getattr(one, side).text for one in outcomes] for side in ("answer", "baseline"))
-    write(out / "model_outputs.json", model_outputs(instructions, own, name, datasets))
-    write(out / "baseline_outputs.json", model_outputs(instructions, other, base, datasets))
-    write(out / report.REPORT, json_module.dumps(found, ensure_ascii=False, indent=2) + "\n")
+    write_whole(out / "model_outputs.json", model_outputs(instructions, own, name, datasets))
+    write_whole(out / "baseline_outputs.json", model_outputs(instructions, other, base, datasets))
+    write_whole(out / report.REPORT, json_module.dumps(found, ensure_ascii=False, indent=2) + "\n")
     return found
 
 

@@ -40,14 +40,7 @@ class Annotator:
                     return
                 await self._annotate(item)
 
-        try:
-            async with asyncio.TaskGroup() as group:
-                for _ in range(self.settings.concurrency):
-                    group.create_task(work())
-        except BaseExceptionGroup as errors:
-            raise errors.exceptions[0] from None
-        finally:
-            await self.endpoint.client.close()
+        await self.endpoint.work(work)
         if self.held:
             raise EndpointError(f"The endpoint refuses what it is asked ({self.held[0]['problems'][0]}).")
 

@@ -23,10 +23,10 @@ from pastalm.data.examples import DataError, encode_prompt
 from pastalm.data.journal import Lines
 from pastalm.lang.metrics import critical_path
 from pastalm.lang.parse import parse
-from pastalm.lang.positions import DEFAULT, position_policy
 from pastalm.lang.script import Script, compile_script
 from pastalm.lang.vocabulary import Vocabulary, has_tags
 from pastalm.layout import Layout, layout
+from pastalm.runtime.engine import policy_of
 from pastalm.runtime.runner import Runner
 
 WINDOW_PASSES = 8  # passes that are sorted by length together; their records are written when all are through
@@ -39,9 +39,9 @@ class AuditError(ValueError):
 class Auditor:
     """A model that is asked how likely blocks are.
 
-    ``positions`` is a policy of :mod:`pastalm.lang.positions`, by default the model's own; ``batch`` the layouts of one
-    pass. Raises :class:`AuditError` for a model without PASTA's tags, ``UnsupportedModelError`` for one that cannot be
-    driven.
+    ``positions`` is a policy of :mod:`pastalm.lang.positions`, by default the model's own, and no other if it has one;
+    ``batch`` the layouts of one pass. Raises :class:`AuditError` for a model without PASTA's tags,
+    ``UnsupportedModelError`` for one that cannot be driven, ``RequestError`` for another policy than the model's.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class Auditor:
             raise AuditError(
                 f"The model has {self.runner.vocabulary_size} tokens, its tokenizer more: they do not belong together."
             )
-        self.policy = position_policy(positions or getattr(model.config, "pasta_positions", None) or DEFAULT)
+        self.policy = policy_of(model.config, positions)
         self.batch, self.max_depth = batch, max_depth
         self._model = _fingerprint(model, self.policy.name)
 

@@ -6,7 +6,7 @@ import asyncio
 import json
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -82,6 +82,17 @@ class Endpoint:
         )
         self.answered = 0
         self.resume_at = 0.0  # a rate limit is the key's, so that one Retry-After stops all requests
+
+    async def work(self, worker: Callable[[], Awaitable[None]]) -> None:
+        """Run ``worker`` as often at once as the settings allow, then close the client. The first error ends all."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                for _ in range(self.settings.concurrency):
+                    group.create_task(worker())
+        except BaseExceptionGroup as errors:
+            raise errors.exceptions[0] from None
+        finally:
+            await self.client.close()
 
     async def ask(self, messages: list[Message], **fields: Any) -> dict[str, Any]:
         """The reply's JSON. Backs off while the endpoint is in trouble; gives up a request only if others succeed.

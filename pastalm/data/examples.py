@@ -64,12 +64,17 @@ def _record(line: str, place: str, max_depth: int) -> Record:
     return Record(fields["messages"] if "messages" in fields else fields["prompt"], answer)
 
 
-def encode_prompt(prompt: str | Sequence[dict[str, str]], vocabulary: Vocabulary) -> list[int]:
+def as_messages(prompt: str | list[dict[str, str]], tokenizer: Any) -> str | list[dict[str, str]]:
+    """A record's prompt as models are asked it: a user's message where the tokenizer has a chat template."""
+    if isinstance(prompt, str) and tokenizer.chat_template:
+        return [{"role": "user", "content": prompt}]
+    return prompt
+
+
+def encode_prompt(prompt: str | list[dict[str, str]], vocabulary: Vocabulary) -> list[int]:
     """Ids of a record's prompt: messages, or a user's message, through the chat template where there is one."""
-    if isinstance(prompt, str) and not vocabulary.tokenizer.chat_template:
-        return vocabulary.text.encode_prompt(prompt)
-    messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
-    return vocabulary.text.encode_chat(messages)
+    asked = as_messages(prompt, vocabulary.tokenizer)
+    return vocabulary.text.encode_prompt(asked) if isinstance(asked, str) else vocabulary.text.encode_chat(asked)
 
 
 def encode_records(

@@ -18,7 +18,7 @@ class Lines:
         self.path = path
         self.file = open(path, "a+b")  # noqa: SIM115 -- open for as long as the journal
         try:
-            _lock(self.file, path)
+            lock(self.file, f"{path} is being written by another run; wait for it, or choose another file.")
             self.records = self._read()
         except BaseException:
             self.file.close()
@@ -56,8 +56,9 @@ class Lines:
         self.file.flush()
 
 
-def _lock(file: Any, path: Path) -> None:
-    """Keep a second run away; the system lets go when this process ends, however it ends."""
+def lock(file: Any, taken: str) -> None:
+    """Keep a second run away; the system lets go when this process ends, however it ends. Raises ``DataError`` with the
+    sentence ``taken`` if another holds the file."""
     try:
         import fcntl
     except ImportError:  # Windows has none; there the guard is left out
@@ -65,7 +66,7 @@ def _lock(file: Any, path: Path) -> None:
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
-        raise DataError(f"{path} is being written by another run; wait for it, or choose another file.") from error
+        raise DataError(taken) from error
 
 
 class Journal:

@@ -100,14 +100,7 @@ class Judge:
             for key, question in waiting:
                 await self._ask(endpoint, key, question)
 
-        try:
-            async with asyncio.TaskGroup() as group:
-                for _ in range(self.settings.concurrency):
-                    group.create_task(work())
-        except BaseExceptionGroup as errors:
-            raise errors.exceptions[0] from None
-        finally:
-            await endpoint.client.close()
+        await endpoint.work(work)
 
     async def _ask(self, endpoint: Endpoint, key: str, question: Question) -> None:
         chat, usage = question.messages(), Usage()

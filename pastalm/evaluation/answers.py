@@ -8,8 +8,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pastalm.data.examples import DataError
+from pastalm.data.examples import DataError, as_messages
 from pastalm.data.journal import Lines
+from pastalm.data.whole import write_whole
 from pastalm.evaluation.comparison import Pair
 from pastalm.evaluation.identity import machine_of
 from pastalm.evaluation.prompts import Question
@@ -28,8 +29,8 @@ class EvalSettings:
     """What the answers of one folder have in common; ``speed`` and ``max_threads`` are the engine's options.
 
     ``mode``: ``async``, ``sequential``, or ``skeleton`` for Skeleton-of-Thought. ``baseline`` answers in sequential
-    mode; empty is the model itself. ``print`` and ``baseline_print`` are fingerprints
-    of the two, so that other weights under the same name are noticed.
+    mode; empty is the model itself. ``model_print`` and ``baseline_print`` are
+    fingerprints of the two, so that other weights under the same name are noticed.
     """
 
     model: str
@@ -164,10 +165,11 @@ class Answers:
 
         def one() -> Answer:
             asked = _skeleton(model) if settings.mode == "skeleton" else model
-            return Answer.of(asked.generate(chat(model, question.prompt), **common, **own))
+            return Answer.of(asked.generate(as_messages(question.prompt, model.tokenizer), **common, **own))
 
         def other() -> Answer:
-            return Answer.of(baseline.generate(chat(baseline, question.prompt), **common, mode="sequential"))
+            asked = as_messages(question.prompt, baseline.tokenizer)
+            return Answer.of(baseline.generate(asked, **common, mode="sequential"))
 
         if swap:
             last = other()
@@ -197,7 +199,7 @@ class Answers:
             name = next(name for name in machine if machine[name] != self.machine.get(name))
             raise DataError(_differs(self.folder, name, self.machine.get(name), machine[name]))
         self.machine = machine
-        write(self.folder / "settings.json", json.dumps({"settings": asdict(self.settings), "machine": machine}))
+        write_whole(self.folder / "settings.json", json.dumps({"settings": asdict(self.settings), "machine": machine}))
 
 
 def _skeleton(engine: Engine) -> Any:
@@ -210,17 +212,3 @@ def _differs(folder: Path, name: str, kept: Any, value: Any) -> str:
     if name.endswith("_print"):
         return f"{folder} holds answers of other weights of the {name.removesuffix('_print')}; choose another --out."
     return f"{folder} holds answers with {name} {kept!r}, not {value!r}; choose another --out."
-
-
-def chat(engine: Engine, prompt: str | list[dict[str, str]]) -> str | list[dict[str, str]]:
-    """A prompt as the engine takes it: a user's message where the tokenizer has a chat template."""
-    if isinstance(prompt, str) and engine.tokenizer.chat_template:
-        return [{"role": "user", "content": prompt}]
-    return prompt
-
-
-def write(path: Path, text: str) -> None:
-    """Write a file, all or nothing."""
-    part = path.with_name(path.name + ".part")
-    part.write_text(text, encoding="utf-8")
-    part.replace(path)

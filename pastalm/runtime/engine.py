@@ -53,6 +53,22 @@ class RequestError(ValueError):
     """A request that cannot be started, and why."""
 
 
+def policy_of(config: Any, asked: str | None = None) -> PositionPolicy:
+    """The position policy of a model with this config: its own, or the one asked for if it has none, or the default.
+
+    Raises :class:`RequestError` if it has another than the one asked for: with that it would decode badly and say
+    nothing.
+    """
+    own = getattr(config, "pasta_positions", None)
+    policy = position_policy(asked or own or DEFAULT)
+    if own and policy.name != own:
+        raise RequestError(
+            f"This model was trained with the positions {own!r}, but the request asks for {policy.name!r}: leave "
+            "them out, or take a model that was trained with them."
+        )
+    return policy
+
+
 class Engine:
     """A model ready to answer.
 
@@ -74,7 +90,7 @@ class Engine:
         self.codec = TextCodec(tokenizer)
         self.eos = _end_tokens(model, tokenizer)
         self.vocabulary = Vocabulary(tokenizer, self.eos) if has_tags(tokenizer) else None
-        self.positions = getattr(model.config, "pasta_positions", None) or DEFAULT
+        self.positions = policy_of(model.config).name
         self.pool_tokens, self.constrained = pool_tokens, constrained
         self._masks = LegalMasks(self.runner.vocabulary_size, self.runner.device)
 
@@ -129,7 +145,7 @@ class Engine:
         """
         vocabulary = self._tags()
         answer = parse(annotated, max_depth=8) if isinstance(annotated, str) else annotated
-        policy = self._policy(positions)
+        policy = policy_of(self.runner.model.config, positions)
         script = compile_script(answer, vocabulary, policy, end=False)
         return self.replay_script(self.encode(prompt), script, policy, max_threads=max_threads)
 
@@ -177,7 +193,7 @@ class Engine:
     ) -> Request:
         if mode not in MODES:
             raise RequestError(f"Unknown mode {mode!r}; choose 'async' or 'sequential'.")
-        policy = self._policy(positions)
+        policy = policy_of(self.runner.model.config, positions)
         if policy.needs_length and mode == "async":
             raise RequestError(
                 "The policy 'oracle' needs the true length of chunks: it serves training and replay only."
@@ -194,17 +210,6 @@ class Engine:
             eager=eager,
         )
         return Request(ids, interpreter, sampler, observe=observe)
-
-    def _policy(self, asked: str | None) -> PositionPolicy:
-        """The policy asked for, by default the model's own: a model decodes badly with any other."""
-        policy = position_policy(asked or self.positions)
-        own = getattr(self.runner.model.config, "pasta_positions", None)
-        if own and policy.name != own:
-            raise RequestError(
-                f"This model was trained with the positions {own!r}, but the request asks for {policy.name!r}: leave "
-                "them out, or take a model that was trained with them."
-            )
-        return policy
 
     def _language(self, mode: str) -> Language:
         vocabulary = self._tags() if mode == "async" else self.vocabulary

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pastalm.data.examples import DataError
+from pastalm.data.journal import lock
 
 Key = tuple[int, ...]
 
@@ -117,20 +118,5 @@ def held(path: Path) -> Iterator[None]:
     """Hold a lock file. The system lets go when this process ends, however it ends. Raises ``DataError`` if another run
     holds it."""
     with open(path, "ab") as file:
-        try:
-            import fcntl
-        except ImportError:  # Windows has none; there the guard is left out
-            yield
-            return
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise DataError(f"{path.parent} is in use by another run; wait for it, or choose another --out.") from None
+        lock(file, f"{path.parent} is in use by another run; wait for it, or choose another --out.")
         yield
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a file such that it is there whole or not at all."""
-    part = path.with_name(f".{path.name}.part")
-    part.write_text(text, encoding="utf-8")
-    os.replace(part, path)

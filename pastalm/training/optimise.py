@@ -14,9 +14,9 @@ from torch.utils.data import Dataset
 from transformers.trainer_utils import set_seed
 
 from pastalm.data.examples import encode_prompt
-from pastalm.lang.positions import DEFAULT, position_policy
 from pastalm.lang.vocabulary import Vocabulary
 from pastalm.runtime.attention import attach
+from pastalm.runtime.engine import policy_of
 from pastalm.training.adapters import add_adapters, bare, is_adapted, merge
 from pastalm.training.base import load_base
 from pastalm.training.config import SftConfig
@@ -89,7 +89,7 @@ def optimise(round_: Round) -> None:
 
 
 def _collator(model: Any, tokenizer: Any) -> PairCollator:
-    policy = position_policy(getattr(model.config, "pasta_positions", None) or DEFAULT)
+    policy = policy_of(model.config)
     return PairCollator(policy, tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0)
 
 
@@ -154,9 +154,6 @@ class _Keeper:
                 )
             save(merge(copy) if is_adapted(copy) else copy, self.tokenizer, replace(self.stage, out=str(part)))
             self._settle(part, place)
-            # The copy may share the live model's config, where saving names another attention than ours.
-            bare(live).config.use_cache = False
-            attach(bare(live))
         accelerator.wait_for_everyone()
 
     def _vocabulary(self) -> Vocabulary:

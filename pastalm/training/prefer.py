@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from pastalm.data.examples import DataError
+from pastalm.data.whole import write_whole
 from pastalm.training.base import SettingsError
 from pastalm.training.data import leads
-from pastalm.training.journal import held, write_whole
+from pastalm.training.journal import held
 from pastalm.training.prefer_config import PreferConfig
 from pastalm.training.record import drop_checkpoints
 from pastalm.training.round import Round, draw, rank, wait_until

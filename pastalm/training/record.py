@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from pastalm.data.whole import write_whole
 from pastalm.training.base import SettingsError
 from pastalm.training.config import SftConfig
 
@@ -53,9 +53,7 @@ def write_run(config: SftConfig, figures: dict[str, Any] | None = None) -> None:
     record = {"settings": asdict(config)} | ({"figures": figures} if figures else {})
     place = _record(config.out)
     place.parent.mkdir(parents=True, exist_ok=True)
-    part = place.with_suffix(f".{os.getpid()}.part")
-    part.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-    part.replace(place)
+    write_whole(place, json.dumps(record, indent=2) + "\n")
 
 
 def require_same(config: SftConfig, run: dict[str, Any]) -> None:

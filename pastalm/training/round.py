@@ -12,9 +12,10 @@ from time import sleep
 from typing import Any
 
 from pastalm.data.examples import DataError
+from pastalm.data.whole import write_whole
 from pastalm.runtime.engine import Engine
 from pastalm.training.data import leads, processes
-from pastalm.training.journal import Journal, Key, write_whole
+from pastalm.training.journal import Journal, Key
 from pastalm.training.prefer_config import PreferConfig
 from pastalm.training.progress import shown
 from pastalm.training.sampling import FIELDS, Question, Sampling, sample

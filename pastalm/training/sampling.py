@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pastalm.data.examples import DataError
+from pastalm.data.examples import DataError, as_messages
 from pastalm.lang.parse import AnnotationError, parse
 from pastalm.lang.script import Script, ScriptBlock
-from pastalm.runtime.engine import Engine, Prompt
+from pastalm.runtime.engine import Engine
 from pastalm.runtime.response import Response
 from pastalm.training.journal import Journal, Key
 from pastalm.training.progress import shown
@@ -98,7 +98,11 @@ def sample(
     """
     rank, processes = share
     window = engine.runner.window
-    asked = [one for one in questions if window is None or len(engine.encode(chat(engine, one.prompt))) < window]
+
+    def fits(question: Question) -> bool:
+        return window is None or len(engine.encode(as_messages(question.prompt, engine.tokenizer))) < window
+
+    asked = [one for one in questions if fits(one)]
     if not asked:
         raise DataError(f"Every prompt fills the model's window of {window} tokens; shorten them.")
     total = len(asked) * sampling.samples
@@ -117,7 +121,7 @@ def _answers(
     for start in range(0, len(wanted), chunk):
         keys = wanted[start : start + chunk]
         responses = engine.generate_batch(
-            [chat(engine, asked[index].prompt) for index, _ in keys],
+            [as_messages(asked[index].prompt, engine.tokenizer) for index, _ in keys],
             batch=min(sampling.lanes, len(keys)),
             seeds=[sampling.seed_of(key) for key in keys],
             mode=sampling.mode,
@@ -125,14 +129,6 @@ def _answers(
             max_tokens=sampling.max_tokens,
         )
         yield from zip(keys, responses, strict=True)
-
-
-def chat(engine: Engine, prompt: str | list[dict[str, str]]) -> Prompt:
-    """A record's prompt as the engine takes it: a user's message where the tokenizer has a chat template, as stage
-    1."""
-    if isinstance(prompt, str) and engine.tokenizer.chat_template:
-        return [{"role": "user", "content": prompt}]
-    return prompt
 
 
 def record(key: Key, response: Response) -> dict[str, Any]:

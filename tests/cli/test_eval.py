@@ -16,8 +16,7 @@ from typer.testing import CliRunner, Result
 
 from pastalm.cli import app
 from pastalm.cli.scores import notes
-from tests.data.judge_server import JudgeDesk
-from tests.data.openai_server import serving
+from tests.data.judge_server import JudgeDesk, judging
 
 runner = CliRunner(env={"OPENAI_API_KEY": "key"})
 
@@ -36,10 +35,7 @@ def prompts(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def desk(monkeypatch: pytest.MonkeyPatch) -> Iterator[JudgeDesk]:
-    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
-        monkeypatch.delenv(name, raising=False)
-        monkeypatch.delenv(name.lower(), raising=False)
-    with serving(JudgeDesk(plan=lambda shown, nth: "stated")) as desk:
+    with judging(monkeypatch, "stated") as desk:
         yield desk
 
 

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from math import log
 from typing import Any
 
-from tests.data.openai_server import REPLIES, Ask, Desk
+import pytest
+
+from tests.data.openai_server import REPLIES, Ask, Desk, serving
 
 _SHOWN = re.compile(r"\[answer ([AB])\]\n(.*?)\n\[end of answer", re.DOTALL)
 
@@ -62,3 +66,13 @@ class JudgeDesk(Desk):
             nth = self._counts[shown]
             self.asks.append(Ask(shown, nth, body, authorization, 0.0))
         return shown, self.plan(shown, nth)
+
+
+@contextmanager
+def judging(monkeypatch: pytest.MonkeyPatch, reply: str) -> Iterator[JudgeDesk]:
+    """A judge on loopback, past any proxy, that gives replies of this kind until its plan is changed."""
+    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.lower(), raising=False)
+    with serving(JudgeDesk(plan=lambda shown, nth: reply)) as desk:
+        yield desk

@@ -17,7 +17,7 @@ from pastalm.data.endpoint import EndpointError, Settings
 from pastalm.data.examples import DataError
 from pastalm.data.judge import Judge
 from pastalm.data.verdict import Comparison, Verdict, as_text, read_share
-from tests.data.judge_server import JudgeDesk, likelihoods
+from tests.data.judge_server import JudgeDesk, judging, likelihoods
 from tests.data.openai_server import serving
 
 pytest.importorskip("openai")
@@ -26,10 +26,7 @@ pytest.importorskip("openai")
 @pytest.fixture
 def desk(monkeypatch: pytest.MonkeyPatch) -> Iterator[JudgeDesk]:
     """A judge that states its confidence, until its plan is changed."""
-    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
-        monkeypatch.delenv(name, raising=False)
-        monkeypatch.delenv(name.lower(), raising=False)
-    with serving(JudgeDesk(plan=lambda shown, nth: "stated")) as desk:
+    with judging(monkeypatch, "stated") as desk:
         yield desk
 
 

@@ -14,8 +14,7 @@ from pastalm.data.judge import Judge
 from pastalm.evaluation.alpaca import MINIMAL
 from pastalm.evaluation.prompts import Question
 from pastalm.evaluation.quality import Reference, compare, read_reference
-from tests.data.judge_server import JudgeDesk
-from tests.data.openai_server import serving
+from tests.data.judge_server import JudgeDesk, judging
 from tests.evaluation.made import answer, outcome
 
 pytest.importorskip("openai")
@@ -23,10 +22,7 @@ pytest.importorskip("openai")
 
 @pytest.fixture
 def desk(monkeypatch: pytest.MonkeyPatch) -> Iterator[JudgeDesk]:
-    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
-        monkeypatch.delenv(name, raising=False)
-        monkeypatch.delenv(name.lower(), raising=False)
-    with serving(JudgeDesk(plan=lambda shown, nth: "bare")) as desk:
+    with judging(monkeypatch, "bare") as desk:
         yield desk
 
 
