@@ -18,8 +18,8 @@ from pastalm.cli.models import BUNDLED, load_engine
 
 if TYPE_CHECKING:
     from pastalm.data.judge import Judge
+    from pastalm.data.questions import Question
     from pastalm.evaluation.answers import Answers, EvalSettings, Outcome
-    from pastalm.evaluation.prompts import Question
     from pastalm.evaluation.quality import Reference
 
 
@@ -80,9 +80,9 @@ def evaluate(
     Speedups are against the baseline's sequential answers, decoded in turn with the model's. Stop it at any moment and
     start it again: it goes on where it was.
     """
+    from pastalm.data.questions import read_questions
     from pastalm.evaluation.answers import Answers, EvalSettings
     from pastalm.evaluation.identity import fingerprint
-    from pastalm.evaluation.prompts import read_questions
 
     key = _judge_key(judge, judge_model, judge_key_env, reference, calibration)
     questions = read_questions(prompts, limit)

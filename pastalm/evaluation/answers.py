@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from pastalm.data.examples import DataError, as_messages
 from pastalm.data.journal import Lines
+from pastalm.data.questions import Question
 from pastalm.data.whole import write_whole
 from pastalm.evaluation.comparison import Pair
 from pastalm.evaluation.identity import machine_of
-from pastalm.evaluation.prompts import Question
 from pastalm.runtime.response import Metrics
 
 if TYPE_CHECKING:

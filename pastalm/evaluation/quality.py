@@ -9,10 +9,10 @@ from typing import Any
 
 from pastalm.data.examples import DataError
 from pastalm.data.judge import Judge
+from pastalm.data.questions import Question, rows
 from pastalm.data.verdict import Comparison
 from pastalm.evaluation.alpaca import FULL, MINIMAL, AlpacaError, WinRates, is_alpaca_eval, win_rates
 from pastalm.evaluation.answers import Outcome
-from pastalm.evaluation.prompts import Question, rows
 
 
 @dataclass(frozen=True)

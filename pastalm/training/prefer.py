@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from pastalm.data.examples import DataError
+from pastalm.data.questions import Question, read_questions
 from pastalm.data.whole import write_whole
 from pastalm.training.base import SettingsError
 from pastalm.training.data import leads
@@ -21,7 +22,7 @@ from pastalm.training.journal import held
 from pastalm.training.prefer_config import PreferConfig
 from pastalm.training.record import drop_checkpoints
 from pastalm.training.round import Round, draw, rank, wait_until
-from pastalm.training.sampling import Question, Sampling, read_questions
+from pastalm.training.sampling import Sampling
 from pastalm.training.score import Quality, checked, require_checks
 
 RECORD = "prefer.json"
@@ -48,7 +49,7 @@ def train_prefer(config: PreferConfig, quality: Quality | None = None) -> Path:
     Path(config.out).mkdir(parents=True, exist_ok=True)
     with held(Path(config.out) / (".lock" if leads() else f".lock{rank()}")):
         if leads():
-            _settle(config)
+            _settle(config, questions)
         wait_until((Path(config.out) / RECORD).exists)
         model = config.model
         with _quality(config, questions) if quality is None else nullcontext(quality) as asked:
@@ -94,10 +95,11 @@ def _quality(config: PreferConfig, questions: Sequence[Question]) -> Iterator[Qu
         yield judged(judge)
 
 
-def _settle(config: PreferConfig) -> None:
+def _settle(config: PreferConfig, questions: Sequence[Question]) -> None:
     """Note the settings in the run's folder, or see that they are the ones that it began with."""
     place = Path(config.out) / RECORD
-    record = {"settings": asdict(config), "data_sha256": sha256(Path(config.data).read_bytes()).hexdigest()}
+    content = json.dumps([asdict(question) for question in questions], sort_keys=True)
+    record = {"settings": asdict(config), "data_sha256": sha256(content.encode()).hexdigest()}
     before = _read(place)
     if before:
         _require_equal(config.out, before, record, [name for name in record["settings"] if name not in FREE])

@@ -15,9 +15,9 @@ LOSSES = ("bonbon", "ipo", "dpo")
 class PreferConfig:
     """What a stage-2 run needs (SPEC 6).
 
-    Sampling: ``samples`` answers to each prompt of ``data`` at ``temperature``, ``lanes`` at once, of at most
-    ``max_tokens``. ``baseline`` is the model whose sequential greedy answers speed and quality are measured against;
-    empty takes ``model``.
+    Sampling: ``samples`` answers to each prompt of ``data``, a file or ``tasks:SPLIT:NUMBER:SEED``, at ``temperature``,
+    ``lanes`` at once, of at most ``max_tokens``. ``baseline`` is the model whose sequential greedy answers speed and
+    quality are measured against; empty takes ``model``.
 
     Scoring: speed + ``quality_weight`` * quality. ``speed`` is one of ``SPEEDS``; quality comes from the data's
     checker, or from the model ``judge`` at ``judge_url``.

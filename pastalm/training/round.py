@@ -12,13 +12,14 @@ from time import sleep
 from typing import Any
 
 from pastalm.data.examples import DataError
+from pastalm.data.questions import Question
 from pastalm.data.whole import write_whole
 from pastalm.runtime.engine import Engine
 from pastalm.training.data import leads, processes
 from pastalm.training.journal import Journal, Key
 from pastalm.training.prefer_config import PreferConfig
 from pastalm.training.progress import shown
-from pastalm.training.sampling import FIELDS, Question, Sampling, sample
+from pastalm.training.sampling import FIELDS, Sampling, sample
 from pastalm.training.score import Quality, Scored, best_and_worst, score_all
 
 PROMPTS_AT_ONCE = 64  # whose answers are scored together: enough for a judge to have its hands full

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 from pastalm.data.examples import DataError, as_messages
-from pastalm.lang.parse import AnnotationError, parse
+from pastalm.data.questions import Question
 from pastalm.lang.script import Script, ScriptBlock
 from pastalm.runtime.engine import Engine
 from pastalm.runtime.response import Response
@@ -19,49 +17,6 @@ from pastalm.training.progress import shown
 
 FIELDS = ("prompt", "sample")
 ROUNDS_AT_ONCE = 16  # answers that wait for each lane, so that the last ones, decoded with empty lanes, count little
-
-
-@dataclass(frozen=True)
-class Question:
-    """One line of the data: a prompt, and what its answers are judged by. ``answer`` is the data set's, without
-    tags."""
-
-    index: int
-    prompt: str | list[dict[str, str]]
-    answer: str | None = None
-    family: str | None = None
-    facts: dict[str, Any] = field(default_factory=dict, hash=False)
-
-
-def read_questions(path: str | Path, limit: int = 0) -> list[Question]:
-    """Read JSON lines with ``prompt`` or ``messages``; ``family`` and ``facts`` for a checker, ``answer`` or
-    ``annotated`` for a judge. ``limit`` takes the first so many, 0 all. Raises ``DataError`` with the place of the
-    first bad line."""
-    questions: list[Question] = []
-    with open(path, encoding="utf-8") as lines:
-        for number, line in enumerate(lines, 1):
-            if line.strip() and not (limit and len(questions) >= limit):
-                questions.append(_question(line, len(questions), f"{path}, line {number}"))
-    if not questions:
-        raise DataError(f"{path}: no prompts; write one JSON object with 'prompt' or 'messages' a line.")
-    return questions
-
-
-def _question(line: str, index: int, place: str) -> Question:
-    try:
-        fields = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise DataError(f"{place}: not JSON ({error}); write one object a line.") from error
-    if not isinstance(fields, dict) or not {"prompt", "messages"} & set(fields):
-        raise DataError(f"{place}: needs an object with 'prompt' or 'messages'.")
-    answer = fields.get("answer")
-    if answer is None and "annotated" in fields:
-        try:
-            answer = parse(fields["annotated"]).plain
-        except AnnotationError as error:
-            raise DataError(f"{place}, in 'annotated': {error}") from error
-    prompt = fields["messages"] if "messages" in fields else fields["prompt"]
-    return Question(index, prompt, answer, fields.get("family"), fields.get("facts") or {})
 
 
 @dataclass(frozen=True)

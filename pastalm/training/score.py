@@ -22,8 +22,7 @@ from statistics import harmonic_mean, mean
 from typing import Any
 
 from pastalm.data.examples import DataError
-from pastalm.data.tasks import check
-from pastalm.training.sampling import Question
+from pastalm.data.questions import Question
 
 
 @dataclass(frozen=True)
@@ -99,7 +98,7 @@ def best_and_worst(answers: Sequence[Scored]) -> tuple[Scored, Scored] | None:
 
 def checked(candidates: Sequence[Candidate]) -> list[float]:
     """Quality by program: 1 if the task's checker accepts the answer, else 0. See :func:`require_checks`."""
-    return [float(check(one.question.family or "", one.question.facts, one.text)) for one in candidates]
+    return [float(bool(one.question.accepts(one.text))) for one in candidates]
 
 
 def require_checks(questions: Sequence[Question], path: str) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from pastalm.data.questions import Question
 from pastalm.evaluation.answers import Answer, Outcome
-from pastalm.evaluation.prompts import Question
 from pastalm.runtime.response import Metrics
 
 

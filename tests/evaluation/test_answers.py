@@ -12,9 +12,9 @@ from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from pastalm import Engine
 from pastalm.data.examples import DataError
+from pastalm.data.questions import Question
 from pastalm.evaluation.answers import Answer, Answers, EvalSettings
 from pastalm.evaluation.identity import fingerprint
-from pastalm.evaluation.prompts import Question
 
 SETTINGS = EvalSettings("tiny", "set", max_tokens=6)
 QUESTIONS = [Question(f"hello {k}") for k in range(4)]

@@ -11,8 +11,8 @@ import pytest
 from pastalm.data.endpoint import Settings
 from pastalm.data.examples import DataError
 from pastalm.data.judge import Judge
+from pastalm.data.questions import Question
 from pastalm.evaluation.alpaca import MINIMAL
-from pastalm.evaluation.prompts import Question
 from pastalm.evaluation.quality import Reference, compare, read_reference
 from tests.data.judge_server import JudgeDesk, judging
 from tests.evaluation.made import answer, outcome

@@ -21,6 +21,7 @@ from pastalm.cli import app
 from pastalm.data.endpoint import Settings as JudgeSettings
 from pastalm.data.examples import DataError
 from pastalm.data.judge import Judge
+from pastalm.data.questions import Question, read_questions
 from pastalm.data.tasks import sample as tasks
 from pastalm.data.tasks import to_json
 from pastalm.lang.positions import POLICIES
@@ -37,7 +38,7 @@ from pastalm.training.prefer_config import PreferConfig
 from pastalm.training.prefer_trainer import reference_log_probabilities
 from pastalm.training.preference_loss import margin
 from pastalm.training.round import Round
-from pastalm.training.sampling import FIELDS, Question, Sampling, read_questions
+from pastalm.training.sampling import FIELDS, Sampling
 from pastalm.training.score import Candidate
 from tests.data.judge_server import JudgeDesk
 from tests.data.openai_server import serving
@@ -283,12 +284,12 @@ def test_a_judge_is_the_quality(model: Path, data: Path, whole: Path, tmp_path: 
 def test_quality_from_verdicts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     pytest.importorskip("openai")
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    question = Question(0, "p", answer="good good good")
+    question = Question("p", answer="good good good")
     candidates = [
         Candidate(question, "good good", "good"),
         Candidate(question, "good good good good", "good"),
         Candidate(question, "bad", "good"),
-        Candidate(Question(1, "p"), "good good", "good"),
+        Candidate(Question("p", index=1), "good good", "good"),
     ]
     with (
         serving(JudgeDesk(plan=lambda shown, nth: "stated")) as desk,

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerFast
 
 from pastalm.data.examples import DataError
+from pastalm.data.questions import Question
 from pastalm.lang.positions import POLICIES
 from pastalm.lang.vocabulary import Vocabulary
 from pastalm.layout import IGNORE
@@ -29,7 +30,7 @@ from pastalm.training.pairs import (
     share_rows,
 )
 from pastalm.training.prefer_trainer import reference_log_probabilities
-from pastalm.training.sampling import FIELDS, Question, Sampling, record, sample
+from pastalm.training.sampling import FIELDS, Sampling, record, sample
 from pastalm.training.score import Candidate, Scored, best_and_worst, checked, require_checks, score_all, speed_term
 from tests.training.prefer_model import WINDOW, write_model
 
@@ -146,7 +147,7 @@ def ids(journal: Journal) -> list[list[int]]:
 
 
 def test_samples_depend_neither_on_lanes_nor_on_interruptions(engine: Engine, tmp_path: Path):
-    questions = [Question(k, prompt) for k, prompt in enumerate(PROMPTS)]
+    questions = [Question(prompt, index=k) for k, prompt in enumerate(PROMPTS)]
     with Journal(tmp_path / "a.jsonl", FIELDS) as one:
         assert sample(engine, questions, Sampling(3, 1.0, 40, 7, lanes=4), one) == 9
         whole = ids(one)
@@ -168,7 +169,7 @@ def test_samples_depend_neither_on_lanes_nor_on_interruptions(engine: Engine, tm
 
 
 def test_processes_share_the_prompts(engine: Engine, tmp_path: Path):
-    questions = [Question(k, prompt) for k, prompt in enumerate(PROMPTS)]
+    questions = [Question(prompt, index=k) for k, prompt in enumerate(PROMPTS)]
     for rank in (1, 0):
         with Journal(tmp_path / "s.jsonl", FIELDS, rank) as journal:
             sample(engine, questions, Sampling(2, 1.0, 20, 0), journal, (rank, 2))
@@ -179,7 +180,7 @@ def test_processes_share_the_prompts(engine: Engine, tmp_path: Path):
 
 def test_prompts_that_fill_the_window_are_left_out(engine: Engine, tmp_path: Path):
     with Journal(tmp_path / "s.jsonl", FIELDS) as journal:
-        questions = [Question(0, "x" * (WINDOW + 1)), Question(1, "x")]
+        questions = [Question("x" * (WINDOW + 1)), Question("x", index=1)]
         assert sample(engine, questions, Sampling(1, 1.0, 20, 0), journal) == 1
         assert journal.keys() == [(1, 0)]
         with pytest.raises(DataError, match=f"window of {WINDOW}"):
@@ -221,7 +222,7 @@ def test_scores():
         ANSWER | {"sample": 1, "text": "four"},
         ANSWER | {"sample": 2, "finished": False, "text": "four"},
     ]
-    groups = [(Question(7, "p"), answers, BASELINE)]
+    groups = [(Question("p", index=7), answers, BASELINE)]
     assert score_all("speedup", 4.0, lengths, groups) == [
         Scored(7, 0, 3.0, 1.0, 3 + 4 * 1), Scored(7, 1, 3.0, 4.0, 3 + 4 * 4), Scored(7, 2, 0.0, 0.0, 0.0, False)
     ]  # fmt: skip
@@ -244,9 +245,9 @@ def test_the_checker_is_the_quality():
     from pastalm.data.tasks import sample as tasks
 
     task = tasks("train", 0, 3)[2]
-    question = Question(0, task.prompt, task.answer.plain, task.family, task.facts)
+    question = Question(task.prompt, "", task.family, task.facts, task.answer.plain)
     wrong = Candidate(question, "I do not know.", "")
     assert checked([Candidate(question, task.answer.plain, ""), wrong]) == [1.0, 0.0]
     require_checks([question], "d.jsonl")
     with pytest.raises(DataError, match=r"prompt 4: no 'family'.*--judge"):
-        require_checks([question, Question(3, "p")], "d.jsonl")
+        require_checks([question, Question("p", index=3)], "d.jsonl")

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from pastalm.data.examples import DataError
+from pastalm.data.questions import read_questions
 from pastalm.data.tasks import sample, to_json
-from pastalm.evaluation.prompts import read_questions
 
 ROWS = [
     {"instruction": "One?", "output": "1", "dataset": "d"},
@@ -46,6 +46,8 @@ def test_generated_tasks_and_files_of_them_have_their_checker(tmp_path: Path):
         assert one.prompt == other.prompt == task.prompt and one.key == other.key
         assert one.accepts(task.answer.plain) and other.accepts(task.answer.plain)
         assert not one.accepts("nonsense") and not other.accepts("nonsense")
+        assert one.answer == other.answer == task.answer.plain and one.index == other.index
+    assert [one.index for one in read] == [0, 1, 2, 3]
     assert len(read_questions("tasks:held-out", 3)) == 3
     assert len(read_questions("tasks:train:5")) == 5
 
@@ -60,6 +62,7 @@ def test_generated_tasks_and_files_of_them_have_their_checker(tmp_path: Path):
         ('[{"prompt": "x"}, {"answer": "y"}]', "item 2: has no prompt"),
         ('{"prompt": "  "}', "line 1: has no prompt"),
         ('{"messages": [{"role": "user"}]}', "line 1: each message"),
+        ('{"prompt": "x", "annotated": "<async>"}', "line 1, in 'annotated': "),
         ('{"prompt": "x", "family": "unknown", "facts": {}}', "line 1: a task needs"),
     ],
 )

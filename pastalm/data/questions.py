@@ -1,4 +1,4 @@
-"""Prompt sets to evaluate on: files in the common shapes, or generated tasks, whose checker is the quality."""
+"""Prompts to answer, for evaluation and for stage 2: files in the common shapes, or generated tasks with a checker."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from pastalm.data.examples import DataError
 from pastalm.data.prompts import Message
 from pastalm.data.tasks import FAMILIES, SPLITS, check, sample
 from pastalm.data.verdict import as_text
+from pastalm.lang.parse import AnnotationError, parse
 
 SHAPES = "'instruction', 'prompt' or 'messages' (role, content)"
 TASKS = "tasks:"
@@ -24,12 +25,18 @@ _KEY_LENGTH = 16
 
 @dataclass(frozen=True)
 class Question:
-    """One prompt: a user's text, or chat messages. ``family`` and ``facts`` are a generated task's, for its checker."""
+    """One prompt, a user's text or chat messages, and what its answers are judged by.
+
+    ``family`` and ``facts`` are a generated task's, for its checker; ``answer`` is the data set's, without tags;
+    ``index`` is the place in the set, from 0.
+    """
 
     prompt: str | list[Message]
     dataset: str = ""
     family: str = ""
     facts: dict[str, Any] = field(default_factory=dict, hash=False)
+    answer: str | None = None
+    index: int = 0
 
     @property
     def instruction(self) -> str:
@@ -47,16 +54,18 @@ class Question:
 
 
 def read_questions(source: str, limit: int | None = None) -> list[Question]:
-    """The first ``limit`` prompts of a set.
+    """The first ``limit`` prompts of a set, all if it is 0 or None.
 
     ``source``: a JSON list or JSON lines, plain or ``.gz``, of objects with ``instruction`` (AlpacaEval's form),
-    ``prompt`` or ``messages``, perhaps a task's ``family`` and ``facts``; or ``tasks:SPLIT[:NUMBER[:SEED]]`` for
-    generated ones. Raises ``DataError`` with the place of the first prompt that cannot be read, or ``OSError``.
+    ``prompt`` or ``messages``, perhaps ``answer`` or ``annotated``, perhaps a task's ``family`` and ``facts``; or
+    ``tasks:SPLIT[:NUMBER[:SEED]]`` for generated ones. Raises ``DataError`` with the place of the first prompt that
+    cannot be read, or ``OSError``.
     """
     if source.startswith(TASKS):
         return _generated(source, limit)
     name = Path(source).name.split(".")[0]
-    found = [_question(row, place, name) for place, row in islice(rows(Path(source)), limit)]
+    read = enumerate(islice(rows(Path(source)), limit or None))
+    found = [_question(row, place, name, index) for index, (place, row) in read]
     if not found:
         raise DataError(f"{source} has no prompts; write objects with {SHAPES}.")
     return found
@@ -85,7 +94,7 @@ def _parsed(text: str, place: str) -> Any:
         raise DataError(f"{place}: not JSON ({error}).") from error
 
 
-def _question(row: Any, place: str, name: str) -> Question:
+def _question(row: Any, place: str, name: str, index: int) -> Question:
     if not isinstance(row, dict):
         raise DataError(f"{place}: not an object; write {SHAPES}.")
     prompt = next((row[key] for key in ("messages", "prompt", "instruction") if row.get(key)), None)
@@ -98,7 +107,16 @@ def _question(row: Any, place: str, name: str) -> Question:
     family = row.get("family") or ""
     if family and (family not in FAMILIES or not isinstance(row.get("facts"), dict)):
         raise DataError(f"{place}: a task needs 'facts', and a family out of {', '.join(FAMILIES)}.")
-    return Question(prompt, str(row.get("dataset") or name), family, row.get("facts") or {})
+    return Question(prompt, str(row.get("dataset") or name), family, row.get("facts") or {}, _answer(row, place), index)
+
+
+def _answer(row: dict[str, Any], place: str) -> str | None:
+    if isinstance(row.get("answer"), str) or not isinstance(row.get("annotated"), str):
+        return row.get("answer")
+    try:
+        return parse(row["annotated"]).plain
+    except AnnotationError as error:
+        raise DataError(f"{place}, in 'annotated': {error}") from error
 
 
 def _generated(source: str, limit: int | None) -> list[Question]:
@@ -110,4 +128,7 @@ def _generated(source: str, limit: int | None) -> list[Question]:
     if split not in SPLITS or number < 1:
         raise DataError(f"{source!r} names no tasks; write tasks:SPLIT[:NUMBER[:SEED]], SPLIT {' or '.join(SPLITS)}.")
     tasks = sample(split, seed, min(number, limit or number))
-    return [Question(task.prompt, f"tasks-{split}", task.family, task.facts) for task in tasks]
+    return [
+        Question(task.prompt, f"tasks-{split}", task.family, task.facts, task.answer.plain, index)
+        for index, task in enumerate(tasks)
+    ]
