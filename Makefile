@@ -28,5 +28,5 @@ figures: $(READY)  ## the bundled model on the held-out tasks
 	$(VENV)/bin/python -m bench.tasks
 
 study: $(READY)  ## stage 2 against its baselines on the generated tasks; hours without a GPU
-	$(VENV)/bin/python -m bench.bundled --plain 1 --out $(RUNS)/base
-	$(VENV)/bin/python -m bench.study --base $(RUNS)/base/model --out $(RUNS)/study
+	$(VENV)/bin/python -m bench.bundled --out $(RUNS)/bundled
+	$(VENV)/bin/python -m bench.study --base $(RUNS)/bundled/base --model $(RUNS)/bundled/model --out $(RUNS)/study

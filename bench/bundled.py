@@ -1,11 +1,12 @@
-"""Train the bundled model from nothing: tasks, tokenizer, drills, then stage 1 on all tasks.
+"""Train the bundled model from nothing: tasks, tokenizer, drills, plain answers to all tasks, then stage 1.
 
     python -m bench.bundled --out runs/bundled
 
 A killed run goes on where it was. Each phase begins with the model of the one before it and leaves its own in a folder
 of its name: ``start`` (untrained), ``short`` (the wording of short tasks), ``copying`` and ``looking-up`` (drills),
-``mixed`` (both again), ``model`` (all tasks, with a falling rate). Most steps are small: a model with random weights
-gains more from many small steps than from few large ones. The order was found by trial, see docs/log.md.
+``mixed`` (both again), ``base`` (all tasks), all of them with plain answers, so that ``base`` is what a pretrained model
+is elsewhere; then ``model``, stage 1. The baselines of bench.study start from ``base`` too. Most steps are small: a model with random weights gains more from
+many small steps than from few large ones. The order was found by trial, see docs/log.md.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from pastalm.training.sft import train_sft
 SHARD = 1100  # tasks of one seed: what is drawn does not depend on the number of processes
 SHORT = {"tokens": 275, "of a family": 2600, "of a family with short tasks": 1500}
 WITH_SHORT = ("short", "chain", "rewrite")
+TAGLESS = 0.35  # share of stage 1's answers that lose their tags: sequential decoding stays natural
 
 
 def write(path: Path, lines: Iterable[str]) -> None:
@@ -94,28 +96,29 @@ def make_data(out: Path, number: int) -> None:
 
 def phases(out: Path, options: argparse.Namespace) -> Iterator[SftConfig]:
     """The settings of each phase, in order."""
-    share = options.steps / 4400
+    share = options.steps / 7500
     sizes = {  # rows of so many tokens, so many rows a step, steps, learning rate
         "short": (320, 5, 1800, 2e-3),
         "copying": (128, 8, 300, 1.5e-3),
         "looking-up": (128, 8, 300, 1.2e-3),
         "mixed": (320, 5, 500, 1.2e-3),
-        "model": (512, 4, 4400, 1.6e-3),
+        "base": (512, 4, 7500, 1.5e-3),
+        "model": (512, 4, 2500, 8e-4),
     }
     model = out / "start"
     for name, (row, batch, steps, rate) in sizes.items():
-        last = name == "model"
+        all_tasks = name in ("base", "model")
         yield SftConfig(
             str(model),
-            str(out / ("tasks.jsonl" if last else f"{name}.jsonl")),
+            str(out / ("tasks.jsonl" if all_tasks else f"{name}.jsonl")),
             str(out / name),
-            plain=options.plain,
+            plain=TAGLESS if name == "model" else 1.0,
             row=row,
             batch=batch * options.batch,
             steps=max(1, round(steps * share)),
             learning_rate=rate,
             warmup=30,
-            decay=0.98 if last else 0.0,
+            decay=0.98 if all_tasks else 0.0,
             beta2=0.98,
             bf16=options.bf16,
             save_every=100,
@@ -127,10 +130,9 @@ def main() -> None:
     """Run the training."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("runs/bundled"))
-    parser.add_argument("--number", type=int, default=48400, help="tasks to train on")
-    parser.add_argument("--steps", type=int, default=4400, help="steps on all tasks; the other phases in proportion")
+    parser.add_argument("--number", type=int, default=56100, help="tasks to train on")
+    parser.add_argument("--steps", type=int, default=7500, help="steps of the base; the other phases in proportion")
     parser.add_argument("--batch", type=int, default=1, help="times the rows of a step")
-    parser.add_argument("--plain", type=float, default=0.35, help="share of answers without tags; 1 is Baseline-SFT")
     parser.add_argument("--bf16", action="store_true")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)

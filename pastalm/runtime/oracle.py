@@ -1,4 +1,4 @@
-"""The oracle: one dense forward over the flat layout, which every fast path must equal (DESIGN 3)."""
+"""The oracle: one dense forward over the flat layout, which every fast path must equal."""
 
 from __future__ import annotations
 

@@ -89,7 +89,7 @@ class Runner:
 
     @torch.inference_mode()
     def dense(self, tokens: Tensor, positions: Tensor, visible: Tensor) -> Tensor:
-        """Logits [n, V] of a whole layout at once, without a cache: the oracle (DESIGN 3). ``visible`` bool [n, n]."""
+        """Logits [n, V] of a whole layout at once, without a cache: the oracle. ``visible`` bool [n, n]."""
         return self.dense_rows(tokens[None], positions[None], visible[None])[0]
 
     @torch.inference_mode()

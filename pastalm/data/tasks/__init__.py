@@ -1,4 +1,4 @@
-"""Generated instruction tasks whose answers a program can check (DESIGN 5): reproducible from a seed, endless."""
+"""Generated instruction tasks whose answers a program can check: reproducible from a seed, endless."""
 
 from __future__ import annotations
 
