@@ -4,9 +4,10 @@
 
 A killed run goes on where it was. Each phase begins with the model of the one before it and leaves its own in a folder
 of its name: ``start`` (untrained), ``short`` (the wording of short tasks), ``copying`` and ``looking-up`` (drills),
-``mixed`` (both again), ``base`` (all tasks), all of them with plain answers, so that ``base`` is what a pretrained model
-is elsewhere; then ``model``, stage 1. The baselines of bench.study start from ``base`` too. Most steps are small: a model with random weights gains more from
-many small steps than from few large ones. The order was found by trial, see docs/log.md.
+``mixed`` (both again), ``base`` (all tasks), all with plain answers, so that ``base`` is what a pretrained model is
+elsewhere; then ``model``, stage 1. The baselines of bench.study start from ``base`` too. Most steps are small: a model
+with random weights gains more from many small steps than from few large ones. The order was found by trial, see
+docs/log.md.
 """
 
 from __future__ import annotations
