@@ -4,10 +4,10 @@
 
 A killed run goes on where it was. Each phase begins with the model of the one before it and leaves its own in a folder
 of its name: ``start`` (untrained), ``short`` (the wording of short tasks), ``copying`` and ``looking-up`` (drills),
-``mixed`` (both again), ``base`` (all tasks), all with plain answers, so that ``base`` is what a pretrained model is
-elsewhere; then ``model``, stage 1. The baselines of bench.study start from ``base`` too. Most steps are small: a model
-with random weights gains more from many small steps than from few large ones. The order was found by trial, see
-docs/log.md.
+``skills`` (more drills, and short tasks again), ``base`` (all tasks), all with plain answers, so that ``base`` is what
+a pretrained model is elsewhere; then ``model``, stage 1. The baselines of bench.study start from ``base`` too. Most
+steps are small: a model with random weights gains more from many small steps than from few large ones. The order was
+found by trial, see docs/log.md.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from pathlib import Path
 from rich.progress import track
 from transformers import AutoTokenizer
 
-from bench.drills import GRADES, WORDS, drills
+from bench.drills import WORDS, drills
 from pastalm.data.tasks import sample, to_json
 from pastalm.training.config import SftConfig
 from pastalm.training.scratch import start
@@ -89,10 +89,9 @@ def make_data(out: Path, number: int) -> None:
     for grade, name in (("copying", "copying"), ("looking up", "looking-up")):
         if not (out / f"{name}.jsonl").exists():
             write(out / f"{name}.jsonl", islice(drills(grade, 0), number // 4))
-    if not (out / "mixed.jsonl").exists():
+    if not (out / "skills.jsonl").exists():
         brief = (out / "short.jsonl").read_text(encoding="utf-8").splitlines()
-        each = (islice(drills(grade, 1), len(brief) // 2) for grade in GRADES)
-        write(out / "mixed.jsonl", chain(brief, *each))
+        write(out / "skills.jsonl", chain(brief, islice(drills("skills", 1), 2 * number)))
 
 
 def phases(out: Path, options: argparse.Namespace) -> Iterator[SftConfig]:
@@ -102,7 +101,7 @@ def phases(out: Path, options: argparse.Namespace) -> Iterator[SftConfig]:
         "short": (320, 5, 1800, 2e-3),
         "copying": (128, 8, 300, 1.5e-3),
         "looking-up": (128, 8, 300, 1.2e-3),
-        "mixed": (320, 5, 500, 1.2e-3),
+        "skills": (320, 5, 3000, 1.2e-3),
         "base": (512, 4, 7500, 1.5e-3),
         "model": (512, 4, 2500, 8e-4),
     }

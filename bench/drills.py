@@ -1,22 +1,31 @@
-"""Drills for a model that begins with random weights: copying a text, and looking records up.
+"""Drills for a model that begins with random weights: copying a text, looking records up, and the skills of the tasks.
 
-A model learns to look back at its prompt from many small steps on examples where nothing else is to be learnt, far
-sooner than from whole tasks, in which few tokens depend on the prompt (docs/log.md). Three grades, easiest first.
+A model learns to look back at its prompt, to sort and to count from many small steps on examples where nothing else is
+to be learnt, far sooner than from whole tasks, in which few tokens depend on the prompt (docs/log.md). Easiest first.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from random import Random
 
-from pastalm.data.tasks import words
+from pastalm.data.tasks import chain, distance, profiles, rewrite, sorting, words
 
 WORDS = words.NAMES + words.CITIES + words.FRUITS + words.ANIMALS + words.JOBS + words.COLOURS + words.OBJECTS
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 GAPS = (" ", ", ", "; ", "-", " / ")
-ROWS = ((" ", ": "), (", ", " - "), ("; ", " ("), (" | ", " = "))  # what separates values, what follows a key
-GRADES = ("copying", "looking up", "mixed")
+ROWS = (
+    ("{}: {}", ", "),
+    ("- {}: {}", ", "),
+    ("{} ({})", "; "),
+    ("{} | {}", " | "),
+    ("* {}; {}", "; "),
+    ("{} - {}", ", "),
+)
+CELLS = ("{} {}", "{}: {}", "{}={}", "{} is {}")
+
+Drill = tuple[str, str]  # a prompt and its answer
 
 
 def drills(grade: str, seed: int) -> Iterator[str]:
@@ -25,19 +34,12 @@ def drills(grade: str, seed: int) -> Iterator[str]:
         raise ValueError(f"Unknown grade {grade!r}; choose one of {', '.join(GRADES)}.")
     rng = Random(f"{grade} {seed}")
     while True:
-        prompt, answer = _drill(grade, rng)
+        prompt, answer = rng.choice(GRADES[grade])(rng)
         yield json.dumps({"prompt": prompt, "annotated": answer})
 
 
-def _drill(grade: str, rng: Random) -> tuple[str, str]:
-    hard = grade == "mixed" and rng.random() < 0.8
-    if grade == "copying" or rng.random() < 0.35:
-        return _copy(rng, hard)
-    return _look_up(rng, hard)
-
-
-def _item(rng: Random, hard: bool) -> str:
-    kind = rng.random() if hard else 0.0
+def _item(rng: Random) -> str:
+    kind = rng.random()
     if kind < 0.6:
         return rng.choice(WORDS)
     if kind < 0.85:
@@ -45,17 +47,129 @@ def _item(rng: Random, hard: bool) -> str:
     return "".join(rng.choices(LETTERS, k=rng.randrange(2, 6)))
 
 
-def _copy(rng: Random, hard: bool) -> tuple[str, str]:
-    items = [_item(rng, hard) for _ in range(rng.randrange(4, 26 if hard else 18))]
-    text = rng.choice(GAPS).join(items) if hard else " " + " ".join(items)
+def words_again(rng: Random) -> Drill:
+    """A row of words, to be said again."""
+    text = " " + " ".join(rng.choice(WORDS) for _ in range(rng.randrange(4, 18)))
     return text, text
 
 
-def _look_up(rng: Random, hard: bool) -> tuple[str, str]:
-    keys = rng.sample(WORDS, rng.randrange(2, 8 if hard else 6))
-    gap, colon = rng.choice(ROWS) if hard else (" ", ": ")
-    width = rng.randrange(1, 4)
-    rows = {key: f"{key}{colon}{gap.join(_item(rng, hard) for _ in range(width))}" for key in keys}
+def anything_again(rng: Random) -> Drill:
+    """A row of words, numbers and letters, to be said again."""
+    text = rng.choice(GAPS).join(_item(rng) for _ in range(rng.randrange(4, 26)))
+    return text, text
+
+
+def rows_again(rng: Random) -> Drill:
+    """Some of the rows of a table, by their first words."""
+    keys, width = rng.sample(WORDS, rng.randrange(2, 7)), rng.randrange(1, 4)
+    rows = {key: f"{key}: {' '.join(rng.choice(WORDS) for _ in range(width))}" for key in keys}
     asked = rng.sample(keys, rng.randrange(1, len(keys) + 1))
     listed = "\n".join(rows.values())
     return f"\n{listed}\n{', '.join(asked)}?", "\n" + "\n".join(rows[key] for key in asked)
+
+
+def cells(rng: Random) -> Drill:
+    """Cells of a table, by row and column, or rows by a cell."""
+    kind = rng.choice(tuple(profiles.KINDS.values()))
+    fields, names = rng.sample(kind.fields, rng.randrange(2, 5)), rng.sample(kind.names, rng.randrange(3, 7))
+    table = {name: {field.label: rng.choice(field.values) for field in fields} for name in names}
+    (row, gap), cell = rng.choice(ROWS), rng.choice(CELLS)
+    lines = [row.format(name, gap.join(cell.format(*pair) for pair in own.items())) for name, own in table.items()]
+    every = [(name, label, value) for name, own in table.items() for label, value in own.items()]
+    asked = rng.sample(every, min(len(every), rng.randrange(4, 12)))
+    prompt = "\n".join(lines)
+    if rng.random() < 0.2:
+        return f"{prompt}\nNames?", ", ".join(names)
+    questions = ", ".join(f"{name} {label}" for name, label, _ in asked)
+    return f"{prompt}\n{questions}?", "\n".join(f"{name} {label} {value}" for name, label, value in asked)
+
+
+def order(rng: Random) -> Drill:
+    """Short lists in order, with their ends and their size."""
+    things, way = rng.choice(("numbers", "numbers", "words")), rng.choice(("up", "down"))
+    lists = [sorting._items(rng, things) for _ in range(rng.randrange(1, 5))]
+    asked = rng.choice(sorting.WAYS[things, way])
+    told = []
+    for items in lists:
+        found = sorting.ordered(items, way)
+        told.append("{}. {} {}, {}".format(", ".join(found), len(found), *sorting.extremes(found)))
+    gap = rng.choice((", ", " ", "; "))
+    return f"Order {asked}:\n" + "\n".join(gap.join(items) for items in lists), "\n".join(told)
+
+
+def sums(rng: Random) -> Drill:
+    """Sums, products, differences and squares as the tasks write them."""
+
+    def one() -> tuple[str, str]:
+        kind, a, b = rng.randrange(5), rng.randint(1, 60), rng.randint(1, 45)
+        if kind == 0:
+            return f"{a} + {b}", f" = {a + b}"
+        if kind == 1:
+            a, b = rng.randint(1, 9), rng.randint(1, 9)
+            return f"{a} * {b}", f" = {a * b}"
+        if kind == 2:
+            a, b = rng.randint(-9, 20), rng.randint(-9, 20)
+            asked, *answer = distance.gap(a, b).split(" = ")
+            return asked, "".join(f" = {part}" for part in answer)
+        if kind == 3:
+            a, b = (rng.randint(1, 12) ** 2 for _ in range(2))
+            return f"{a} + {b}", f" = {a + b}"
+        a = rng.randint(1, 12)
+        return f"{a} * {a}", f" = {a * a}"
+
+    every = [one() for _ in range(rng.randrange(3, 12))]
+    return "; ".join(asked for asked, _ in every), ", ".join(asked + answer for asked, answer in every)
+
+
+def running(rng: Random) -> Drill:
+    """A total built up number by number."""
+    numbers = [rng.randint(1, 45) for _ in range(rng.randrange(3, 7))]
+    steps, total = [], numbers[0]
+    for number in numbers[1:]:
+        steps.append(f"{total} + {number} = {total + number}")
+        total += number
+    return f"Sum of {', '.join(map(str, numbers))}", ", ".join(steps)
+
+
+def ends(rng: Random) -> Drill:
+    """Who has the most and who the least."""
+    names = rng.sample(WORDS, rng.randrange(3, 7))
+    totals = dict(zip(names, rng.sample(range(3, rng.choice((30, 300))), len(names)), strict=True))
+    told = ", ".join(f"{name} {total}" for name, total in totals.items())
+    most, least = (name for name in (max(totals, key=totals.__getitem__), min(totals, key=totals.__getitem__)))
+    return f"{told}. Highest and lowest?", f"{told}. Highest {most} {totals[most]}, lowest {least} {totals[least]}"
+
+
+def letters(rng: Random) -> Drill:
+    """Words letter by letter, backwards and after one operation."""
+    mark = rng.choice(rewrite.SEPARATORS)
+    told, asked = [], []
+    for _ in range(rng.randrange(2, 6)):
+        word = rewrite.draw_word(rng)
+        step = rewrite.draw_steps(rng, word)[0]
+        asked.append(f"{word}, {rewrite.act(step)}")
+        told.append(f"{mark.join(word)} then {mark.join(rewrite.apply(step, word))}")
+    return "; ".join(asked), "\n".join(told)
+
+
+def moves(rng: Random) -> Drill:
+    """Single steps of chains, each from a state that is given."""
+    facts = chain.draw_facts(rng, rng.choice(tuple(chain.STYLES)))
+    state, lines = facts["start"], []
+    for step in facts["steps"]:
+        after = chain.apply(step, state, facts["row"])
+        lines.append((f"{state}, {chain.act(step, facts['who'])}", after))
+        state = after
+    rng.shuffle(lines)
+    row = f"{', '.join(facts['row'])}\n" if facts["row"] else ""
+    return row + "; ".join(asked for asked, _ in lines), "\n".join(f"{asked}: {after}" for asked, after in lines)
+
+
+SKILLS: tuple[Callable[[Random], Drill], ...] = (
+    anything_again, cells, cells, cells, order, order, sums, sums, running, ends, letters, letters, moves, moves
+)  # fmt: skip
+GRADES: dict[str, tuple[Callable[[Random], Drill], ...]] = {
+    "copying": (words_again,),
+    "looking up": (words_again, rows_again, rows_again),
+    "skills": SKILLS,
+}

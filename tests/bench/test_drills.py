@@ -1,0 +1,56 @@
+"""The drills: every sum in them holds, what they say again stands in the prompt, and a seed gives the same ones."""
+
+from __future__ import annotations
+
+import json
+import re
+from itertools import islice
+from random import Random
+
+import pytest
+
+from bench import drills
+
+
+def drawn(drill, number: int = 200):
+    return [drill(Random(f"{drill.__name__} {seed}")) for seed in range(number)]
+
+
+def test_a_seed_gives_the_same_lines():
+    for grade in drills.GRADES:
+        first, again, other = (list(islice(drills.drills(grade, seed), 20)) for seed in (1, 1, 2))
+        assert first == again != other
+        assert all(set(json.loads(line)) == {"prompt", "annotated"} for line in first)
+    with pytest.raises(ValueError, match="copying, looking up, skills"):
+        next(drills.drills("reading", 1))
+
+
+@pytest.mark.parametrize("drill", [drills.sums, drills.running])
+def test_sums_hold(drill):
+    found = [part for _, answer in drawn(drill) for part in answer.split(", ")]
+    assert len(found) > 600
+    for part in found:
+        asked, *results = part.split(" = ")
+        assert all(eval(asked) == eval(result) for result in results), part
+
+
+@pytest.mark.parametrize("drill", [drills.words_again, drills.anything_again, drills.rows_again])
+def test_what_is_said_again_stands_in_the_prompt(drill):
+    for prompt, answer in drawn(drill):
+        assert all(line in prompt for line in answer.strip().split("\n"))
+
+
+def test_cells_stand_in_their_rows():
+    for prompt, answer in drawn(drills.cells):
+        rows = prompt.split("\n")[:-1]
+        for line in answer.split("\n") if "Names?" not in prompt else []:
+            name, label, value = line.split(" ")
+            (row,) = (row for row in rows if re.search(rf"^\W*{name}\b", row))
+            assert re.search(rf"\b{label}\W+(is )?{value}\b", row)
+
+
+def test_ends_are_the_ends():
+    for prompt, answer in drawn(drills.ends):
+        totals = {name: int(total) for name, total in re.findall(r"(\w+) (\d+)", prompt)}
+        most, top, least, low = re.search(r"Highest (\w+) (\d+), lowest (\w+) (\d+)", answer).groups()
+        assert totals[most] == int(top) == max(totals.values()) and totals[least] == int(low) == min(totals.values())
