@@ -12,6 +12,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from pastalm.runtime.attention import DenseView, attach, is_attached
+from pastalm.runtime.narrow import narrow
 from pastalm.runtime.pool import Lane, Pool, PoolView, Queries
 from pastalm.runtime.thread import Operation, Path
 
@@ -34,6 +35,7 @@ class Runner:
         self._seat = attach(model)
         self._keeps_logits = "logits_to_keep" in inspect.signature(model.forward).parameters
         self._probe(own, tokens)
+        narrow(model)
 
     @property
     def window(self) -> int | None:

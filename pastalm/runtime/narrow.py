@@ -1,0 +1,31 @@
+"""Linear layers that read their weights once for the few rows of a decode step on a CPU.
+
+For two to eight rows the CPU's matrix product first packs the whole weight, which costs as much again as the product:
+two threads then cost twice what one does. With the weight as the left factor it is read as it lies. Measured in
+docs/log.md, for float32; for one row, and for many, the usual way is at least as good.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+ROWS = range(2, 9)
+
+
+class NarrowLinear(nn.Linear):
+    """A linear layer that takes this way where it pays and no gradients are asked for."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """See ``nn.Linear``."""
+        if torch.is_grad_enabled() or x.numel() // self.in_features not in ROWS:
+            return super().forward(x)
+        found = torch.mm(self.weight, x.reshape(-1, self.in_features).t()).t().contiguous()
+        return (found if self.bias is None else found + self.bias).view(*x.shape[:-1], self.out_features)
+
+
+def narrow(model: nn.Module) -> None:
+    """Make the plain float32 linear layers of a model on a CPU narrow ones; their weights stay what they are."""
+    for module in model.modules():
+        if type(module) is nn.Linear and module.weight.device.type == "cpu" and module.weight.dtype == torch.float32:
+            module.__class__ = NarrowLinear
