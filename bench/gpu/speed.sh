@@ -8,4 +8,4 @@ mkdir -p "$out"
 nvidia-smi --query-gpu=name,driver_version --format=csv
 python3 -m bench.replay "$traces" --number 40 --out "$out/replay-100m.json"
 python3 -m bench.replay "$traces" --number 10 --layers 24 --width 2048 --out "$out/replay-1b.json"
-python3 -m bench.tasks --number 330 --out "$out/tasks.json"
+python3 -m pastalm.cli eval bundled tasks:held-out:330 --out "$out/tasks" --max-tokens 900

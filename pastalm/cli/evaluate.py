@@ -55,6 +55,9 @@ def evaluate(
     ] = Mode.ASYNC,
     speed: Annotated[float, typer.Option(help="From -3 to 3: above 0 the model starts more chunks.")] = 0.0,
     max_threads: Annotated[int | None, typer.Option(help="The most threads in one step.")] = None,
+    batch: Annotated[
+        int, typer.Option(min=1, help="Prompts answered at once: sooner done, but wall times are not measured.")
+    ] = 1,
     device: Annotated[str, typer.Option(help="'auto', 'cpu', 'cuda' or 'cuda:N'.")] = "auto",
     dtype: Annotated[str, typer.Option(help="'auto', 'float32', 'bfloat16' or 'float16'.")] = "auto",
     name: Annotated[str, typer.Option(help="What reports call the model. Default: its last part.")] = "",
@@ -75,7 +78,7 @@ def evaluate(
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print the report as JSON and nothing else.")] = False,
 ) -> None:
-    """Answer a set of prompts greedily, one at a time, and report speed and quality with 95% intervals.
+    """Answer a set of prompts greedily and report speed and quality with 95% intervals.
 
     Speedups are against the baseline's sequential answers, decoded in turn with the model's. Stop it at any moment and
     start it again: it goes on where it was.
@@ -88,7 +91,7 @@ def evaluate(
     questions = read_questions(prompts, limit)
     settings = EvalSettings(
         *(model, prompts, baseline, mode.value, max_tokens, speed, max_threads, device, dtype),
-        *(fingerprint(_place(model)), fingerprint(_place(baseline)) if baseline else ""),
+        *(fingerprint(_place(model)), fingerprint(_place(baseline)) if baseline else "", batch),
     )
     called = name or Path(model).expanduser().resolve().name if Path(model).expanduser().is_dir() else name or model
     with Answers(out, settings) as answers:
@@ -184,7 +187,8 @@ def _write(
         own = against.texts == tuple(one.baseline.text for one in outcomes)
         quality = report.judged(judgement.preferences, judgement.rates, 50.0 if own else None) or quality
     more: dict[str, Any] = {"settings": asdict(settings), "machine": answers.machine, "refused": list(refused)}
-    found = report.report(name, outcomes, quality, judge=judgement and judgement.to_dict(), **more)
+    timed = settings.batch == 1
+    found = report.report(name, outcomes, quality, timed, judge=judgement and judgement.to_dict(), **more)
     instructions = [one.question.instruction for one in outcomes]
     datasets = [one.question.dataset for one in outcomes]
     base = Path(settings.baseline).name if settings.baseline else f"{name} (sequential)"

@@ -7,6 +7,8 @@ from typing import Any
 
 from rich.table import Table
 
+from pastalm.evaluation.report import GROUPS
+
 # Each row: what it is called, its figure in the report, its unit, its factor; and the figure in the second column.
 ROWS = (
     ("theoretical speedup", "theoretical", "x", 1, "theoretical_arithmetic"),
@@ -49,12 +51,16 @@ def scores_table(report: dict[str, Any]) -> Table:
 
 def families_table(report: dict[str, Any]) -> Table:
     """The families of generated tasks, one a row."""
-    table = Table("family", "tasks", "accepted", "baseline", "theoretical x", "realised x", "forked")
+    heads = ("family", "tasks", "accepted", "baseline", "theoretical x", "realised x", "efficiency", "forked")
+    table = Table(*heads)
     for column in table.columns[1:]:
         column.justify = "right"
     for name, row in report["families"].items():
         shares = [f"{row[key]:.1f}%" for key in ("accepted", "baseline_accepted")]
-        speeds = [f"{row[key]:.2f}" for key in ("theoretical", "realised")]
+        found = (row[key] for key in ("theoretical", "realised", "efficiency"))
+        speeds = ["" if value is None else f"{value:.2f}" for value in found]
+        if name == next(iter(GROUPS)):
+            table.add_section()
         table.add_row(name, str(row["number"]), *shares, *speeds, f"{100 * row['forked']:.0f}%")
     return table
 
@@ -66,9 +72,12 @@ def notes(report: dict[str, Any]) -> Iterator[str]:
     finished = report["figures"]["finished"]["value"]
     if finished < 1:
         yield f"A limit ended {100 * (1 - finished):.1f}% of the answers before they were complete (--max-tokens)."
-    efficiency = report["figures"]["efficiency"]["value"]
-    if efficiency > BUSY and not report["settings"]["baseline"]:
-        yield f"An efficiency of {efficiency:.2f} cannot be: other work on this machine spoiled the wall times."
+    efficiency = report["figures"]["efficiency"]
+    if efficiency is None:
+        yield "Answered several at once, so wall times say nothing: realised speedup and efficiency are left out."
+    elif efficiency["value"] > BUSY and not report["settings"]["baseline"]:
+        value = efficiency["value"]
+        yield f"An efficiency of {value:.2f} cannot be: other work on this machine spoiled the wall times."
     judge = report["judge"]
     if judge:
         yield f"Judged by {judge['model']} against {judge['reference']}: {judge['judged']} prompts."

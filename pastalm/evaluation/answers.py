@@ -1,4 +1,4 @@
-"""Greedy answers of a model and of its baseline, one prompt at a time, each kept on disk the moment it is there."""
+"""Greedy answers of a model and of its baseline, each kept on disk the moment it is there."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 MODES = ("async", "sequential", "skeleton")
 WARM_UP_TOKENS = 64
+BATCHES_AT_ONCE = 4  # prompts that wait for each place in a batch: the last ones, decoded in a thin batch, count less
 
 
 @dataclass(frozen=True)
@@ -29,8 +30,9 @@ class EvalSettings:
     """What the answers of one folder have in common; ``speed`` and ``max_threads`` are the engine's options.
 
     ``mode``: ``async``, ``sequential``, or ``skeleton`` for Skeleton-of-Thought. ``baseline`` answers in sequential
-    mode; empty is the model itself. ``model_print`` and ``baseline_print`` are
-    fingerprints of the two, so that other weights under the same name are noticed.
+    mode; empty is the model itself. ``batch`` prompts are answered at once; their wall times tell nothing then.
+    ``model_print`` and ``baseline_print`` are fingerprints of the two, so that other weights under the same name are
+    noticed.
     """
 
     model: str
@@ -44,12 +46,17 @@ class EvalSettings:
     dtype: str = "auto"
     model_print: str = ""
     baseline_print: str = ""
+    batch: int = 1
 
     def __post_init__(self) -> None:
         if self.mode not in MODES:
             raise ValueError(f"Unknown mode {self.mode!r}; choose one of {', '.join(MODES)}.")
         if self.max_tokens < 1:
             raise ValueError(f"max_tokens is {self.max_tokens}; an answer needs at least 1.")
+        if self.batch < 1:
+            raise ValueError(f"batch is {self.batch}; at least 1 prompt is answered at once.")
+        if self.batch > 1 and self.mode == "skeleton":
+            raise ValueError("Skeleton-of-Thought answers one prompt at a time; leave --batch out.")
 
 
 @dataclass(frozen=True)
@@ -133,14 +140,25 @@ class Answers:
         return [record["error"] for record in records if "error" in record]
 
     def measure(self, questions: Sequence[Question], model: Engine, baseline: Engine) -> Iterator[Question]:
-        """Answer what is missing, and yield each question once its answers are written. Which of the two ways goes
-        first alternates, so that neither always finds the machine warm."""
-        from pastalm.runtime.engine import RequestError
-
+        """Answer what is missing, and yield each question once its answers are written. One at a time, which of the two
+        ways goes first alternates, so that neither always finds the machine warm."""
         missing = self.missing(questions)
         if not missing:
             return
         self._on(machine_of(model))
+        asked = self._batched if self.settings.batch > 1 else self._one_by_one
+        for question, record in asked(missing, model, baseline):
+            self.records[question.key] = {"id": question.key, "prompt": question.prompt, **record}
+            self.lines.append(self.records[question.key])
+            # Read back as a later run will read it, so that both see the same.
+            self.records[question.key] = json.loads(json.dumps(self.records[question.key]))
+            yield question
+
+    def _one_by_one(
+        self, missing: Sequence[Question], model: Engine, baseline: Engine
+    ) -> Iterator[tuple[Question, dict[str, Any]]]:
+        from pastalm.runtime.engine import RequestError
+
         for index, question in enumerate([missing[0], *missing]):  # the first once more: it warms both up
             few = {"max_tokens": min(WARM_UP_TOKENS, self.settings.max_tokens)} if index == 0 else {}
             try:
@@ -149,27 +167,47 @@ class Answers:
             except RequestError as error:  # this prompt's trouble, say its length; the others may be good
                 record = {"error": str(error)}
             if index:
-                self.records[question.key] = {"id": question.key, "prompt": question.prompt, **record}
-                self.lines.append(self.records[question.key])
-                # Read back as a later run will read it, so that both see the same.
-                self.records[question.key] = json.loads(json.dumps(self.records[question.key]))
-                yield question
+                yield question, record
+
+    def _batched(
+        self, missing: Sequence[Question], model: Engine, baseline: Engine
+    ) -> Iterator[tuple[Question, dict[str, Any]]]:
+        from pastalm.runtime.engine import RequestError
+
+        many = self.settings.batch * BATCHES_AT_ONCE
+        for group in (missing[start : start + many] for start in range(0, len(missing), many)):
+            own, other = self._options
+            try:
+                answers = zip(self._all(model, group, own), self._all(baseline, group, other), strict=True)
+                found = [{"answer": asdict(one), "baseline": asdict(two)} for one, two in answers]
+            except RequestError:  # one of them cannot be asked; alone, each has its own answer or its own error
+                yield from self._one_by_one(group, model, baseline)
+            else:
+                yield from zip(group, found, strict=True)
+
+    def _all(self, engine: Engine, group: Sequence[Question], options: dict[str, Any]) -> Iterator[Answer]:
+        prompts = [as_messages(question.prompt, engine.tokenizer) for question in group]
+        return map(Answer.of, engine.generate_batch(prompts, batch=self.settings.batch, **options))
+
+    @property
+    def _options(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """What the model's engine is asked with, and the baseline's."""
+        settings = self.settings
+        mode = "async" if settings.mode == "skeleton" else settings.mode
+        own = {"speed": settings.speed, "max_threads": settings.max_threads, "mode": mode}
+        return {"max_tokens": settings.max_tokens, **own}, {"max_tokens": settings.max_tokens, "mode": "sequential"}
 
     def _both(
         self, question: Question, model: Engine, baseline: Engine, *, swap: bool, **few: int
     ) -> tuple[Answer, Answer]:
-        common: dict[str, Any] = {"max_tokens": self.settings.max_tokens, **few}
-        settings = self.settings
-        mode = "async" if settings.mode == "skeleton" else settings.mode
-        own = {"speed": settings.speed, "max_threads": settings.max_threads, "mode": mode}
+        own, others = ({**options, **few} for options in self._options)
 
         def one() -> Answer:
-            asked = _skeleton(model) if settings.mode == "skeleton" else model
-            return Answer.of(asked.generate(as_messages(question.prompt, model.tokenizer), **common, **own))
+            asked = _skeleton(model) if self.settings.mode == "skeleton" else model
+            return Answer.of(asked.generate(as_messages(question.prompt, model.tokenizer), **own))
 
         def other() -> Answer:
-            asked = as_messages(question.prompt, baseline.tokenizer)
-            return Answer.of(baseline.generate(asked, **common, mode="sequential"))
+            return Answer.of(baseline.generate(as_messages(question.prompt, baseline.tokenizer), **others))
 
         if swap:
             last = other()

@@ -66,6 +66,8 @@ def read_models(reports: Sequence[dict[str, Any]], speed: str = SPEEDS[0]) -> Co
     for report in reports:
         if report["quality"] is None:
             raise DataError(f"The report of {report['name']} has no quality; evaluate it with --judge, or on tasks.")
+        if report["figures"][speed] is None:
+            raise DataError(f"The report of {report['name']} has no {speed} speedup; evaluate it without --batch.")
     kinds = {report["quality"]["kind"]: report["name"] for report in reports}
     if len(kinds) > 1:
         told = ", ".join(f"{kind} ({name})" for kind, name in kinds.items())

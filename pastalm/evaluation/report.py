@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from pastalm.data.examples import DataError
+from pastalm.data.tasks import FAMILIES
 from pastalm.evaluation.alpaca import WinRates
 from pastalm.evaluation.answers import Outcome
 from pastalm.evaluation.bootstrap import Bootstrap, Columns, Estimate
@@ -60,6 +61,10 @@ FIGURES: dict[str, _Figure] = {
 }
 
 
+TIMED = frozenset(name for name in FIGURES if name.startswith(("realised", "efficiency")) or name.endswith("seconds"))
+GROUPS = {"should fork": True, "should not": False}  # families by whether a good answer forks
+
+
 @dataclass(frozen=True)
 class Quality:
     """How good the answers are, in percent with a 95% interval, and how good the baseline's by the same measure.
@@ -75,10 +80,10 @@ class Quality:
     baseline: float | None
 
 
-def figures(outcomes: Sequence[Outcome]) -> dict[str, Estimate | None]:
-    """Every figure of :data:`FIGURES` over at least one outcome."""
+def figures(outcomes: Sequence[Outcome], timed: bool = True) -> dict[str, Estimate | None]:
+    """Every figure of :data:`FIGURES` over at least one outcome; without ``timed``, those of wall times are None."""
     bootstrap = Bootstrap(_columns(outcomes))
-    return {name: bootstrap.estimate(figure) for name, figure in FIGURES.items()}
+    return {name: bootstrap.estimate(of) if timed or name not in TIMED else None for name, of in FIGURES.items()}
 
 
 def _columns(outcomes: Sequence[Outcome]) -> dict[str, list[float]]:
@@ -134,24 +139,30 @@ def judged(preferences: Sequence[float | None], rates: WinRates | None, baseline
     return own and Quality("win rate", 100 * own.value, 100 * own.low, 100 * own.high, baseline)
 
 
-def families(outcomes: Sequence[Outcome]) -> dict[str, dict[str, Any]]:
-    """Number, speedups and share accepted of each family of generated tasks."""
+def families(outcomes: Sequence[Outcome], timed: bool = True) -> dict[str, dict[str, Any]]:
+    """Number, speedups and share accepted of each family of generated tasks, and of those that should fork or not."""
     names = sorted({one.question.family for one in outcomes} - {""})
-    found: dict[str, dict[str, Any]] = {}
-    for name in names:
-        own = [one for one in outcomes if one.question.family == name]
-        values, quality = figures(own), checked(own)
-        speeds = {key: value and value.value for key, value in values.items() if key in ("theoretical", "realised")}
-        found[name] = {"number": len(own), **speeds, "forked": sum(bool(one.answer.topics) for one in own) / len(own)}
-        found[name] |= {"accepted": quality and quality.value, "baseline_accepted": quality and quality.baseline}
-    return found
+    groups = {name: [one for one in outcomes if one.question.family == name] for name in names}
+    for name, forks in GROUPS.items():
+        groups[name] = [one for one in outcomes if one.question.family and FAMILIES[one.question.family].forks is forks]
+    return {name: _row(own, timed) for name, own in groups.items() if own}
 
 
-def report(name: str, outcomes: Sequence[Outcome], quality: Quality | None, **more: Any) -> dict[str, Any]:
-    """The whole report as plain JSON types; ``more`` goes in as it is."""
-    values = {key: value and asdict(value) for key, value in figures(outcomes).items()}
-    head = {"form": FORM, "name": name, "number": len(outcomes)}
-    return head | {"quality": quality and asdict(quality), "figures": values, "families": families(outcomes)} | more
+def _row(outcomes: Sequence[Outcome], timed: bool) -> dict[str, Any]:
+    values, quality = figures(outcomes, timed), checked(outcomes)
+    means = {name: value and value.value for name, value in values.items()}
+    wanted = {name: means[name] for name in ("theoretical", "realised", "efficiency", "forked")}
+    accepted = {"accepted": quality and quality.value, "baseline_accepted": quality and quality.baseline}
+    return {"number": len(outcomes), **wanted, **accepted}
+
+
+def report(
+    name: str, outcomes: Sequence[Outcome], quality: Quality | None, timed: bool = True, **more: Any
+) -> dict[str, Any]:
+    """The whole report as plain JSON types; ``timed`` says that wall times count; ``more`` goes in as it is."""
+    values = {key: value and asdict(value) for key, value in figures(outcomes, timed).items()}
+    head = {"form": FORM, "name": name, "number": len(outcomes), "quality": quality and asdict(quality)}
+    return head | {"figures": values, "families": families(outcomes, timed)} | more
 
 
 def read_report(place: Path) -> dict[str, Any]:

@@ -7,8 +7,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from transformers import AutoConfig
+from typer.testing import CliRunner
 
-from bench import bundled, replay, tasks
+from bench import bundled, replay
+from pastalm.cli.main import app
 
 
 def call(monkeypatch: pytest.MonkeyPatch, main, *arguments: object) -> None:
@@ -34,10 +37,11 @@ def test_replay_reports_speedups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 @pytest.mark.slow
 def test_the_bundled_model_can_be_made_and_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    call(monkeypatch, bundled.main, "--out", tmp_path, "--number", 44, "--steps", 4)
-    monkeypatch.setattr(tasks, "MAX_TOKENS", 12)
-    out = tmp_path / "figures.json"
-    call(monkeypatch, tasks.main, "--model", tmp_path / "model", "--number", 11, "--out", out)
-    figures = json.loads(out.read_text())["figures"]
-    assert figures["all"]["number"] == 11
-    assert figures["serial"]["number"] == 2
+    call(monkeypatch, bundled.main, "--out", tmp_path, "--number", 44, "--steps", 8)
+    base, model = (AutoConfig.from_pretrained(tmp_path / name) for name in ("base", "model"))
+    assert not hasattr(base, "pasta_positions") and model.pasta_positions == "pred10"
+    words = ("eval", tmp_path / "model", "tasks:held-out:11", "--out", tmp_path / "figures", "--max-tokens", 12)
+    found = CliRunner().invoke(app, [*map(str, words), "--batch", "11"])
+    assert found.exit_code == 0, found.output
+    families = json.loads((tmp_path / "figures" / "report.json").read_text())["families"]
+    assert families["should fork"]["number"] == 7 and families["should not"]["number"] == 3

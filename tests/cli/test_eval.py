@@ -92,7 +92,11 @@ def test_other_settings_are_one_sentence(evaluated: Path, model_dir: Path, promp
 def test_tasks_are_checked(model_dir: Path, tmp_path: Path):
     done = evaluate(model_dir, "tasks:held-out:2", tmp_path / "out", "--json")
     report = json.loads(done.stdout)
-    assert report["quality"]["kind"] == "accepted" and report["quality"]["value"] == 0 and len(report["families"]) == 2
+    assert report["quality"]["kind"] == "accepted" and report["quality"]["value"] == 0
+    assert len(report["families"]) == 3 and report["families"]["should fork"]["efficiency"] > 0
+    done = evaluate(model_dir, "tasks:held-out:2", tmp_path / "batch", "--batch", "2")
+    assert "wall times say nothing" in done.stdout and "realised x" in done.stdout
+    assert json.loads((tmp_path / "batch" / "report.json").read_text())["figures"]["realised"] is None
 
 
 def test_another_baseline(model_dir: Path, prompts: Path, tmp_path: Path):

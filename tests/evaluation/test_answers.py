@@ -49,6 +49,30 @@ def test_answers_are_those_of_the_engine(tmp_path: Path, engine: Engine):
         assert one.answer.metrics.wall_seconds > 0 and not one.answer.finished  # six tokens end nothing
 
 
+def test_a_batch_gives_the_answers_of_one_at_a_time(tmp_path: Path, engine: Engine):
+    questions = [*QUESTIONS, Question("xyz " * 600)]  # the last fits nowhere, which costs the others nothing
+    for folder, settings in (("one", SETTINGS), ("batch", dataclasses.replace(SETTINGS, batch=2))):
+        with Answers(tmp_path / folder, settings) as answers:
+            assert len(list(answers.measure(questions[:4], engine, engine))) == 4
+            assert len(list(answers.measure(questions, engine, engine))) == 1
+            assert len(answers.refused(questions)) == 1
+
+    def untimed(name: str) -> list[dict]:
+        records = [json.loads(line) for line in (tmp_path / name / "answers.jsonl").read_text().splitlines()]
+        for metrics in (record[side]["metrics"] for record in records[:4] for side in ("answer", "baseline")):
+            del metrics["wall_seconds"], metrics["tokens_per_second"]
+        return records
+
+    assert untimed("one") == untimed("batch") and len(untimed("one")) == 5
+
+
+def test_settings_that_cannot_be():
+    with pytest.raises(ValueError, match="at least 1 prompt"):
+        EvalSettings("tiny", "set", batch=0)
+    with pytest.raises(ValueError, match="one prompt at a time"):
+        EvalSettings("tiny", "set", mode="skeleton", batch=2)
+
+
 def test_an_answer_survives_json(engine: Engine):
     response = engine.replay("a", "<async topic='x'>foo bar foo</async> <async topic='y'>12 34 12</async>")
     kept = Answer.of(response)

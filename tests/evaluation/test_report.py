@@ -45,6 +45,25 @@ def test_figures():
     assert found == pytest.approx(expected)
 
 
+def test_without_times_only_what_needs_them_is_missing():
+    with_times, without = (report.figures([outcome(FAST), outcome(SLOW)], timed) for timed in (True, False))
+    assert {name for name in with_times if without[name] is None} == report.TIMED
+    assert len(report.TIMED) == 6 and all(without[name] in (None, one) for name, one in with_times.items())
+
+
+def test_families_come_with_groups():
+    tasks = [task for task in sample("train", 3, 22) if task.family in ("profiles", "spelling", "chain")]
+    outcomes = [
+        outcome(answer(task.answer.plain, errors=(1,)), prompt=task.prompt, family=task.family, facts=task.facts)
+        for task in tasks
+    ]
+    found = report.families(outcomes)
+    assert list(found) == ["chain", "profiles", "spelling", "should fork", "should not"]
+    assert found["should fork"]["number"] == found["profiles"]["number"] + found["spelling"]["number"] == 4
+    assert found["should not"] == found["chain"] and found["chain"]["accepted"] == 100.0
+    assert report.families(outcomes, timed=False)["chain"]["efficiency"] is None
+
+
 def test_intervals_are_paired():
     outcomes = [outcome(answer(str(k), path=10 + k, seconds=(10 + k) / 50)) for k in range(30)]
     found = report.figures(outcomes)
