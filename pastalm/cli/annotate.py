@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.text import Text
 
-from pastalm.data.examples import DataError
+from pastalm.data.lines import DataError
 
 if TYPE_CHECKING:
     from pastalm.data.tally import Tally
@@ -59,6 +59,8 @@ def annotate(
         raise DataError(f"{source} would be read and written at once; choose another OUT.")
     settings = Settings(model, key, base_url, temperature, concurrency, max_attempts, timeout)
     tally = Tally(total=count_items(source, limit=limit))
+    if tally.total == 0:
+        raise DataError(f"{source} is empty: it needs one answer a line.")
     prices = (price_in, price_out)
     with _board(tally, prices) as board:
         run(read_items(source, split=split, limit=limit), out, settings, tally, board.show)

@@ -57,6 +57,8 @@ def apar(
 
     if Path(source).resolve() == out.resolve():
         raise BaselineError(f"{source} would be read and written at once; choose another OUT.")
+    if not out.parent.is_dir():
+        raise BaselineError(f"There is no directory {out.parent} to write {out.name} in.")
     counts: Counter[str] = Counter()
     total = count_items(source, limit=limit)
     items = track(

@@ -15,6 +15,7 @@ import typer
 
 from pastalm.cli.errors import complain
 from pastalm.cli.models import load_tokenizer
+from pastalm.data.lines import read_objects
 from pastalm.lang.answer import Answer
 from pastalm.lang.dialects import (
     DIALECTS,
@@ -156,30 +157,19 @@ def _whole(source: Path, converter: Converter) -> str:
 
 def _lines(source: Path, field: str, converter: Converter, skip_lossy: bool) -> Iterator[str]:
     """The lines of a JSONL file with the answer converted and all other fields as they are."""
-    for number, line in enumerate(_read(source).split("\n"), 1):
-        if not line.strip():
-            continue
-        fields = _fields(line, f"{source}, line {number}", field)
+    for place, fields in read_objects(source):
+        if not isinstance(fields.get(field), str):
+            raise ConvertError(f"{place}: needs the text field {field!r}; --field names another.")
         try:
             fields[field] = converter.text(fields[field])
         except ConversionError as error:
-            message = f"{source}, line {number}: {_advised(error)}"
+            message = f"{place}: {_advised(error)}"
             if not skip_lossy:
                 raise ConvertError(message) from error
             converter.skipped += 1
             complain(message)
         else:
             yield _line(fields)
-
-
-def _fields(line: str, place: str, field: str) -> dict[str, Any]:
-    try:
-        fields = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise ConvertError(f"{place}: not JSON ({error.msg}, column {error.colno}).") from error
-    if not isinstance(fields, dict) or not isinstance(fields.get(field), str):
-        raise ConvertError(f"{place}: needs an object with the text field {field!r}; --field names another.")
-    return fields
 
 
 def _line(fields: dict[str, Any]) -> str:

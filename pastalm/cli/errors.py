@@ -10,6 +10,7 @@ from rich.text import Text
 from typer.core import TyperGroup
 
 FAILED, INTERRUPTED = 2, 130
+RESUMED = ("annotate", "audit", "eval", "train")  # commands that keep what they have done
 
 
 class Guarded(TyperGroup):
@@ -21,7 +22,8 @@ class Guarded(TyperGroup):
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:
-            complain("Interrupted.")
+            goes_on = " The same command goes on where it was." if ctx.invoked_subcommand in RESUMED else ""
+            complain(f"Interrupted.{goes_on}")
             raise typer.Exit(INTERRUPTED) from None
         except BrokenPipeError:  # the reader of our output has left; that is its right, and typer ends quietly
             raise
@@ -47,6 +49,8 @@ def expected(error: Exception) -> bool:
 
 def sentence(error: Exception) -> str:
     """The error in one sentence, without a library's pages of advice."""
+    if isinstance(error, FileExistsError | NotADirectoryError):
+        return f"{error.filename} is in the way: a folder is needed there, and it is a file or lies below one."
     if isinstance(error, OSError):
         if error.filename is not None and error.strerror:
             return f"{error.filename}: {error.strerror}."

@@ -86,9 +86,12 @@ def evaluate(
     from pastalm.data.questions import read_questions
     from pastalm.evaluation.answers import Answers, EvalSettings
     from pastalm.evaluation.identity import fingerprint
+    from pastalm.evaluation.quality import read_reference
 
     key = _judge_key(judge, judge_model, judge_key_env, reference, calibration)
     questions = read_questions(prompts, limit)
+    if reference is not None:
+        read_reference(reference, questions)  # what it lacks is said before anything is done
     settings = EvalSettings(
         *(model, prompts, baseline, mode.value, max_tokens, speed, max_threads, device, dtype),
         *(fingerprint(_place(model)), fingerprint(_place(baseline)) if baseline else "", batch),
@@ -125,12 +128,14 @@ def _judge_key(url: str, model: str, key_env: str, reference: Path | None, calib
         raise EvalError(f"{calibration} must hold both {GAMED} and {DIFFICULTY}.")
     if not url:
         return ""
+    from pastalm.data.endpoint import Settings
     from pastalm.data.sources import require
 
     require("openai")
     key = os.environ.get(key_env, "").strip()
     if not key:
         raise EvalError(f"The environment has no {key_env}: set it to your key (any text where none is needed).")
+    Settings(model, key, url)
     return key
 
 

@@ -32,11 +32,13 @@ def hush() -> None:
     """Keep the libraries' progress bars, advice and warnings off the terminal."""
     warnings.filterwarnings("ignore", module=r"(torch|transformers|huggingface_hub)\b")
     from huggingface_hub.utils import disable_progress_bars
+    from huggingface_hub.utils import logging as hub_logging
     from transformers.utils import logging
 
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     disable_progress_bars()
+    hub_logging.set_verbosity_error()
 
 
 def load_engine(model: str, device: str, dtype: str) -> Engine:
@@ -63,12 +65,12 @@ def load_tokenizer(name: str) -> Any:
         from transformers import AutoTokenizer
 
         from pastalm.lang.vocabulary import add_tags
+        from pastalm.runtime.load import unloadable
 
         try:
             tokenizer = AutoTokenizer.from_pretrained(where)
         except Exception as error:  # the library raises many kinds, most with pages of advice
-            reason = str(error).strip().split("\n")[0]
-            raise NoModelError(f"Cannot load the tokenizer {name!r} from a directory or the hub: {reason}") from error
+            raise NoModelError(unloadable("tokenizer", name, error)) from error
         add_tags(tokenizer)
         return tokenizer
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,6 +13,7 @@ from rich.tree import Tree
 
 from pastalm.cli.live import printable
 from pastalm.cli.models import BUNDLED, load_tokenizer
+from pastalm.data.lines import DataError, parse_object
 from pastalm.lang.answer import Answer, Block, Node
 from pastalm.lang.metrics import AnswerMetrics, answer_metrics
 from pastalm.lang.parse import parse
@@ -76,10 +76,10 @@ def _annotated(file: Path, line: int | None) -> str:
     if line > len(lines):
         raise ShowError(f"{file} has {len(lines)} lines, so there is no line {line}.")
     try:
-        fields = json.loads(lines[line - 1])
-    except json.JSONDecodeError as error:
-        raise ShowError(f"{file}, line {line}: not JSON ({error}).") from error
-    if not isinstance(fields, dict) or not isinstance(fields.get("annotated"), str):
+        fields = parse_object(lines[line - 1])
+    except DataError as error:
+        raise ShowError(f"{file}, line {line}: {error}") from error
+    if not isinstance(fields.get("annotated"), str):
         raise ShowError(f"{file}, line {line}: needs an object with the text field 'annotated'.")
     return fields["annotated"]
 

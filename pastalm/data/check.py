@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pastalm.data.examples import DataError
+from pastalm.data.examples import field_problems
+from pastalm.data.lines import DataError, parse_object, read_lines
 from pastalm.lang.answer import Answer, Block, Node
 from pastalm.lang.parse import scan
 from pastalm.lang.tags import MAX_TOPIC_WORDS
@@ -65,15 +65,9 @@ def check_file(path: str | Path, *, max_depth: int = 1) -> Iterator[CheckedRecor
     Raises ``OSError`` for a file that cannot be opened, :class:`DataError` for one without records or not in UTF-8.
     """
     empty = True
-    with open(path, encoding="utf-8") as lines:  # as training reads it, so that both count the same lines
-        try:
-            for number, line in enumerate(lines, 1):
-                if line.strip():
-                    empty = False
-                    findings = tuple(check_line(line, number, max_depth=max_depth))
-                    yield CheckedRecord(number, findings, line.removesuffix("\n"))
-        except UnicodeDecodeError as error:
-            raise DataError(f"{path} is not UTF-8 text; save it as UTF-8.") from error
+    for number, line in read_lines(path):
+        empty = False
+        yield CheckedRecord(number, tuple(check_line(line, number, max_depth=max_depth)), line)
     if empty:
         raise DataError(f"{path} is empty: it needs one JSON object a line.")
 
@@ -81,14 +75,11 @@ def check_file(path: str | Path, *, max_depth: int = 1) -> Iterator[CheckedRecor
 def check_line(line: str, number: int, *, max_depth: int = 1) -> Iterator[Finding]:
     """The problems of one line, which is number ``number`` of its file."""
     try:
-        fields = json.loads(line)
-    except json.JSONDecodeError as error:
-        yield Finding(number, f"not JSON ({error.msg}, column {error.colno}); write one object a line.")
+        fields = parse_object(line)
+    except DataError as error:
+        yield Finding(number, str(error))
         return
-    if not isinstance(fields, dict):
-        yield Finding(number, 'not an object; write {"prompt": .., "annotated": ..}.')
-        return
-    yield from (Finding(number, message) for message in _fields(fields))
+    yield from (Finding(number, message) for message in field_problems(fields))
     annotated = fields.get("annotated")
     if isinstance(annotated, str):
         for flaw in flaws(annotated, fields.get("answer"), max_depth=max_depth):
@@ -98,36 +89,6 @@ def check_line(line: str, number: int, *, max_depth: int = 1) -> Iterator[Findin
 def place(text: str, offset: int) -> tuple[int, int]:
     """Line and column of an offset, from 1."""
     return text.count("\n", 0, offset) + 1, offset - text.rfind("\n", 0, offset)
-
-
-def _fields(fields: dict[str, Any]) -> Iterator[str]:
-    if "prompt" not in fields and "messages" not in fields:
-        yield "has neither 'prompt' nor 'messages'; give one of them."
-    if "prompt" in fields and "messages" in fields:
-        yield "has both 'prompt' and 'messages'; give one of them."
-    if "prompt" in fields and not _is_text(fields["prompt"]):
-        yield "'prompt' must be a text that is not empty."
-    if "messages" in fields:
-        yield from _messages(fields["messages"])
-    if "annotated" not in fields:
-        yield "has no 'annotated'; give the answer with its tags there."
-    elif not _is_text(fields["annotated"]):
-        yield "'annotated' must be a text that is not empty."
-    if not isinstance(fields.get("answer", ""), str):
-        yield "'answer' must be a text, or left out."
-
-
-def _is_text(value: Any) -> bool:
-    return isinstance(value, str) and bool(value.strip())
-
-
-def _messages(messages: Any) -> Iterator[str]:
-    if not isinstance(messages, list) or not messages:
-        yield '\'messages\' must be a list of {"role": .., "content": ..}, and not empty.'
-        return
-    for index, message in enumerate(messages, 1):
-        if not isinstance(message, dict) or not all(isinstance(message.get(key), str) for key in ("role", "content")):
-            yield f"message {index} must be an object with the texts 'role' and 'content'."
 
 
 def flaws(annotated: str, answer: Any, *, max_depth: int = 1) -> Iterator[Flaw]:

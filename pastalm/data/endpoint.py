@@ -64,6 +64,11 @@ class Settings:
         if self.base_url is not None and not self.base_url.startswith(("http://", "https://")):
             raise ValueError(f"The base URL {self.base_url!r} must begin with http:// or https://.")
 
+    @property
+    def place(self) -> str:
+        """Where requests go, in words."""
+        return f"The endpoint {self.base_url}" if self.base_url else "The endpoint"
+
 
 class Troubled(Protocol):
     """Where an endpoint says what its trouble is; empty while it answers."""
@@ -107,7 +112,8 @@ class Endpoint:
                 failures += 1
                 if failures >= self.settings.tries:
                     if self.answered == answered:
-                        raise EndpointError(f"The endpoint does not recover ({trouble}); start again later.") from None
+                        advice = "check the address, or start again later."
+                        raise EndpointError(f"{self.settings.place} does not recover ({trouble}); {advice}") from None
                     if not trouble.limited:
                         raise RefusedError("server", f"failed {failures} times, the last time: {trouble}.") from None
                     failures, answered = 0, self.answered  # a limit that lets others through ends some time

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 from typing import Any
 
+from pastalm.data.lines import DataError, read_objects
 from pastalm.lang.answer import Answer
 from pastalm.lang.parse import AnnotationError, parse
 from pastalm.lang.positions import PositionPolicy
 from pastalm.lang.script import Script, compile_script
 from pastalm.lang.vocabulary import Vocabulary
-
-
-class DataError(ValueError):
-    """A line of a data file that cannot be used, with its place and what to do."""
 
 
 @dataclass(frozen=True)
@@ -44,24 +40,52 @@ def read_records(path: str | Path, *, max_depth: int = 1) -> Iterator[Record]:
 
     Raises :class:`DataError` with file and line for the first line that cannot be read.
     """
-    with open(path, encoding="utf-8") as lines:
-        for number, line in enumerate(lines, 1):
-            if line.strip():
-                yield _record(line, f"{path}, line {number}", max_depth)
+    for place, fields in read_objects(path):
+        for problem in field_problems(fields):
+            raise DataError(f"{place}: {problem}")
+        yield Record(
+            fields["messages"] if "messages" in fields else fields["prompt"], read_annotated(fields, place, max_depth)
+        )
 
 
-def _record(line: str, place: str, max_depth: int) -> Record:
+def read_annotated(fields: dict[str, Any], place: str, max_depth: int = 1) -> Answer:
+    """The answer of a record as a tree. Raises :class:`DataError` with its place."""
     try:
-        fields = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise DataError(f"{place}: not JSON ({error}); write one object a line.") from error
-    if not isinstance(fields, dict) or "annotated" not in fields or not {"prompt", "messages"} & set(fields):
-        raise DataError(f"{place}: needs an object with 'annotated', and 'prompt' or 'messages'.")
-    try:
-        answer = parse(fields["annotated"], max_depth=max_depth)
+        return parse(fields["annotated"], max_depth=max_depth)
     except AnnotationError as error:
         raise DataError(f"{place}, in 'annotated': {error}") from error
-    return Record(fields["messages"] if "messages" in fields else fields["prompt"], answer)
+
+
+def field_problems(fields: dict[str, Any]) -> Iterator[str]:
+    """What is wrong with the fields of a record, a sentence each; what is annotated is not looked into."""
+    if "prompt" not in fields and "messages" not in fields:
+        yield "has neither 'prompt' nor 'messages'; give one of them."
+    if "prompt" in fields and "messages" in fields:
+        yield "has both 'prompt' and 'messages'; give one of them."
+    if "prompt" in fields and not _is_text(fields["prompt"]):
+        yield "'prompt' must be a text that is not empty."
+    if "messages" in fields:
+        yield from message_problems(fields["messages"])
+    if "annotated" not in fields:
+        yield "has no 'annotated'; give the answer with its tags there."
+    elif not _is_text(fields["annotated"]):
+        yield "'annotated' must be a text that is not empty."
+    if not isinstance(fields.get("answer", ""), str):
+        yield "'answer' must be a text, or left out."
+
+
+def message_problems(messages: Any) -> Iterator[str]:
+    """What is wrong with the messages of a prompt, a sentence each."""
+    if not isinstance(messages, list) or not messages:
+        yield '\'messages\' must be a list of {"role": .., "content": ..}, and not empty.'
+        return
+    for index, message in enumerate(messages, 1):
+        if not isinstance(message, dict) or not all(isinstance(message.get(key), str) for key in ("role", "content")):
+            yield f"message {index} must be an object with the texts 'role' and 'content'."
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and bool(value.strip())
 
 
 def as_messages(prompt: str | list[dict[str, str]], tokenizer: Any) -> str | list[dict[str, str]]:

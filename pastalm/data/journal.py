@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from pastalm.data.examples import DataError
+from pastalm.data.lines import DataError
 from pastalm.data.tally import Tally
 
 

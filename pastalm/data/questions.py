@@ -11,11 +11,11 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from pastalm.data.examples import DataError
+from pastalm.data.examples import message_problems, read_annotated
+from pastalm.data.lines import DataError, decoded, parse_object
 from pastalm.data.prompts import Message
 from pastalm.data.tasks import FAMILIES, SPLITS, check, sample
 from pastalm.data.verdict import as_text
-from pastalm.lang.parse import AnnotationError, parse
 
 SHAPES = "'instruction', 'prompt' or 'messages' (role, content)"
 TASKS = "tasks:"
@@ -71,52 +71,67 @@ def read_questions(source: str, limit: int | None = None) -> list[Question]:
     return found
 
 
-def rows(path: Path) -> Iterator[tuple[str, Any]]:
+def rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """The objects of a JSON list or of JSON lines, each with its place."""
     opened = gzip.open if path.suffix == ".gz" else open
     try:
-        with opened(path, "rt", encoding="utf-8") as file:
-            text = file.read()
-    except (UnicodeDecodeError, gzip.BadGzipFile, EOFError) as error:
-        raise DataError(f"{path} is not UTF-8 text ({error}); give JSON or JSON lines, plain or gzipped.") from error
-    if text.lstrip().startswith("["):
-        yield from ((f"{path}, item {number}", row) for number, row in enumerate(_parsed(text, f"{path}"), 1))
+        with opened(path, "rb") as file:
+            lines = list(decoded(file, path))
+    except (gzip.BadGzipFile, EOFError) as error:
+        raise DataError(
+            f"{path} is not what its name says ({error}); give JSON or JSON lines, plain or gzipped."
+        ) from error
+    if lines and lines[0][1].lstrip().startswith("["):
+        yield from _list("\n".join(line for _, line in lines), path)
         return
-    for number, line in enumerate(text.split("\n"), 1):
-        if line.strip():
-            yield f"{path}, line {number}", _parsed(line, f"{path}, line {number}")
+    for number, line in lines:
+        yield f"{path}, line {number}", _placed(line, f"{path}, line {number}")
 
 
-def _parsed(text: str, place: str) -> Any:
+def _placed(line: str, place: str) -> dict[str, Any]:
     try:
-        return json.loads(text)
+        return parse_object(line)
+    except DataError as error:
+        raise DataError(f"{place}: {error}") from error
+
+
+def _list(text: str, path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    try:
+        items = json.loads(text)
     except json.JSONDecodeError as error:
-        raise DataError(f"{place}: not JSON ({error}).") from error
+        raise DataError(f"{path}: not JSON ({error.msg}); write a list of objects, or one object a line.") from error
+    for number, item in enumerate(items, 1):
+        if not isinstance(item, dict):
+            raise DataError(f"{path}, item {number}: not an object; write {SHAPES}.")
+        yield f"{path}, item {number}", item
 
 
-def _question(row: Any, place: str, name: str, index: int) -> Question:
-    if not isinstance(row, dict):
-        raise DataError(f"{place}: not an object; write {SHAPES}.")
+def _question(row: dict[str, Any], place: str, name: str, index: int) -> Question:
     prompt = next((row[key] for key in ("messages", "prompt", "instruction") if row.get(key)), None)
     if isinstance(prompt, list):
-        texts = [turn.get(key) if isinstance(turn, dict) else None for turn in prompt for key in ("role", "content")]
-        if not all(isinstance(text, str) for text in texts):
-            raise DataError(f"{place}: each message needs texts for 'role' and 'content'.")
+        for problem in message_problems(prompt):
+            raise DataError(f"{place}: {problem}")
     elif not isinstance(prompt, str) or not prompt.strip():
         raise DataError(f"{place}: has no prompt; write {SHAPES}.")
-    family = row.get("family") or ""
-    if family and (family not in FAMILIES or not isinstance(row.get("facts"), dict)):
-        raise DataError(f"{place}: a task needs 'facts', and a family out of {', '.join(FAMILIES)}.")
-    return Question(prompt, str(row.get("dataset") or name), family, row.get("facts") or {}, _answer(row, place), index)
+    family, facts = row.get("family") or "", row.get("facts") or {}
+    if family and not _checkable(family, facts):
+        raise DataError(f"{place}: a task needs a family out of {', '.join(FAMILIES)}, and the 'facts' of one.")
+    return Question(prompt, str(row.get("dataset") or name), family, facts, _answer(row, place), index)
+
+
+def _checkable(family: Any, facts: Any) -> bool:
+    """Whether the checker of the family can use these facts: it is tried on an answer."""
+    try:
+        return isinstance(facts, dict) and check(family, facts, "None.") is not None
+    except (LookupError, TypeError, ValueError, AttributeError):
+        return False
 
 
 def _answer(row: dict[str, Any], place: str) -> str | None:
-    if isinstance(row.get("answer"), str) or not isinstance(row.get("annotated"), str):
-        return row.get("answer")
-    try:
-        return parse(row["annotated"]).plain
-    except AnnotationError as error:
-        raise DataError(f"{place}, in 'annotated': {error}") from error
+    answer, annotated = row.get("answer"), row.get("annotated")
+    if not isinstance(answer or "", str) or not isinstance(annotated or "", str):
+        raise DataError(f"{place}: 'answer' and 'annotated' must be texts, or left out.")
+    return read_annotated(row, place).plain if annotated and answer is None else answer
 
 
 def _generated(source: str, limit: int | None) -> list[Question]:

@@ -11,7 +11,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from pastalm.data.examples import DataError
+from pastalm.data.lines import DataError, read_objects
 from pastalm.data.prompts import Message
 from pastalm.lang.parse import scan
 
@@ -95,20 +95,8 @@ def _rows(source: str, split: str) -> Iterator[tuple[str, Any]]:
     if path.suffix == ".parquet":
         return _parquet(path)
     if path.exists() or path.suffix in (".jsonl", ".json"):
-        return _json_lines(path)
+        return read_objects(path)
     return _hub(source, split)
-
-
-def _json_lines(path: Path) -> Iterator[tuple[str, Any]]:
-    with open(path, encoding="utf-8") as lines:
-        try:
-            for number, line in enumerate(lines, 1):
-                if line.strip():
-                    yield f"{path}, line {number}", json.loads(line)
-        except UnicodeDecodeError as error:
-            raise DataError(f"{path} is not UTF-8 text; save it as UTF-8.") from error
-        except json.JSONDecodeError as error:
-            raise DataError(f"{path}, line {number}: not JSON ({error.msg}); write one object a line.") from error
 
 
 def _parquet(path: Path) -> Iterator[tuple[str, Any]]:

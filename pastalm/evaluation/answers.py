@@ -8,8 +8,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pastalm.data.examples import DataError, as_messages
+from pastalm.data.examples import as_messages
 from pastalm.data.journal import Lines
+from pastalm.data.lines import DataError
 from pastalm.data.questions import Question
 from pastalm.data.whole import write_whole
 from pastalm.evaluation.comparison import Pair

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pastalm.data.examples import DataError
+from pastalm.data.lines import DataError
 from pastalm.evaluation.bootstrap import Estimate
 
 SPEEDS = ("realised", "theoretical")
@@ -68,6 +68,7 @@ def read_models(reports: Sequence[dict[str, Any]], speed: str = SPEEDS[0]) -> Co
             raise DataError(f"The report of {report['name']} has no quality; evaluate it with --judge, or on tasks.")
         if report["figures"][speed] is None:
             raise DataError(f"The report of {report['name']} has no {speed} speedup; evaluate it without --batch.")
+    _require_alike(reports)
     kinds = {report["quality"]["kind"]: report["name"] for report in reports}
     if len(kinds) > 1:
         told = ", ".join(f"{kind} ({name})" for kind, name in kinds.items())
@@ -77,6 +78,19 @@ def read_models(reports: Sequence[dict[str, Any]], speed: str = SPEEDS[0]) -> Co
         Model(report["name"], Estimate(**report["figures"][speed]), _quality(report["quality"])) for report in reports
     )
     return Comparison(tuple(models), speed, *kinds, baselines.pop() if len(baselines) == 1 else None)
+
+
+def _require_alike(reports: Sequence[dict[str, Any]]) -> None:
+    """Raise ``DataError`` for a report on other prompts, or with other room for an answer, than the first's."""
+    first = reports[0]
+    for other in reports[1:]:
+        for what, one, two in (
+            ("number of prompts", first["number"], other["number"]),
+            *((key, first["settings"][key], other["settings"][key]) for key in ("prompts", "max_tokens")),
+        ):
+            if one != two:
+                told = f"{first['name']} has {what} {one!r}, {other['name']} {two!r}"
+                raise DataError(f"These reports cannot stand in one figure: {told}.")
 
 
 def _quality(fields: dict[str, Any]) -> Estimate:

@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from pastalm.data.examples import DataError
 from pastalm.data.judge import Judge
+from pastalm.data.lines import DataError
 from pastalm.data.questions import Question, rows
 from pastalm.data.verdict import Comparison
 from pastalm.evaluation.alpaca import FULL, MINIMAL, AlpacaError, WinRates, is_alpaca_eval, win_rates

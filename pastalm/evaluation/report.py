@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from pastalm.data.examples import DataError
+from pastalm.data.lines import DataError
 from pastalm.data.tasks import FAMILIES
 from pastalm.evaluation.alpaca import WinRates
 from pastalm.evaluation.answers import Outcome

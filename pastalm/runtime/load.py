@@ -41,9 +41,19 @@ def load(
     except LoadError:
         raise
     except Exception as error:  # the library raises many kinds, most with pages of advice
-        reason = " ".join(str(error).split())[:LONGEST_REASON]
-        raise LoadError(f"Cannot load {name_or_path!r} from a directory or the hub: {reason}") from error
+        raise LoadError(unloadable("model", name_or_path, error)) from error
     return model.to(chosen), tokenizer
+
+
+def unloadable(what: str, name: str, error: Exception) -> str:
+    """One sentence of why the ``what`` of this name could not be loaded."""
+    place = Path(name).expanduser()
+    if (place / "adapter_config.json").is_file():
+        return f"{name} holds an adapter alone; name the folder of the merged model."
+    reason = " ".join(str(error).split())
+    if "connect" in reason and not place.exists():
+        return f"There is no directory {name}, and the hub, which may know that name, cannot be reached."
+    return f"Cannot load the {what} {name!r} from a directory or the hub: {reason[:LONGEST_REASON]}"
 
 
 def _require_causal(config: Any, name: str) -> None:

@@ -68,7 +68,7 @@ def test_refusals_are_one_sentence(source: Path, tmp_path: Path) -> None:
         ((source, source), "would be read and written at once"),
         ((tmp_path / "none.jsonl", tmp_path / "out.jsonl"), "No such file"),
         ((empty, tmp_path / "out.jsonl"), "has no answer that can be used: no answer 1."),
-        ((source, tmp_path / "nowhere" / "out.jsonl"), "No such file"),
+        ((source, tmp_path / "nowhere" / "out.jsonl"), "There is no directory"),
     ):
         done = apar(*arguments)
         assert done.exit_code == 2 and said in done.stderr and done.stderr.count("\n") == 1

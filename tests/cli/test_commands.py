@@ -13,6 +13,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+from pastalm.__main__ import main
 from pastalm.cli import app
 from pastalm.cli.errors import Guarded, expected
 
@@ -178,3 +179,15 @@ def test_train_hands_its_flags_to_training(monkeypatch: pytest.MonkeyPatch):
     done = runner.invoke(app, ["train", "sft", *flags])
     assert done.output == "Model written to o.\n"
     assert seen == [sft.SftConfig("m", "d", "o", learning_rate=2e-4, batch=3, resume=False)]
+
+
+def test_ctrl_c_while_the_command_starts_is_quiet(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    class Starting:
+        @property
+        def app(self):
+            raise KeyboardInterrupt
+
+    monkeypatch.setitem(sys.modules, "pastalm.cli", Starting())
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert end.value.code == 130 and capsys.readouterr().err == "Interrupted.\n"

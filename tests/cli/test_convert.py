@@ -67,7 +67,7 @@ def test_half_characters_stay_escapes(tmp_path: Path):
 def test_another_field(tmp_path: Path):
     source = lines(tmp_path / "a.jsonl", ANNOTATOR, field="text")
     done = convert(source, tmp_path / "b.jsonl", "pasta", "npr")
-    assert done.exit_code == 2 and "line 1: needs an object with the text field 'annotated'" in done.stderr
+    assert done.exit_code == 2 and "line 1: needs the text field 'annotated'" in done.stderr
     assert convert(source, tmp_path / "b.jsonl", "pasta", "npr", "--field", "text").exit_code == 0
 
 

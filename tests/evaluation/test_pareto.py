@@ -21,7 +21,9 @@ def made(
     """A report with no more than the figure needs."""
     speeds = {"value": speed, "low": speed - 0.1, "high": speed + 0.1}
     quality_fields = {"kind": kind, "value": quality, "low": quality - 1, "high": quality + 2, "baseline": baseline}
-    return {"name": name, "figures": {"realised": speeds, "theoretical": speeds}, "quality": quality_fields}
+    figures = {"realised": speeds, "theoretical": speeds}
+    settings = {"prompts": "set.json", "max_tokens": 100}
+    return {"name": name, "number": 3, "settings": settings, "figures": figures, "quality": quality_fields}
 
 
 def test_the_frontier():
@@ -89,3 +91,24 @@ def test_the_figure(tmp_path: Path):
     alone = read_models([made("one", 1.5, 60, baseline=None)], "theoretical")
     text = draw(alone, tmp_path)[1].read_text()
     assert "theoretical speedup" in text and "sequential" not in text and ">dominated" not in text
+
+
+@pytest.mark.parametrize(
+    "other, says",
+    [
+        ({"number": 4}, "a has number of prompts 3, b 4"),
+        ({"settings": {"prompts": "set.json", "max_tokens": 20}}, "a has max_tokens 100, b 20"),
+        ({"settings": {"prompts": "other.json", "max_tokens": 100}}, "a has prompts 'set.json', b 'other.json'"),
+    ],
+)
+def test_other_prompts_or_room_do_not_compare(other: dict[str, Any], says: str):
+    with pytest.raises(DataError, match=says):
+        read_models([made("a", 1, 50), made("b", 2, 40) | other])
+
+
+def test_without_times_there_is_no_realised_speedup():
+    report = made("a", 1, 50)
+    report["figures"]["realised"] = None
+    with pytest.raises(DataError, match="without --batch"):
+        read_models([report])
+    assert read_models([report], "theoretical")

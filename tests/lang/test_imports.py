@@ -21,6 +21,7 @@ BELOW["data"] = {"lang", "layout", "masks", "runtime"}
 BELOW["training"] = BELOW["data"] | {"data"}
 BELOW["evaluation"] = BELOW["serving"] = BELOW["training"] | {"training"}
 BELOW["cli"] = BELOW["evaluation"] | {"evaluation", "serving"}
+BELOW["__main__"] = {"cli"}
 
 
 def layer(module: Path) -> str:

@@ -72,7 +72,7 @@ class Noise:
     def __post_init__(self) -> None:
         for name, share in vars(self).items():
             if not 0 <= share <= 1:
-                raise ValueError(f"noise.{name} is a share between 0 and 1, not {share}.")
+                raise ValueError(f"The share {name!r} is between 0 and 1, not {share}.")
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,20 @@
+"""The command `pasta`, and `python -m pastalm`: Ctrl-C ends it quietly, also while it is still starting."""
+
+import sys
+
+INTERRUPTED = 130
+
+
+def main() -> None:
+    """Run the command line."""
+    try:
+        from pastalm.cli import app
+
+        app()
+    except KeyboardInterrupt:
+        print("Interrupted.", file=sys.stderr)
+        sys.exit(INTERRUPTED)
+
+
+if __name__ == "__main__":
+    main()
