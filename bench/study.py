@@ -99,9 +99,12 @@ def plan(out: Path, base: str, model: str, sizes: Sizes) -> Iterator[Step]:
     for speed in SPEEDS[1:]:
         yield prefer(f"speed-{speed}", "4", "--speed", speed, "--reuse", out / first)
 
+    compared = ("baseline-sft", "skeleton", "apar", "pasta-sft", *(f"lambda-{weight}" for weight in LAMBDAS))
+
     def evaluate(name: str, where: str | Path, *more: object) -> Step:
         place = ("--out", out / "eval" / name, "--name", name, "--baseline", plain, "--max-tokens", 900)
-        return step(f"eval-{name}", "eval", where, f"tasks:held-out:{sizes.tested}", *place, *more)
+        batch = () if name in compared else ("--batch", 32)  # wall times of the main models only
+        return step(f"eval-{name}", "eval", where, f"tasks:held-out:{sizes.tested}", *place, *batch, *more)
 
     yield evaluate("baseline-sft", plain, "--mode", "sequential")
     yield evaluate("skeleton", plain, "--mode", "skeleton")
@@ -117,7 +120,6 @@ def plan(out: Path, base: str, model: str, sizes: Sizes) -> Iterator[Step]:
         yield evaluate(f"speed-{speed}", out / f"speed-{speed}" / "round2" / "model")
     for name, place in ROUNDS.items():
         yield evaluate(f"rounds-{name}", out / "lambda-4" / place)
-    compared = ("baseline-sft", "skeleton", "apar", "pasta-sft", *(f"lambda-{weight}" for weight in LAMBDAS))
     reports = [out / "eval" / name for name in compared]
     yield step("pareto", "pareto", *reports, "--out", out / "figures", "--speed", "theoretical")
 
