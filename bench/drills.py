@@ -69,7 +69,7 @@ def rows_again(rng: Random) -> Drill:
 
 
 def cells(rng: Random) -> Drill:
-    """Cells of a table, by row and column, or rows by a cell."""
+    """Cells of a table by row and column, or rows by a cell."""
     kind = rng.choice(tuple(profiles.KINDS.values()))
     fields, names = rng.sample(kind.fields, rng.randrange(2, 5)), rng.sample(kind.names, rng.randrange(3, 7))
     table = {name: {field.label: rng.choice(field.values) for field in fields} for name in names}
@@ -80,6 +80,10 @@ def cells(rng: Random) -> Drill:
     prompt = "\n".join(lines)
     if rng.random() < 0.2:
         return f"{prompt}\nNames?", ", ".join(names)
+    if rng.random() < 0.4:
+        once = [one for one in asked if [value for *_, value in every].count(one[2]) == 1]
+        values = ", ".join(value for *_, value in once)
+        return f"{prompt}\n{values}?", "\n".join(f"{value} {label} {name}" for name, label, value in once) or "nothing"
     questions = ", ".join(f"{name} {label}" for name, label, _ in asked)
     return f"{prompt}\n{questions}?", "\n".join(f"{name} {label} {value}" for name, label, value in asked)
 
@@ -137,7 +141,7 @@ def ends(rng: Random) -> Drill:
     totals = dict(zip(names, rng.sample(range(3, rng.choice((30, 300))), len(names)), strict=True))
     told = ", ".join(f"{name} {total}" for name, total in totals.items())
     most, least = (name for name in (max(totals, key=totals.__getitem__), min(totals, key=totals.__getitem__)))
-    return f"{told}. Highest and lowest?", f"{told}. Highest {most} {totals[most]}, lowest {least} {totals[least]}"
+    return f"{told}. Highest and lowest?", f"{told}. Highest {totals[most]} {most}, lowest {totals[least]} {least}"
 
 
 def letters(rng: Random) -> Drill:
@@ -166,7 +170,7 @@ def moves(rng: Random) -> Drill:
 
 
 SKILLS: tuple[Callable[[Random], Drill], ...] = (
-    anything_again, cells, cells, cells, order, order, sums, sums, running, ends, letters, letters, moves, moves
+    anything_again, cells, cells, cells, cells, order, order, order, sums, running, ends, ends, letters, moves, moves
 )  # fmt: skip
 GRADES: dict[str, tuple[Callable[[Random], Drill], ...]] = {
     "copying": (words_again,),

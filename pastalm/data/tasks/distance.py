@@ -77,9 +77,9 @@ CLOSES = (
     "The sum {a} + {b} = {total} is what we wanted, the squared length.",
 )
 LONGEST = (
-    "Comparing {all}, the longest is {label} with {top}.",
+    "Comparing {all}, the greatest is {top}, so the longest is {label}.",
     "The greatest of {all} is {top}, so {label} is the longest.",
-    "We compare {all}. The winner is {label}, as {top} is the greatest.",
+    "We compare {all}. As {top} is the greatest, the winner is {label}.",
 )
 LISTS = ("The squared lengths are {pairs}.", "So the answers are {pairs}.", "In short, we found {pairs}.")
 TOPICS = (("horizontal", "vertical"), ("x part", "y part"), ("x values", "y values"), ("width", "height"))

@@ -30,12 +30,13 @@ STYLES = (
     ("{p} {v}", " and ", "Scores of {s}: {scores}. So {sum} and the total is {total}.", "{a} + {b} = {c}", ", "),
 )
 
-# A conclusion: one total, what joins them, and the whole. {most} is the wanted end, {best} its thing.
+# A conclusion: one total, what joins them, and the whole. {most} is the wanted end, {best} its thing. The number comes
+# first: it can be found digit by digit, and then the thing by its number.
 ENDINGS = (
-    ("{s} {t}", ", ", "Totals: {totals}. The {most} is {best} with {top}."),
-    ("{s} has {t}", " and ", "In total {totals}, so {best} has the {most} sum."),
+    ("{s} {t}", ", ", "Totals: {totals}. The {most} is {top}, so it is {best}."),
+    ("{s} has {t}", " and ", "In total {totals}. The {most} sum is {top}, that of {best}."),
     ("{s} = {t}", "; ", "The sums: {totals}. With {top}, {best} is the {most}."),
-    ("{s} got {t}", ", ", "All in all {totals}. That makes {best} the {most}."),
+    ("{s} got {t}", ", ", "All in all {totals}. Of these {top} is the {most}, so {best} it is."),
 )
 WORDING = {"high": ("highest", "top", "best"), "low": ("lowest", "smallest", "weakest")}
 HIGH, LOW = r"\b(?:high|top\b|best|most|larg|great|win|strong)", r"\b(?:low|small|least|few|worst|weak)"

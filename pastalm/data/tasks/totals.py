@@ -67,7 +67,7 @@ SUMS = (
 TOPS = (
     "The totals are {pairs}. The most is {top}, so it is {name}.",
     "Comparing {all}, the highest is {top}. That is {name}.",
-    "We have {pairs}; at the top is {name} with {top}.",
+    "We have {pairs}; at the top is {top}, so it is {name}.",
     "Of {all} the greatest is {top}, and so {name} {result} most.",
 )
 INTROS = ("", "", "", "One after the other:", "Here is each sum.", "Let us count.", "First every single total.")
