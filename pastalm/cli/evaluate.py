@@ -85,8 +85,8 @@ def evaluate(
     """
     from pastalm.data.questions import read_questions
     from pastalm.evaluation.answers import Answers, EvalSettings
-    from pastalm.evaluation.identity import fingerprint
     from pastalm.evaluation.quality import read_reference
+    from pastalm.training.fingerprint import fingerprint
 
     key = _judge_key(judge, judge_model, judge_key_env, reference, calibration)
     questions = read_questions(prompts, limit)

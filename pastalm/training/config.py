@@ -2,11 +2,49 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from math import inf
+from typing import Any
 
 from pastalm.lang.positions import position_policy
 
 ALL_LINEAR = "all-linear"
+SEEDS = 2**32  # numpy takes no larger ones
+
+
+def option(name: str) -> str:
+    """A setting as it is typed on the command line."""
+    return "--lambda" if name == "quality_weight" else "--" + name.replace("_", "-")
+
+
+def require(config: object, names: Iterable[str], holds: Callable[[Any], bool], what: str) -> None:
+    """Raise ``ValueError`` for the first of some settings for which ``holds`` is not true; ``what`` says how they must
+    be."""
+    for name in names:
+        value = getattr(config, name)
+        if not holds(value):
+            raise ValueError(f"{option(name)} {what}, not {value}.")
+
+
+def at_least_one(config: object, *names: str) -> None:
+    """Raise ``ValueError`` for the first of some settings that is below 1."""
+    require(config, names, lambda value: value >= 1, "must be at least 1")
+
+
+def above_zero(config: object, *names: str) -> None:
+    """Raise ``ValueError`` for the first of some settings that is not above 0, or not finite."""
+    require(config, names, lambda value: 0 < value < inf, "must be a finite number above 0")
+
+
+def not_negative(config: object, *names: str) -> None:
+    """Raise ``ValueError`` for the first of some settings that is below 0, or not finite."""
+    require(config, names, lambda value: 0 <= value < inf, "must be a finite number of at least 0")
+
+
+def shares(config: object, *names: str) -> None:
+    """Raise ``ValueError`` for the first of some settings that is no share."""
+    require(config, names, lambda value: 0 <= value <= 1, "is a share between 0 and 1")
 
 
 @dataclass(frozen=True)
@@ -53,17 +91,17 @@ class SftConfig:
 
     def __post_init__(self) -> None:
         if self.positions:
-            position_policy(self.positions)
-        for name in ("plain", "decay", "lora_dropout"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} is a share between 0 and 1, not {getattr(self, name)}.")
-        for name in ("batch", "accumulate", "row", "save_every", "log_every"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}.")
-        for name in ("learning_rate", "lora_alpha"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} must be above 0, not {getattr(self, name)}.")
-        if self.steps < 1 and not self.epochs > 0:
-            raise ValueError(f"epochs must be above 0, not {self.epochs}.")
-        if self.lora < 0:
-            raise ValueError(f"lora is a rank, 0 or more, not {self.lora}; 0 trains all weights.")
+            try:
+                position_policy(self.positions)
+            except ValueError as error:
+                raise ValueError(f"--positions: {error}") from error
+        shares(self, "plain", "decay")
+        require(self, ("beta2", "lora_dropout"), lambda share: 0 <= share < 1, "is a share of at least 0 and below 1")
+        at_least_one(self, "batch", "accumulate", "row", "save_every", "log_every")
+        above_zero(self, "learning_rate", "lora_alpha")
+        not_negative(self, "warmup", "weight_decay")
+        require(self, ("steps",), lambda steps: steps == -1 or steps >= 1, "is -1, to go by --epochs, or at least 1")
+        if self.steps == -1:
+            above_zero(self, "epochs")
+        require(self, ("lora",), lambda rank: rank >= 0, "is a rank, 0 (trains all weights) or more")
+        require(self, ("seed",), lambda seed: 0 <= seed < SEEDS, f"must be at least 0 and below {SEEDS}")

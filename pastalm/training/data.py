@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from rich.progress import track
 from torch import distributed
 from torch.utils.data import Dataset
 
-from pastalm.data.examples import DataError, Example, encode_records, pack, read_records
+from pastalm.data.examples import DataError, Example, Record, encode_records, pack, read_records
 from pastalm.lang.positions import DEFAULT, position_policy
 from pastalm.lang.vocabulary import Vocabulary
 from pastalm.training.config import SftConfig
@@ -43,11 +43,18 @@ class PackedRows(Dataset):
         self.dropped += 1
 
 
-def load_rows(config: SftConfig, vocabulary: Vocabulary) -> PackedRows:
-    """Read, encode and pack the training data. Raises ``DataError`` if nothing usable is in it."""
+def read_data(config: SftConfig) -> list[Record]:
+    """Read the training data; needs no model. Raises ``DataError`` for data that cannot be read, or ``OSError``."""
     records = list(read_records(config.data))
     if not records:
         raise DataError(f"{config.data} is empty: it needs one JSON object a line.")
+    return records
+
+
+def load_rows(config: SftConfig, vocabulary: Vocabulary, records: Sequence[Record] | None = None) -> PackedRows:
+    """Encode and pack the training data, ``records`` if they are read already. Raises ``DataError`` if nothing usable
+    is in it."""
+    records = read_data(config) if records is None else records
     policy = position_policy(config.positions or DEFAULT)
     encoded = encode_records(records, vocabulary, policy, plain=config.plain, seed=config.seed)
     examples = list(_progress(encoded, len(records)))

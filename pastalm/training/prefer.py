@@ -13,14 +13,14 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from pastalm.data.examples import DataError
 from pastalm.data.questions import Question, read_questions
 from pastalm.data.whole import write_whole
 from pastalm.training.base import SettingsError
 from pastalm.training.data import leads
+from pastalm.training.fingerprint import fingerprint
 from pastalm.training.journal import held
 from pastalm.training.prefer_config import PreferConfig
-from pastalm.training.record import drop_checkpoints
+from pastalm.training.record import drop_checkpoints, require_elsewhere, require_equal, require_folder
 from pastalm.training.round import Round, draw, rank, wait_until
 from pastalm.training.sampling import Sampling
 from pastalm.training.score import Quality, checked, require_checks
@@ -28,8 +28,11 @@ from pastalm.training.score import Quality, checked, require_checks
 RECORD = "prefer.json"
 # What may differ from one start of a run to the next: it changes how the work is done, not what comes out.
 FREE = frozenset(
-    {"out", "rounds", "lanes", "judge_url", "key_env", "concurrency", "reuse", "save_every", "log_every", "snapshots"}
-)
+    {
+        "out", "rounds", "lanes", "judge_url", "key_env", "concurrency", "reuse", "save_every", "log_every",
+        "snapshots", "gradient_checkpointing",
+    }
+)  # fmt: skip
 # What the baseline's answers and those of round 1 depend on, and so must be equal where these are taken over.
 SAMPLED = ("model", "baseline", "samples", "temperature", "max_tokens", "limit", "seed")
 
@@ -39,10 +42,13 @@ def train_prefer(config: PreferConfig, quality: Quality | None = None) -> Path:
 
     ``quality`` replaces the checker or judge that the settings name. Under `accelerate launch` every process calls it.
     Raises ``DataError`` for data that cannot be used, ``SettingsError`` for settings other than those of the run in
-    ``config.out``, ``LoadError`` for a model that cannot be found, ``EndpointError`` for a judge that does not answer.
+    ``config.out`` and for a ``config.out`` that is no folder or where the model itself lies, ``LoadError`` for a model
+    that cannot be found, ``EndpointError`` for a judge that does not answer.
     """
     from pastalm.training.optimise import optimise
 
+    require_elsewhere(config.model, _overwritten(config))
+    require_folder(config.out)
     questions = read_questions(config.data, config.limit)
     if quality is None and not config.judge:
         require_checks(questions, config.data)
@@ -60,11 +66,18 @@ def train_prefer(config: PreferConfig, quality: Quality | None = None) -> Path:
                         _answer_baseline(current)
                     current.make_pairs(asked)
                     optimise(current)
+                    if leads():
+                        print(current.summary())
                 wait_until(current.model.is_dir)
                 if leads():
                     drop_checkpoints(current.folder)
                 model = str(current.model)
     return Path(model)
+
+
+def _overwritten(config: PreferConfig) -> list[Path]:
+    out = Path(config.out)
+    return [out, *(Round(config, number, "", ()).model for number in range(1, config.rounds + 1))]
 
 
 def _answer_baseline(round_: Round) -> None:
@@ -99,10 +112,16 @@ def _settle(config: PreferConfig, questions: Sequence[Question]) -> None:
     """Note the settings in the run's folder, or see that they are the ones that it began with."""
     place = Path(config.out) / RECORD
     content = json.dumps([asdict(question) for question in questions], sort_keys=True)
-    record = {"settings": asdict(config), "data_sha256": sha256(content.encode()).hexdigest()}
-    before = _read(place)
+    record = {
+        "settings": asdict(config),
+        "data_sha256": sha256(content.encode()).hexdigest(),
+        "model_print": fingerprint(config.model),
+        "baseline_print": fingerprint(config.baseline) if config.baseline else "",
+    }
+    before = _read(place, "--out")
     if before:
-        _require_equal(config.out, before, record, [name for name in record["settings"] if name not in FREE])
+        names = [name for name in record["settings"] if name not in FREE]
+        require_equal(config.out, before, record, names, "or another --out")
     elif config.reuse:
         _reuse(config, record)
     write_whole(place, json.dumps(record, indent=2) + "\n")
@@ -112,34 +131,20 @@ def _reuse(config: PreferConfig, record: dict[str, Any]) -> None:
     """Take over what another run has sampled and judged: runs that differ in lambda, speed term or loss alone need not
     sample their first round again."""
     other, out = Path(config.reuse), Path(config.out)
-    before = _read(other / RECORD)
+    before = _read(other / RECORD, "--reuse")
     if not before:
         raise SettingsError(f"{other} holds no run of this command, so there is nothing to --reuse.")
-    _require_equal(str(other), before, record, SAMPLED)
+    require_equal(str(other), before, record, SAMPLED, "or another --reuse")
     (out / "round1").mkdir(exist_ok=True)
     for name in ("baseline", "round1/samples", "judge"):
         for path in sorted(other.glob(f"{name}.jsonl")) + sorted(other.glob(f"{name}.rank*.jsonl")):
             shutil.copyfile(path, out / path.relative_to(other))
 
 
-def _require_equal(place: str, before: dict[str, Any], record: dict[str, Any], names: Sequence[str]) -> None:
-    """Raise :class:`SettingsError` for the first setting that differs, or other data."""
-    for name in names:
-        was, now = before["settings"].get(name), record["settings"][name]
-        if was != now:
-            option = "--lambda" if name == "quality_weight" else "--" + name.replace("_", "-")
-            raise SettingsError(
-                f"{place} holds a run with {option} {was!r}, but this one asks for {now!r}: give the same, or another "
-                "--out."
-            )
-    if before["data_sha256"] != record["data_sha256"]:
-        raise DataError(f"{place} holds a run with other data than {record['settings']['data']} is now.")
-
-
-def _read(place: Path) -> dict[str, Any]:
+def _read(place: Path, flag: str) -> dict[str, Any]:
     try:
         return json.loads(place.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
     except ValueError:
-        raise SettingsError(f"{place} was not written by this command; choose another --out.") from None
+        raise SettingsError(f"{place} was not written by this command; choose another {flag}.") from None

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from math import isnan
 
-from pastalm.training.config import ALL_LINEAR, SftConfig
+from pastalm.training.config import ALL_LINEAR, SftConfig, above_zero, at_least_one, not_negative, require, shares
 
 SPEEDS = ("speedup", "parallelism", "harmonic", "arithmetic")
 LOSSES = ("bonbon", "ipo", "dpo")
@@ -71,23 +70,15 @@ class PreferConfig:
     def __post_init__(self) -> None:
         for name, known in (("speed", SPEEDS), ("loss", LOSSES)):
             if getattr(self, name) not in known:
-                raise ValueError(f"Unknown {name} {getattr(self, name)!r}; choose one of {', '.join(known)}.")
-        for name in ("rounds", "max_tokens", "lanes", "concurrency"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}.")
-        if self.samples < 2:
-            raise ValueError(f"samples must be at least 2, the best and the worst of a pair, not {self.samples}.")
-        for name in ("temperature", "beta"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} must be above 0, not {getattr(self, name)}.")
-        for name in ("quality_weight", "margin", "limit", "warmup", "weight_decay"):
-            if isnan(getattr(self, name)) or getattr(self, name) < 0:
-                raise ValueError(f"{name.replace('quality_weight', 'lambda')} must not be below 0.")
-        for name in ("alpha", "decay"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} is a share between 0 and 1, not {getattr(self, name)}.")
+                raise ValueError(f"Unknown --{name} {getattr(self, name)!r}; choose one of {', '.join(known)}.")
+        at_least_one(self, "rounds", "max_tokens", "lanes", "concurrency")
+        require(self, ("samples",), lambda n: n >= 2, "must be at least 2, the best and the worst of a pair")
+        above_zero(self, "temperature", "beta")
+        require(self, ("quality_weight",), lambda weight: weight >= 0, "must be at least 0, perhaps inf")
+        not_negative(self, "margin", "limit")
+        shares(self, "alpha")
         if self.judge_url and not self.judge:
-            raise ValueError("There is a judge's URL but no judge: name the model with --judge.")
+            raise ValueError("There is a --judge-url but no judge: name the model with --judge.")
         self.snapshot_shares()
         self.training(self.out, self.model)  # checks the settings that both stages have
 
@@ -103,7 +94,7 @@ class PreferConfig:
         try:
             shares = sorted({float(share) for share in self.snapshots.split(",") if share.strip()})
         except ValueError:
-            raise ValueError(f"snapshots are shares of a round such as 0.1,0.5, not {self.snapshots!r}.") from None
+            raise ValueError(f"--snapshots are shares of a round such as 0.1,0.5, not {self.snapshots!r}.") from None
         if not all(0 < share <= 1 for share in shares):
-            raise ValueError(f"snapshots are shares above 0 and at most 1, not {self.snapshots!r}.")
+            raise ValueError(f"--snapshots are shares above 0 and at most 1, not {self.snapshots!r}.")
         return tuple(shares)

@@ -25,8 +25,15 @@ def shown(items: Iterable[Item], what: str, done: int, total: int, unit: str) ->
         for number, item in enumerate(items, 1):
             yield item
             now = monotonic()
-            rate = f"{number / max(now - started, 1e-9):.1f} {unit}/s"
+            rate = pace(number, now - started, unit)
             bar.update(job, completed=done + number, rate=rate)
             if not console.is_terminal and (now - printed > LINE_SECONDS or done + number == total):
                 printed = now
                 console.print(f"{what}: {done + number} of {total}, {rate}", highlight=False)
+
+
+def pace(number: int, seconds: float, unit: str) -> str:
+    """How fast ``number`` of a unit, named in the plural, were done; the seconds each took where that is slow."""
+    if seconds <= number:
+        return f"{number / max(seconds, 1e-9):.1f} {unit}/s"
+    return f"{seconds / number:.1f} s per {unit.removesuffix('s')}"

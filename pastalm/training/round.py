@@ -24,6 +24,7 @@ from pastalm.training.score import Quality, Scored, best_and_worst, score_all
 
 PROMPTS_AT_ONCE = 64  # whose answers are scored together: enough for a judge to have its hands full
 POLL_SECONDS = 0.5
+GROUPS = ("all", "chosen", "rejected")  # of answers, whose means are told
 
 
 def rank() -> int:
@@ -147,10 +148,35 @@ class Round:
         if not pairs:
             raise DataError(
                 f"{self.folder}: the answers to each prompt all have the same score, so there is nothing to prefer; "
-                "take other prompts, more --samples or another --lambda, and another --out."
+                + self._advice(sum(not one.finished for one in every), len(every))
             )
         lines = [{"prompt": best.prompt, "chosen": asdict(best), "rejected": asdict(worst)} for best, worst in pairs]
         write_whole(self.paired, "".join(json.dumps(line) + "\n" for line in lines))
+
+    def _advice(self, cut: int, total: int) -> str:
+        """What to do about a round without pairs, ``cut`` of whose ``total`` answers a limit ended."""
+        reuse = f"another --lambda or --speed, with --reuse {self.config.out} to keep what is sampled"
+        if not cut:
+            return f"take {reuse}, or other prompts or more --samples, each in another --out."
+        advice = (
+            f"{cut} of {total} answers were ended by --max-tokens {self.config.max_tokens} or the model's window, and "
+            "such answers score 0: take a larger --max-tokens, or a --model that ends its answers"
+        )
+        others = "" if cut == total else f", or {reuse}, or more --samples"
+        return f"{advice}{others}, each in another --out."
+
+    def summary(self) -> str:
+        """A line that says what the answers of the round came to, from its figures."""
+        numbers = json.loads((self.folder / "figures.json").read_text(encoding="utf-8"))
+
+        def three(what: str, form: str) -> str:
+            return " / ".join(f"{numbers[f'{group}_{what}']:{form}}" for group in GROUPS)
+
+        return (
+            f"Round {self.number}: pairs from {numbers['pairs']} of {numbers['prompts']} prompts; "
+            f"{' / '.join(GROUPS)} answers: finished {three('finished', '.0%')}, speed {three('speed', '.2f')}, "
+            f"quality {three('quality', '.2f')}."
+        )
 
 
 def _pairs(every: Iterable[Scored]) -> Iterator[tuple[Scored, Scored]]:
@@ -163,7 +189,7 @@ def _pairs(every: Iterable[Scored]) -> Iterator[tuple[Scored, Scored]]:
 
 def figures(every: Sequence[Scored], pairs: Sequence[tuple[Scored, Scored]]) -> dict[str, float]:
     """What a round's answers came to: means over all of them, over the chosen and over the rejected."""
-    groups = {"all": every, "chosen": [best for best, _ in pairs], "rejected": [worst for _, worst in pairs]}
+    groups = dict(zip(GROUPS, (every, [best for best, _ in pairs], [worst for _, worst in pairs]), strict=True))
     numbers: dict[str, float] = {
         "prompts": len({one.prompt for one in every}),
         "answers": len(every),

@@ -14,13 +14,17 @@ from pastalm.lang.vocabulary import Vocabulary
 from pastalm.training.adapters import add_adapters
 from pastalm.training.base import adopt_tags, load_base, settle_positions
 from pastalm.training.config import SftConfig
-from pastalm.training.data import PackedRows, leads, load_rows, processes
+from pastalm.training.data import PackedRows, leads, load_rows, processes, read_data
 from pastalm.training.recompute import recompute_layers
 from pastalm.training.record import (
+    contents,
     drop_checkpoints,
     is_finished,
     last_checkpoint,
+    overwritten,
     read_run,
+    require_elsewhere,
+    require_folder,
     require_same,
     step_of,
     write_run,
@@ -36,35 +40,40 @@ def train_sft(config: SftConfig) -> Path:
 
     Under `accelerate launch` every process calls it. Raises ``DataError`` for data that cannot be used, ``LoadError``
     for a model that cannot be found, ``SettingsError`` for settings that contradict the model or the run in
-    ``config.out``.
+    ``config.out``, for a ``config.out`` that is no folder, and for one where the model itself lies.
     """
+    require_elsewhere(config.model, overwritten(config.out))
+    require_folder(config.out)
+    run = read_run(config.out) if config.resume else {}
+    records = read_data(config)
+    known = contents(config, records)
+    require_same(config, known, run)
     set_seed(config.seed)
     model, tokenizer = load_base(config)
     config = settle_positions(model, config)
-    run = read_run(config.out) if config.resume else {}
-    require_same(config, run)
+    require_same(config, known, run)  # once more, for the positions may be the model's
     if is_finished(config, run):
         if leads():
             print(f"{config.out} holds this very run, finished; --no-resume trains it anew.")
         return Path(config.out)
-    rows = load_rows(config, Vocabulary(tokenizer))
+    rows = load_rows(config, Vocabulary(tokenizer), records)
     if leads():
-        _start(config)
+        _start(config, known)
     checkpoint = last_checkpoint(config.out) if config.resume else None
     trainer = _trainer(model, tokenizer, rows, config)
     loss = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None).training_loss
     figures = _figures(trainer, checkpoint, loss)
     save_trained(trainer, tokenizer, config)
     if leads():
-        write_run(config, figures)
+        write_run(config, known, figures)
         print(_summary(figures))
     return Path(config.out)
 
 
-def _start(config: SftConfig) -> None:
+def _start(config: SftConfig, known: dict[str, str]) -> None:
     if not config.resume:
         drop_checkpoints(config.out)
-    write_run(config)
+    write_run(config, known)
 
 
 def _trainer(

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -27,7 +28,7 @@ from pastalm.data.tasks import to_json
 from pastalm.lang.positions import POLICIES
 from pastalm.lang.vocabulary import Vocabulary
 from pastalm.runtime.attention import attach
-from pastalm.runtime.load import load
+from pastalm.runtime.load import LoadError, load
 from pastalm.training.base import SettingsError
 from pastalm.training.journal import Journal
 from pastalm.training.judged import judged
@@ -175,10 +176,58 @@ def test_what_was_sampled_is_taken_over(model: Path, data: Path, whole: Path, tm
     for name in ("baseline.jsonl", "round1/samples.jsonl"):
         assert (tmp_path / "inf" / name).read_bytes() == (whole / name).read_bytes()
     assert all(one["score"] == one["quality"] for one in lines(tmp_path / "inf" / "round1" / "scores.jsonl"))
-    with pytest.raises(SettingsError, match="holds a run with --max-tokens 40, but this one asks for 30"):
+    with pytest.raises(
+        SettingsError, match=r"holds a run with --max-tokens 40, but this one asks for 30: .*another --reuse"
+    ):
         train_prefer(settings(model, data, tmp_path / "other", reuse=str(whole), max_tokens=30), variety)
     with pytest.raises(SettingsError, match="nothing to --reuse"):
         train_prefer(settings(model, data, tmp_path / "another", reuse=str(tmp_path)), variety)
+
+
+def begun(config: PreferConfig) -> Path:
+    """The folder of a run that has noted its settings, and then found no model."""
+    with pytest.raises(LoadError):
+        train_prefer(config, variety)
+    return Path(config.out)
+
+
+def test_another_run_that_does_not_fit_is_told_by_its_flag(data: Path, tmp_path: Path):
+    nothing = tmp_path / "no-model"
+    other = begun(settings(nothing, data, tmp_path / "a"))
+    with pytest.raises(SettingsError, match=r"--samples 3, but this one asks for 4: give the same, or another --reuse"):
+        train_prefer(settings(nothing, data, tmp_path / "b", reuse=str(other), samples=4), variety)
+    (other / "prefer.json").write_text("{")
+    with pytest.raises(SettingsError, match=r"was not written by this command; choose another --reuse"):
+        train_prefer(settings(nothing, data, tmp_path / "c", reuse=str(other)), variety)
+
+
+@pytest.mark.parametrize("changed", ["data", "model", "baseline"])
+def test_other_contents_under_the_same_name_are_refused(changed: str, tmp_path: Path):
+    own = {"data": write_prompts(tmp_path / "prompts.jsonl", 2)}
+    for name in ("model", "baseline"):
+        own[name] = tmp_path / name
+        own[name].mkdir()
+        (own[name] / "config.json").write_text("{}")
+    config = settings(own["model"], own["data"], tmp_path / "out", baseline=str(own["baseline"]))
+    out = begun(config)
+    begun(config)  # nothing has changed: it goes on
+    if changed == "data":
+        write_prompts(own["data"], 3)
+    else:
+        (own[changed] / "config.json").write_text("{ }")
+    with pytest.raises(SettingsError, match=f"holds a run with --{changed} .* which has changed since: .* --out"):
+        train_prefer(config, variety)
+    with pytest.raises(SettingsError, match=f"holds a run with --{changed} .* which has changed since: .* --reuse"):
+        train_prefer(replace(config, out=str(tmp_path / "again"), reuse=str(out)), variety)
+
+
+def test_a_run_neither_writes_where_its_model_lies_nor_into_a_file(data: Path, tmp_path: Path):
+    for model in (tmp_path, tmp_path / "round2" / "model"):
+        with pytest.raises(SettingsError, match=r"is also where this run writes, .*give another --out\.$"):
+            train_prefer(settings(model, data, tmp_path), variety)
+    with pytest.raises(SettingsError, match=r"is a file, so --out .* cannot be a folder"):
+        train_prefer(settings(tmp_path, data, data), variety)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_finished_run_does_nothing_and_other_settings_are_refused(model: Path, data: Path, whole: Path):
@@ -197,6 +246,47 @@ def test_answers_that_are_all_alike_give_a_sentence(model: Path, data: Path, who
     config = settings(model, data, tmp_path, reuse=str(whole), quality_weight=float("inf"))
     with pytest.raises(DataError, match="all have the same score"):
         train_prefer(config, lambda candidates: [0.0] * len(candidates))
+
+
+ANSWER = {"critical_path": 20, "content_tokens": 30, "tokens": 40, "text": "ab"}
+
+
+def drawn_round(out: Path, finished: list[bool], monkeypatch: pytest.MonkeyPatch, **other: object) -> Round:
+    """A round of one prompt whose answers are drawn already: equal but for who came to an end."""
+    monkeypatch.setattr("pastalm.training.round.draw", lambda *_: None)
+    round_ = Round(settings(Path("m"), Path("d"), out, **other), 1, "m", [Question("p")])
+    round_.folder.mkdir(parents=True)
+    answers = [ANSWER | {"prompt": 0, "sample": k, "finished": end} for k, end in enumerate(finished)]
+    (round_.folder / "samples.jsonl").write_text("".join(json.dumps(one) + "\n" for one in answers))
+    round_.baseline.write_text(json.dumps({"prompt": 0, "sample": 0, "tokens": 60, "text": "b"}) + "\n")
+    return round_
+
+
+def advice(round_: Round) -> str:
+    """What a round without pairs says."""
+    with pytest.raises(DataError, match=r"all have the same score.*another --out\.$") as caught:
+        round_.make_pairs(lambda candidates: [0.0] * len(candidates))
+    return str(caught.value)
+
+
+def test_a_round_without_pairs_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    cut = advice(drawn_round(tmp_path / "cut", [False] * 3, monkeypatch))
+    assert "3 of 3 answers were ended by --max-tokens 40" in cut and "larger --max-tokens" in cut
+    assert "--model that ends its answers" in cut and "--lambda" not in cut and "--reuse" not in cut
+    alike = advice(drawn_round(tmp_path / "alike", [True] * 3, monkeypatch))
+    assert f"another --lambda or --speed, with --reuse {tmp_path / 'alike'}" in alike and "--max-tokens" not in alike
+    monkeypatch.setattr("pastalm.training.round.best_and_worst", lambda answers: None)
+    some = advice(drawn_round(tmp_path / "some", [True, False, True], monkeypatch))
+    assert "1 of 3 answers were ended by --max-tokens 40" in some and "--reuse" in some
+
+
+def test_a_round_is_told_in_a_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    round_ = drawn_round(tmp_path, [True, False], monkeypatch)
+    round_.make_pairs(lambda candidates: [0.5] * len(candidates))
+    assert round_.summary() == (
+        "Round 1: pairs from 1 of 1 prompts; all / chosen / rejected answers: finished 50% / 100% / 0%, "
+        "speed 1.50 / 3.00 / 0.00, quality 0.25 / 0.50 / 0.00."
+    )
 
 
 def stop_when(ready: Callable[[], bool], process: subprocess.Popen) -> None:
@@ -251,6 +341,7 @@ def test_the_command_with_the_tasks_checker(model: Path, tmp_path: Path):
     done = CliRunner().invoke(app, command)
     assert done.exit_code == 0, done.output
     assert "Model written to" in done.output
+    assert done.output.count("Round 1: ") == 1 and "of 4 prompts; all / chosen / rejected" in done.output
     assert {one["quality"] for one in lines(tmp_path / "out" / "round1" / "scores.jsonl")} <= {0.0, 1.0}
     changed = CliRunner().invoke(app, [*command, "--speed", "parallelism"])
     assert changed.exit_code == 2 and "holds a run with --speed 'speedup'" in " ".join(changed.output.split())

@@ -30,6 +30,7 @@ from pastalm.training.pairs import (
     share_rows,
 )
 from pastalm.training.prefer_trainer import reference_log_probabilities
+from pastalm.training.progress import pace
 from pastalm.training.sampling import FIELDS, Sampling, record, sample
 from pastalm.training.score import Candidate, Scored, best_and_worst, checked, require_checks, score_all, speed_term
 from tests.training.prefer_model import WINDOW, write_model
@@ -195,6 +196,12 @@ def test_a_foreign_file_is_no_journal_and_two_runs_do_not_meet(tmp_path: Path):
         assert (tmp_path / "a.jsonl").read_text() == text
     with held(tmp_path / "lock"), pytest.raises(DataError, match="in use by another run"), held(tmp_path / "lock"):
         pass
+
+
+def test_the_pace_is_told_in_seconds_where_it_is_slow():
+    assert pace(30, 10.0, "answers") == "3.0 answers/s"
+    assert pace(3, 60.0, "answers") == "20.0 s per answer"
+    assert pace(1, 0.0, "pairs").endswith("pairs/s")
 
 
 ANSWER = {"sample": 0, "finished": True, "critical_path": 20, "content_tokens": 30, "tokens": 40, "text": "t"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -11,9 +12,11 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from pastalm import Engine
+from pastalm.data.examples import DataError
 from pastalm.runtime.engine import RequestError
 from pastalm.training.base import SettingsError
-from pastalm.training.record import last_checkpoint, read_run
+from pastalm.training.config import SftConfig
+from pastalm.training.record import FREE, last_checkpoint, read_run
 from pastalm.training.sft import train_sft
 from tests.training.conftest import config
 
@@ -81,9 +84,90 @@ def test_a_finished_run_is_not_trained_again(
     whole: Path, base: Path, data: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = (whole / "model.safetensors").stat().st_mtime_ns
-    assert train_sft(config(base, data, whole)) == whole
-    assert "finished" in capsys.readouterr().out
-    assert (whole / "model.safetensors").stat().st_mtime_ns == before
+    for other in ({}, {"save_every": 3, "log_every": 1, "gradient_checkpointing": True}):
+        assert train_sft(config(base, data, whole, **other)) == whole
+        assert "finished" in capsys.readouterr().out
+        assert (whole / "model.safetensors").stat().st_mtime_ns == before
+    assert read_run(whole)["settings"]["save_every"] == 2, "the record tells of the run as it was"
+
+
+OTHER = {
+    "model": "other", "positions": "pred1", "plain": 1.0, "epochs": 2.0, "steps": 7, "batch": 3, "accumulate": 2,
+    "row": 64, "pack": False, "learning_rate": 1.0, "warmup": 1, "decay": 0.5, "weight_decay": 0.1, "beta2": 0.9,
+    "prompt_loss": True, "lora": 2, "lora_alpha": 1.0, "lora_dropout": 0.1, "lora_targets": "q_proj", "bf16": True,
+    "seed": 1,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("finished", [True, False])
+def test_all_that_changes_what_comes_out_is_the_runs_own(
+    finished: bool, whole: Path, base: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Refused before the model is loaded, and the record stays as it is."""
+    monkeypatch.setattr("pastalm.training.sft.load_base", lambda config: pytest.fail("the model was loaded"))
+    out = whole if finished else unfinished(whole, tmp_path / "out")
+    record = (out / "run.json").read_text()
+    assert {field.name for field in fields(SftConfig)} == set(OTHER) | FREE | {"data"}
+    for name, value in OTHER.items():
+        option = "--" + name.replace("_", "-")
+        with pytest.raises(SettingsError, match=f"holds a run with {option} .*asks for .*--no-resume"):
+            settings = config(base, data, out)
+            train_sft(SftConfig(**{**vars(settings), name: value}))
+    assert (out / "run.json").read_text() == record
+
+
+@pytest.mark.parametrize("changed", ["data", "model"])
+@pytest.mark.parametrize("finished", [True, False])
+def test_other_contents_under_the_same_name_are_refused(
+    changed: str, finished: bool, whole: Path, base: Path, data: Path, tmp_path: Path
+) -> None:
+    own = {"data": tmp_path / "data.jsonl", "model": tmp_path / "base"}
+    shutil.copyfile(data, own["data"])
+    shutil.copytree(base, own["model"])
+    out = unfinished(whole, tmp_path / "out")
+    record = read_run(out)
+    record["settings"] |= {name: str(path) for name, path in own.items()}
+    if finished:
+        record["figures"] = read_run(whole)["figures"]
+        (out / "model.safetensors").touch()
+    (out / "run.json").write_text(json.dumps(record))
+    settings = config(own["model"], own["data"], out)
+    if finished:
+        train_sft(settings)
+    file = own["data"] if changed == "data" else own["model"] / "model.safetensors"
+    file.write_bytes(file.read_bytes().replace(b"add 7", b"add 8") if changed == "data" else b"other weights")
+    with pytest.raises(SettingsError, match=f"holds a run with --{changed} .* which has changed since: .*--no-resume"):
+        train_sft(settings)
+
+
+def test_the_model_that_a_run_starts_from_is_not_overwritten(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = tmp_path / "base"
+    (model / "checkpoint-2").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(model)
+    monkeypatch.chdir(tmp_path)
+    for start, out in (("base", "./base"), (model, "link"), ("base/checkpoint-2", "base"), ("a/hub-id", "a/hub-id")):
+        for resume in (True, False):
+            with pytest.raises(SettingsError, match=r"is also where this run writes, .*give another --out\.$"):
+                train_sft(config(start, data, out, resume=resume))
+    assert [path.name for path in model.iterdir()] == ["checkpoint-2"]
+
+
+def test_data_and_folder_are_looked_at_before_the_model_is_loaded(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pastalm.training.sft.load_base", lambda config: pytest.fail("the model was loaded"))
+    out = tmp_path / "out"
+    with pytest.raises(FileNotFoundError):
+        train_sft(config("base", tmp_path / "missing.jsonl", out))
+    (tmp_path / "bad.jsonl").write_text("{}\n")
+    with pytest.raises(DataError, match="line 1"):
+        train_sft(config("base", tmp_path / "bad.jsonl", out))
+    for place in (data, data / "inside"):
+        with pytest.raises(SettingsError, match=r"tasks\.jsonl is a file, so --out .* cannot be a folder"):
+            train_sft(config("base", data, place))
+    assert not out.exists()
 
 
 def test_other_settings_in_the_same_place_are_refused(whole: Path, base: Path, data: Path, tmp_path: Path) -> None:
@@ -108,6 +192,8 @@ def test_a_broken_record_gets_a_sentence(tmp_path: Path) -> None:
 
 def test_the_policy_of_a_model_stays_its_own(whole: Path, base: Path, data: Path, tmp_path: Path) -> None:
     const = train_sft(config(base, data, tmp_path / "const", steps=1, positions="const40"))
+    with pytest.raises(SettingsError, match=r"--positions 'const40', but this one asks for 'pred10'"):
+        train_sft(config(base, data, const, steps=1))  # finished, but not the run that the default would be
     with pytest.raises(
         SettingsError, match=r"was trained with the positions 'const40', but --positions asks for 'pred10'"
     ):

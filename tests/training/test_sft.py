@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
@@ -19,6 +19,7 @@ from pastalm.lang.positions import POLICIES
 from pastalm.lang.vocabulary import Vocabulary
 from pastalm.layout import IGNORE
 from pastalm.training.config import SftConfig
+from pastalm.training.prefer_config import PreferConfig
 from pastalm.training.record import read_run
 from pastalm.training.sft import SftTrainer, adopt_tags, load_rows, train_sft, training_arguments
 from tests.runtime.families import tiny
@@ -216,7 +217,7 @@ def test_tasks_are_training_data(tmp_path: Path) -> None:
     ("line", "message"),
     [
         ("{nonsense", "line 2: not JSON"),
-        ('{"prompt": "a"}', "line 2: needs an object with 'annotated'"),
+        ('{"prompt": "a"}', "line 2: has no 'annotated'"),
         ('{"prompt": "a", "annotated": "b</async>"}', "line 2, in 'annotated': line 1, column 2: this </async> closes"),
     ],
 )
@@ -228,7 +229,23 @@ def test_bad_lines_are_told_with_their_place(tmp_path: Path, line: str, message:
     assert message in str(caught.value)
 
 
-@pytest.mark.parametrize(("field", "value"), [("plain", 2), ("batch", 0), ("learning_rate", 0), ("positions", "far")])
-def test_wrong_settings_get_a_sentence(field: str, value: object) -> None:
-    with pytest.raises(ValueError, match=r"\."):
-        SftConfig("m", "d", "o", **{field: value})
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("plain", 2), ("batch", 0), ("learning_rate", 0), ("learning_rate", math.nan), ("positions", "far"),
+        ("steps", 0), ("steps", -5), ("epochs", 0), ("warmup", -1), ("beta2", 1), ("beta2", -0.1), ("seed", -1),
+        ("seed", 2**32), ("weight_decay", -0.1), ("weight_decay", math.inf), ("lora", -1), ("lora_dropout", 1),
+        ("lora_dropout", -0.1), ("lora_alpha", 0),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("kind", [SftConfig, PreferConfig])
+def test_wrong_settings_get_a_sentence(kind: type, field: str, value: object) -> None:
+    """Both stages have these; the sentence names the option as it is typed."""
+    if field in {each.name for each in fields(kind)}:
+        with pytest.raises(ValueError, match=rf"^--{field.replace('_', '-')}\b.*\.$"):
+            kind("m", "d", "o", **{field: value})
+
+
+def test_settings_at_their_bounds_are_taken() -> None:
+    SftConfig("m", "d", "o", steps=-1, beta2=0, lora_dropout=0, seed=2**32 - 1, warmup=0)
+    SftConfig("m", "d", "o", steps=1, epochs=0)
