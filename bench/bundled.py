@@ -4,10 +4,10 @@
 
 A killed run goes on where it was. Each phase begins with the model of the one before it and leaves its own in a folder
 of its name: ``start`` (untrained), ``short`` (the wording of short tasks), ``copying`` and ``looking-up`` (drills),
-``skills`` (more drills, and short tasks again), ``base`` (all tasks), all with plain answers, so that ``base`` is what
-a pretrained model is elsewhere; then ``model``, stage 1. The baselines of bench.study start from ``base`` too. Most
-steps are small: a model with random weights gains more from many small steps than from few large ones. The order was
-found by trial, see docs/log.md.
+``skills`` (more drills, and short tasks again), ``base`` (all tasks and drills), all with plain answers, so that
+``base`` is what a pretrained model is elsewhere; then ``model``, stage 1, on the same. The baselines of bench.study
+start from ``base`` too. Most steps are small: a model with random weights gains more from many small steps than from
+few large ones. The order was found by trial, see docs/log.md.
 """
 
 from __future__ import annotations
@@ -91,7 +91,10 @@ def make_data(out: Path, number: int) -> None:
             write(out / f"{name}.jsonl", islice(drills(grade, 0), number // 4))
     if not (out / "skills.jsonl").exists():
         brief = (out / "short.jsonl").read_text(encoding="utf-8").splitlines()
-        write(out / "skills.jsonl", chain(brief, islice(drills("skills", 1), 2 * number)))
+        write(out / "skills.jsonl", chain(brief, islice(drills("skills", 1), number)))
+    if not (out / "all.jsonl").exists():
+        with tasks.open(encoding="utf-8") as lines:
+            write(out / "all.jsonl", chain((line.rstrip("\n") for line in lines), islice(drills("skills", 2), number)))
 
 
 def phases(out: Path, options: argparse.Namespace) -> Iterator[SftConfig]:
@@ -110,7 +113,7 @@ def phases(out: Path, options: argparse.Namespace) -> Iterator[SftConfig]:
         all_tasks = name in ("base", "model")
         yield SftConfig(
             str(model),
-            str(out / ("tasks.jsonl" if all_tasks else f"{name}.jsonl")),
+            str(out / ("all.jsonl" if all_tasks else f"{name}.jsonl")),
             str(out / name),
             plain=TAGLESS if name == "model" else 1.0,
             row=row,
