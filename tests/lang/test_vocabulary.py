@@ -139,3 +139,12 @@ def test_a_chat_needs_a_template_that_takes_it(tokenizer: PreTrainedTokenizerFas
             codec.encode_chat(messages)
     finally:
         tokenizer.chat_template = None
+
+
+def test_encoding_and_the_tokenizers_own_calls_leave_each_other_alone(vocabulary: Vocabulary) -> None:
+    tokenizer, text = vocabulary.tokenizer, "hello world <sync/> hello world"
+    own, tagged_ids = vocabulary.encode(text), tokenizer(text)["input_ids"]
+    assert vocabulary.sync not in own and vocabulary.sync in tagged_ids
+    assert len(tokenizer(text, truncation=True, max_length=3)["input_ids"]) == 3
+    assert vocabulary.encode(text) == own and tokenizer(text)["input_ids"] == tagged_ids
+    assert own == tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
