@@ -6,14 +6,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
-# In the wording of the generated tasks, so that the bundled model knows it: five chunks, then a conclusion.
+# In the wording of the generated tasks, so that the bundled model knows it: five chunks.
 DEFAULT_PROMPT = """\
-Compare these 5 cities: sum the scores of each, list the totals, name the best.
-Riga: food 8, trains 9, weather 3
-Kazan: food 2, trains 4, weather 6
-York: food 7, trains 1, weather 5
-Kyoto: food 9, trains 7, weather 8
-Accra: food 5, trains 8, weather 7"""
+Write a short profile of each of these 5 people. Use bullets.
+Jane: job baker, age 29, home Turin
+Omar: job pilot, age 41, home Kyoto
+Kira: job nurse, age 35, home Lima
+Ben: job writer, age 52, home Oslo
+Tess: job judge, age 23, home Accra"""
 
 
 class PromptError(ValueError):
