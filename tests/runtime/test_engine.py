@@ -222,7 +222,7 @@ def test_loading_a_directory(saved: Path) -> None:
     ("arguments", "message"),
     [
         (("./nowhere",), "There is no directory ./nowhere"),
-        (("nobody/nothing-of-this-name",), "Cannot load 'nobody/nothing-of-this-name'"),
+        (("nobody/nothing-of-this-name",), "nobody/nothing-of-this-name"),
         ((".", "gpu"), "Unknown device 'gpu'"),
         ((".", "cpu", "int7"), "Unknown dtype 'int7'"),
     ],
