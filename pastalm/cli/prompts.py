@@ -21,7 +21,7 @@ class PromptError(ValueError):
 
 
 def read_prompt(prompt: str | None, file: Path | None) -> str:
-    """The prompt's text: given, from a file, from stdin ("-", or nothing given and stdin is no terminal), or the
+    """The prompt's text: given, from a file, from stdin ("-", or nothing given and something comes from there), or the
     built-in example. One line break at the end of a file or of stdin is not part of it.
 
     Raises :class:`PromptError`, or ``OSError`` for the file.
@@ -30,10 +30,13 @@ def read_prompt(prompt: str | None, file: Path | None) -> str:
         raise PromptError("Give either a prompt or --file, not both.")
     if file is not None:
         text = _text(file.read_bytes(), str(file))
-    elif prompt == "-" or (prompt is None and not sys.stdin.isatty()):
+    elif prompt == "-":
         text = _text(sys.stdin.buffer.read(), "stdin")
+    elif prompt is None:
+        piped = b"" if sys.stdin.isatty() else sys.stdin.buffer.read()
+        text = _text(piped, "stdin") if piped else DEFAULT_PROMPT
     else:
-        text = DEFAULT_PROMPT if prompt is None else prompt
+        text = prompt
     if not text.strip():
         raise PromptError("The prompt is empty: give a text, --file or something on stdin.")
     return text

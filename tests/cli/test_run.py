@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from io import StringIO
+from io import BytesIO, StringIO, TextIOWrapper
 from pathlib import Path
 
 import pytest
@@ -67,6 +67,16 @@ def test_no_prompt_on_a_terminal_is_the_example(monkeypatch: pytest.MonkeyPatch)
     assert read_prompt("hi", None) == "hi"
     with pytest.raises(PromptError, match="empty"):
         read_prompt(" ", None)
+
+
+def test_nothing_on_stdin_is_the_example_unless_it_was_asked_for(monkeypatch: pytest.MonkeyPatch):
+    for prompt, typed in ((None, b""), ("-", b""), (None, b" \n"), (None, b"hi\n")):
+        monkeypatch.setattr("sys.stdin", TextIOWrapper(BytesIO(typed)))
+        if typed.strip() or (prompt is None and not typed):
+            assert read_prompt(prompt, None) == (typed.decode().strip() or DEFAULT_PROMPT)
+        else:
+            with pytest.raises(PromptError, match="empty"):
+                read_prompt(prompt, None)
 
 
 def test_a_chat_template_is_used_unless_raw(model_dir: Path, tmp_path: Path):
