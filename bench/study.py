@@ -6,7 +6,7 @@
 Every step is a command that can be typed by hand. Steps that are done are skipped; a killed one goes on where it was.
 Writes the models, ``eval/NAME/report.json``, ``figures`` (quality against speedup) and ``tables.md``.
 
-``--base`` is a model that has been trained on plain answers only, from which Baseline-SFT, APAR and the six position
+``--base`` is a model that has been trained on plain answers only, from which Baseline-SFT, APAR and the position
 policies start; ``--model`` is the stage-1 model.
 """
 

@@ -49,7 +49,7 @@ def expected(error: Exception) -> bool:
 
 def sentence(error: Exception) -> str:
     """The error in one sentence, without a library's pages of advice."""
-    if isinstance(error, FileExistsError | NotADirectoryError):
+    if isinstance(error, FileExistsError | NotADirectoryError) and error.filename is not None:
         return f"{error.filename} is in the way: a folder is needed there, and it is a file or lies below one."
     if isinstance(error, OSError):
         if error.filename is not None and error.strerror:

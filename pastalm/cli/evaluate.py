@@ -135,7 +135,7 @@ def _judge_key(url: str, model: str, key_env: str, reference: Path | None, calib
     key = os.environ.get(key_env, "").strip()
     if not key:
         raise EvalError(f"The environment has no {key_env}: set it to your key (any text where none is needed).")
-    Settings(model, key, url)
+    Settings(model, key, url)  # refuses a malformed address now, not after all answers
     return key
 
 

@@ -33,7 +33,12 @@ def decoded(lines: Iterable[bytes], path: str | Path) -> Iterator[tuple[int, str
 
 def read_objects(path: str | Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """The objects of a file of JSON lines, each with its place. Raises ``OSError`` or ``DataError`` with the place."""
-    for number, line in read_lines(path):
+    yield from objects(read_lines(path), path)
+
+
+def objects(lines: Iterable[tuple[int, str]], path: str | Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The objects of numbered lines of ``path``, each with its place. Raises ``DataError`` with the place."""
+    for number, line in lines:
         place = f"{path}, line {number}"
         try:
             yield place, parse_object(line)

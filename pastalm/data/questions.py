@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from pastalm.data.examples import message_problems, read_annotated
-from pastalm.data.lines import DataError, decoded, parse_object
+from pastalm.data.lines import DataError, decoded, objects
 from pastalm.data.prompts import Message
 from pastalm.data.tasks import FAMILIES, SPLITS, check, sample
 from pastalm.data.verdict import as_text
@@ -84,15 +84,7 @@ def rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     if lines and lines[0][1].lstrip().startswith("["):
         yield from _list("\n".join(line for _, line in lines), path)
         return
-    for number, line in lines:
-        yield f"{path}, line {number}", _placed(line, f"{path}, line {number}")
-
-
-def _placed(line: str, place: str) -> dict[str, Any]:
-    try:
-        return parse_object(line)
-    except DataError as error:
-        raise DataError(f"{place}: {error}") from error
+    yield from objects(lines, path)
 
 
 def _list(text: str, path: Path) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -25,7 +25,7 @@ from pastalm.data.examples import DataError
 from pastalm.data.journal import Journal, rejects_path
 from pastalm.data.prompts import DEMONSTRATIONS, conversation
 from pastalm.data.reply import judge
-from pastalm.data.sources import Item, MissingPackageError, count_items, read_items
+from pastalm.data.sources import Item, MissingPackageError, read_items
 from pastalm.data.tally import Tally
 from pastalm.lang.answer import Sync
 from pastalm.lang.parse import parse
@@ -234,75 +234,6 @@ def test_items_that_cannot_be_asked_are_rejected_unasked(desk: Desk, out: Path, 
     annotate(read_items(str(source)), out, Settings("m", "key", desk.url, concurrency=1))
     rejects = lines(rejects_path(out))
     assert [line["reason"] for line in rejects] == ["no answer", "has tags", "broken text"] and desk.asks == []
-
-
-USER, REPLY = {"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}
-
-
-@pytest.mark.parametrize(
-    "row, messages",
-    [
-        ({"messages": [USER, REPLY]}, [USER]),
-        ({"messages": [USER, REPLY, USER, REPLY]}, [USER, REPLY, USER]),
-        ({"messages": [USER, REPLY, USER], "id": 7}, [USER]),
-        ({"messages": [USER], "answer": "a"}, [USER]),
-        ({"conversations": [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}]}, [USER]),
-        ({"prompt": "q", "answer": "a"}, [USER]),
-        ({"prompt": [USER], "completion": "a"}, [USER]),
-        ({"instruction": "q", "input": "", "output": "a"}, [USER]),
-        ({"instruction": "q", "input": "x", "output": "a"}, [{"role": "user", "content": "q\n\nx"}]),
-        ({"system_prompt": "s", "question": "q", "response": "a"}, [{"role": "system", "content": "s"}, USER]),
-    ],
-)
-@pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
-def test_common_shapes(tmp_path: Path, row: dict[str, Any], messages: list[Any], suffix: str):
-    path = tmp_path / f"in{suffix}"
-    if suffix == ".jsonl":
-        path.write_text(json.dumps(row) + "\n\n")
-    else:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
-        pq.write_table(pa.Table.from_pylist([row]), path)
-    (item,) = read_items(str(path))
-    assert (list(item.messages), item.answer, item.fault) == (messages, "a", "")
-    assert item.id == ("7" if "id" in row else item.id) and count_items(str(path)) == 1
-
-
-def test_ids_are_stable_and_apart(tmp_path: Path):
-    path = tmp_path / "in.jsonl"
-    rows = [{"prompt": "q", "answer": text} for text in "aba"]
-    rows += [{"id": "x", **row} for row in rows]
-    path.write_text("\n".join(json.dumps(row) for row in rows))
-    first = [item.id for item in read_items(str(path))]
-    assert first == [item.id for item in read_items(str(path))]
-    assert first[0] == first[2] != first[1] and first[3] == first[5] == "x" and first[4].startswith("x-")
-    assert [item.id for item in read_items(str(path), limit=2)] == first[:2] and count_items(str(path), limit=2) == 2
-
-
-@pytest.mark.parametrize("text, said", [("{", "line 1: not JSON"), ('{"a": 1}', "known are"), ("[]", "not an object")])
-def test_unreadable_sources(tmp_path: Path, text: str, said: str):
-    path = tmp_path / "in.jsonl"
-    path.write_text(text)
-    with pytest.raises(DataError, match=said):
-        list(read_items(str(path)))
-
-
-def test_a_name_that_is_neither_file_nor_data_set():
-    with pytest.raises(DataError, match="no such file"):
-        list(read_items("nowhere"))
-
-
-def test_a_data_set_of_the_hub_is_streamed(monkeypatch: pytest.MonkeyPatch):
-    asked = []
-
-    def load_dataset(name: str, split: str, streaming: bool) -> Iterator[dict[str, Any]]:
-        asked.append((name, split, streaming))
-        return iter([{"conversations": [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}]}] * 3)
-
-    monkeypatch.setattr("datasets.load_dataset", load_dataset)
-    (item,) = read_items("Open-Orca/SlimOrca", split="test", limit=1)
-    assert item.answer == "a" and asked == [("Open-Orca/SlimOrca", "test", True)]
 
 
 def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch, out: Path):

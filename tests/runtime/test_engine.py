@@ -222,7 +222,6 @@ def test_loading_a_directory(saved: Path) -> None:
     ("arguments", "message"),
     [
         (("./nowhere",), "There is no directory ./nowhere"),
-        (("nobody/nothing-of-this-name",), "nobody/nothing-of-this-name"),
         ((".", "gpu"), "Unknown device 'gpu'"),
         ((".", "cpu", "int7"), "Unknown dtype 'int7'"),
     ],
@@ -230,6 +229,13 @@ def test_loading_a_directory(saved: Path) -> None:
 def test_what_cannot_be_loaded_gets_a_sentence(arguments: tuple[str, ...], message: str) -> None:
     with pytest.raises(LoadError, match=re.escape(message)) as caught:
         Engine.from_pretrained(*arguments)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_name_that_the_hub_does_not_know_gets_a_sentence() -> None:
+    known = "There is no directory nobody/nothing-of-this-name, and the hub", "Cannot load the model 'nobody/nothing-of"
+    with pytest.raises(LoadError, match="|".join(map(re.escape, known))) as caught:  # without the network, and with it
+        Engine.from_pretrained("nobody/nothing-of-this-name")
     assert "\n" not in str(caught.value)
 
 

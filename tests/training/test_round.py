@@ -1,0 +1,53 @@
+"""What a round says of its answers."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from pastalm.data.lines import DataError
+from pastalm.data.questions import Question
+from pastalm.training.round import Round
+from tests.training.prefer_model import settings
+
+ANSWER = {"critical_path": 20, "content_tokens": 30, "tokens": 40, "text": "ab"}
+
+
+def drawn_round(out: Path, finished: list[bool], monkeypatch: pytest.MonkeyPatch, **other: object) -> Round:
+    """A round of one prompt whose answers are drawn already: equal but for who came to an end."""
+    monkeypatch.setattr("pastalm.training.round.draw", lambda *_: None)
+    round_ = Round(settings(Path("m"), Path("d"), out, **other), 1, "m", [Question("p")])
+    round_.folder.mkdir(parents=True)
+    answers = [ANSWER | {"prompt": 0, "sample": k, "finished": end} for k, end in enumerate(finished)]
+    (round_.folder / "samples.jsonl").write_text("".join(json.dumps(one) + "\n" for one in answers))
+    round_.baseline.write_text(json.dumps({"prompt": 0, "sample": 0, "tokens": 60, "text": "b"}) + "\n")
+    return round_
+
+
+def advice(round_: Round) -> str:
+    """What a round without pairs says."""
+    with pytest.raises(DataError, match=r"all have the same score.*another --out\.$") as caught:
+        round_.make_pairs(lambda candidates: [0.0] * len(candidates))
+    return str(caught.value)
+
+
+def test_a_round_without_pairs_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    cut = advice(drawn_round(tmp_path / "cut", [False] * 3, monkeypatch))
+    assert "3 of 3 answers were ended by --max-tokens 40" in cut and "larger --max-tokens" in cut
+    assert "--model that ends its answers" in cut and "--lambda" not in cut and "--reuse" not in cut
+    alike = advice(drawn_round(tmp_path / "alike", [True] * 3, monkeypatch))
+    assert f"another --lambda or --speed, with --reuse {tmp_path / 'alike'}" in alike and "--max-tokens" not in alike
+    monkeypatch.setattr("pastalm.training.round.best_and_worst", lambda answers: None)
+    some = advice(drawn_round(tmp_path / "some", [True, False, True], monkeypatch))
+    assert "1 of 3 answers were ended by --max-tokens 40" in some and "--reuse" in some
+
+
+def test_a_round_is_told_in_a_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    round_ = drawn_round(tmp_path, [True, False], monkeypatch)
+    round_.make_pairs(lambda candidates: [0.5] * len(candidates))
+    assert round_.summary() == (
+        "Round 1: pairs from 1 of 1 prompts; all / chosen / rejected answers: finished 50% / 100% / 0%, "
+        "speed 1.50 / 3.00 / 0.00, quality 0.25 / 0.50 / 0.00."
+    )
