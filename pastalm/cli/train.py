@@ -24,6 +24,7 @@ SFT_HELP = {
     "model": "The model to start from: a directory or a hub id.",
     "data": "Annotated JSONL; `pasta check` validates it.",
     "out": "The directory for checkpoints and the finished model.",
+    "eval_data": "Held-out annotated JSONL, whose loss is told with every checkpoint and at the end.",
     "positions": f"The position policy: {', '.join(POLICIES)}. Default: the model's own, else {DEFAULT}.",
     "plain": "Share of answers that lose their tags; 1 trains Baseline-SFT.",
     "epochs": "Passes over the data.",

@@ -56,6 +56,8 @@ class SftConfig:
     row holds one example. The learning rate warms up over ``warmup`` steps, stays, and falls to zero over the last
     ``decay`` share of the steps. ``prompt_loss`` trains on prompts too, for models from random weights.
 
+    ``eval_data`` is held-out data whose loss is measured after every ``save_every`` steps and at the end.
+
     ``lora`` is the rank of low-rank adapters on ``lora_targets`` (names of modules with commas between, or
     "all-linear"), 0 trains all weights; the rows of the six tags are trained in either case.
     ``gradient_checkpointing`` keeps only the inputs of each layer for the backward pass and computes the rest again.
@@ -64,6 +66,7 @@ class SftConfig:
     model: str
     data: str
     out: str
+    eval_data: str = ""
     positions: str = ""
     plain: float = 0.0
     epochs: float = 4.0

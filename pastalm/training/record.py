@@ -19,7 +19,7 @@ from pastalm.training.config import SftConfig, option
 from pastalm.training.fingerprint import fingerprint
 
 # What may differ from one start of a run to the next: it changes how the work is done, not what comes out.
-FREE = frozenset({"out", "resume", "save_every", "log_every", "gradient_checkpointing"})
+FREE = frozenset({"out", "resume", "eval_data", "save_every", "log_every", "gradient_checkpointing"})
 # What a record knows of the files that its settings name.
 CONTENTS = {"data_sha256": "data", "model_print": "model", "baseline_print": "baseline"}
 _CHECKPOINT = re.compile(r"checkpoint-(\d+)")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,7 @@ def train_sft(config: SftConfig) -> Path:
     require_folder(config.out)
     run = read_run(config.out) if config.resume else {}
     records = read_data(config)
+    held_records = read_data(replace(config, data=config.eval_data)) if config.eval_data else []
     known = contents(config, records)
     require_same(config, known, run)
     set_seed(config.seed)
@@ -56,13 +58,15 @@ def train_sft(config: SftConfig) -> Path:
         if leads():
             print(f"{config.out} holds this very run, finished; --no-resume trains it anew.")
         return Path(config.out)
-    rows = load_rows(config, Vocabulary(tokenizer), records)
+    vocabulary = Vocabulary(tokenizer)
+    rows = load_rows(config, vocabulary, records)
+    held_rows = load_rows(replace(config, data=config.eval_data), vocabulary, held_records) if held_records else None
     if leads():
         _start(config, known)
     checkpoint = last_checkpoint(config.out) if config.resume else None
-    trainer = _trainer(model, tokenizer, rows, config)
+    trainer = _trainer(model, tokenizer, rows, held_rows, config)
     loss = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None).training_loss
-    figures = _figures(trainer, checkpoint, loss)
+    figures = _figures(trainer, checkpoint, loss) | trainer.held_out()
     save_trained(trainer, tokenizer, config)
     if leads():
         write_run(config, known, figures)
@@ -77,7 +81,11 @@ def _start(config: SftConfig, known: dict[str, str]) -> None:
 
 
 def _trainer(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rows: PackedRows, config: SftConfig
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    rows: PackedRows,
+    held: PackedRows | None,
+    config: SftConfig,
 ) -> SftTrainer:
     trained = add_adapters(model, Vocabulary(tokenizer), config) if config.lora else model
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
@@ -85,6 +93,7 @@ def _trainer(
         model=trained,
         args=training_arguments(config, len(rows)),
         train_dataset=rows,
+        eval_dataset=held,
         data_collator=Collator(position_policy(config.positions), pad, prompt_targets=config.prompt_loss),
     )
     if config.gradient_checkpointing:
@@ -99,8 +108,9 @@ def _figures(trainer: SftTrainer, checkpoint: Path | None, loss: float) -> dict[
 
 
 def _summary(figures: dict[str, Any]) -> str:
+    held = f" Held-out loss {figures['eval_loss']:.4f}." if "eval_loss" in figures else ""
     return (
         f"{figures['steps']} steps, {figures['tokens']} tokens ({figures['targets']} with a target) in "
         f"{figures['seconds']:.0f} s: {figures['tokens_per_second']:.0f} tokens/s, rows {100 * figures['fill']:.0f}% "
-        f"full, peak memory {figures['peak_memory_mib']} MiB."
+        f"full, peak memory {figures['peak_memory_mib']} MiB.{held}"
     )

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from transformers import Trainer, TrainingArguments
 from transformers.integrations import TensorBoardCallback
 
+from pastalm.layout import IGNORE
 from pastalm.runtime.attention import DenseView, attach
 from pastalm.training.adapters import bare
 from pastalm.training.config import SftConfig
@@ -53,12 +54,37 @@ class SftTrainer(Trainer):
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
         """Thread-wise next-token loss; see :func:`pastalm.training.loss.token_loss`."""
-        self.seat.view = DenseView(inputs["visible"], inputs["position_ids"])
-        outputs = model(input_ids=inputs["input_ids"], position_ids=inputs["position_ids"], use_cache=False)
+        outputs = self._forward(model, inputs)
         loss = token_loss(outputs.logits, inputs["labels"], num_items_in_batch)
         if num_items_in_batch is not None and self.args.average_tokens_across_devices:
             loss = loss * self.accelerator.num_processes  # gradients are averaged over processes
         return (loss, outputs) if return_outputs else loss
+
+    def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
+        """The loss of the held-out rows, in nats a target of all of them; logged, and returned as ``eval_loss``."""
+        total = torch.zeros(2, dtype=torch.double)
+        self.model.eval()
+        for batch in self.get_eval_dataloader():
+            inputs = self._prepare_inputs(batch)
+            with torch.no_grad(), self.compute_loss_context_manager():
+                loss = token_loss(self._forward(self.model, inputs).logits, inputs["labels"], 1)
+            total += torch.tensor([loss.item(), (inputs["labels"] != IGNORE).sum().item()])
+        loss, targets = self.accelerator.reduce(total.to(self.args.device), "sum").tolist()
+        found = {"eval_loss": round(loss / targets, 5)}
+        self.log(found)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, found)
+        return found
+
+    def held_out(self) -> dict[str, float]:
+        """What :meth:`evaluate` finds, from the log if this step has been evaluated; empty without held-out rows."""
+        last = next((line for line in reversed(self.state.log_history) if "eval_loss" in line), {"step": -1})
+        if last["step"] == self.state.global_step:
+            return {"eval_loss": last["eval_loss"]}
+        return self.evaluate() if self.eval_dataset else {}
+
+    def _forward(self, model: nn.Module, inputs: dict[str, Tensor]) -> Any:
+        self.seat.view = DenseView(inputs["visible"], inputs["position_ids"])
+        return model(input_ids=inputs["input_ids"], position_ids=inputs["position_ids"], use_cache=False)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Log, with the tokens a second since the last time."""
@@ -88,6 +114,9 @@ def training_arguments(config: SftConfig, rows: int) -> TrainingArguments:
         adam_beta2=config.beta2,
         bf16=config.bf16,
         use_cpu=not torch.cuda.is_available(),
+        per_device_eval_batch_size=config.batch,
+        eval_strategy="steps" if config.eval_data else "no",
+        eval_steps=config.save_every,
         save_steps=config.save_every,
         save_total_limit=2,
         logging_steps=config.log_every,

@@ -27,6 +27,7 @@ SECONDS = 500
 
 def command(base: Path, data: Path, out: Path, batch: int, *more: object) -> list[str]:
     """`pasta train sft` over an epoch of 3 steps and one step more."""
+    more = ("--eval-data", data, *more)
     settings = ("--row", 200, "--batch", batch, "--steps", 4, "--learning-rate", 1e-2, "--log-every", 1)
     return ["train", "sft", "--model", str(base), "--data", str(data), "--out", str(out), *map(str, (*settings, *more))]
 
@@ -70,6 +71,8 @@ def test_two_processes_are_as_one(base: Path, data: Path, alone: Path, tmp_path:
     assert read_run(tmp_path)["figures"]["processes"] == 2
     for name in ("steps", "tokens", "targets"):
         assert read_run(tmp_path)["figures"][name] == read_run(alone)["figures"][name]
+    held = [read_run(out)["figures"]["eval_loss"] for out in (tmp_path, alone)]
+    assert held[0] == pytest.approx(held[1], abs=1e-4)
     assert_equal(alone, tmp_path, "checkpoint-4/model.safetensors")
 
 

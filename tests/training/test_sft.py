@@ -115,6 +115,33 @@ def test_every_target_of_a_step_counts_once(base: Path, data: Path, tmp_path: Pa
     assert parts == pytest.approx(math.fsum(alone) / count.item(), rel=1e-5)
 
 
+def test_the_held_out_loss_is_that_of_the_trained_model(base: Path, data: Path, tmp_path: Path) -> None:
+    """Against each held-out example alone, in rows of its own; and it changes nothing about the training."""
+    held = tmp_path / "held.jsonl"
+    held.write_text("".join(to_json(task) + "\n" for task in sample("held-out", 0, 5)))
+    settings = config(base, data, tmp_path / "told", eval_data=str(held), save_every=2, row=1200)
+    train_sft(settings)
+    tokenizer = AutoTokenizer.from_pretrained(settings.out)
+    model = AutoModelForCausalLM.from_pretrained(f"{settings.out}/checkpoint-{settings.steps}")  # float32
+    trainer = SftTrainer(model.eval(), training_arguments(config(base, data, tmp_path), 1))
+    total, count = 0.0, 0
+    for example in encode_records(read_records(held), Vocabulary(tokenizer), POLICY, plain=0, seed=0):
+        if len(example) > settings.row:
+            continue
+        batch = Collator(POLICY, 0)([[example]])
+        targets = int((batch["labels"] != IGNORE).sum())
+        total, count = total + trainer.compute_loss(model, batch).item() * targets, count + targets
+    assert read_run(settings.out)["figures"]["eval_loss"] == pytest.approx(total / count, abs=2e-5)
+    without = config(base, data, tmp_path / "not told", save_every=2, row=1200)
+    train_sft(without)
+    told, untold = (Path(run.out, "model.safetensors").read_bytes() for run in (settings, without))
+    assert told == untold
+    with pytest.raises(DataError, match="empty"):
+        held.write_text("")
+        train_sft(replace(settings, out=str(tmp_path / "never")))
+    assert not (tmp_path / "never").exists()
+
+
 def test_a_run_tells_what_it_did(base: Path, data: Path, tmp_path: Path) -> None:
     """`run.json` and TensorBoard against sums over the data."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
