@@ -4,10 +4,11 @@
     python -m bench.study --only sft,lambda-4,eval-lambda-4 ..
 
 Every step is a command that can be typed by hand. Steps that are done are skipped; a killed one goes on where it was.
-Writes the models, ``eval/NAME/report.json``, ``figures`` (quality against speedup) and ``tables.md``.
+Writes the models, ``eval/NAME/report.json``, and for each of the study's questions a figure of quality against speedup
+(``figures/QUESTION``) and a table (``tables.md``).
 
-``--base`` is a model that has been trained on plain answers only, from which Baseline-SFT, APAR and the position
-policies start; ``--model`` is the stage-1 model.
+``--base`` is the model from which Baseline-SFT, APAR and the position policies start, best one that has been trained on
+plain answers only; ``--model`` is the stage-1 model.
 """
 
 from __future__ import annotations
@@ -43,6 +44,15 @@ COLUMNS = {
     "length error": "length_error",
 }
 BIASES = (-3, -2, -1, 0, 1, 2, 3)
+MIDDLE = "lambda-4"  # the model whose rounds, speed terms and run-time knob are looked at
+LEARNT = {name: policy for name, policy in POLICIES.items() if not policy.needs_length}  # those a runtime can follow
+QUESTIONS = {
+    "main": ("baseline-sft", "skeleton", "apar", "pasta-sft", *(f"lambda-{weight}" for weight in LAMBDAS)),
+    "rounds": ("pasta-sft", *(f"rounds-{name}" for name in ROUNDS), MIDDLE),
+    "speed terms": (MIDDLE, *(f"speed-{speed}" for speed in SPEEDS[1:])),
+    "positions": tuple(f"positions-{policy}" for policy in LEARNT),
+    "knob": tuple(MIDDLE if bias == 0 else f"{MIDDLE}-speed{bias:+d}" for bias in BIASES),
+}
 
 
 @dataclass(frozen=True)
@@ -72,14 +82,18 @@ def plan(out: Path, base: str, model: str, sizes: Sizes) -> Iterator[Step]:
     def step(name: str, *words: object) -> Step:
         return Step(name, tuple(map(str, words)))
 
-    tasks, prompts, plain = out / "tasks.jsonl", out / "prompts.jsonl", out / "baseline-sft"
+    tasks, prompts, held, plain = (
+        out / name for name in ("tasks.jsonl", "prompts.jsonl", "held.jsonl", "baseline-sft")
+    )
     yield step("tasks", "tasks", "--number", sizes.tasks, "--seed", 1000, "--out", tasks)
     yield step("prompts", "tasks", "--number", sizes.prompts, "--seed", 1001, "--out", prompts)
+    yield step("held", "tasks", "--split", "held-out", "--number", sizes.tested, "--out", held)
     yield step("apar-data", "baseline", "apar", tasks, out / "apar.jsonl", "--bullets", "--as-is")
 
     def sft(name: str, data: Path, *more: object) -> Step:
         size = ("--steps", sizes.steps, "--row", 640, "--batch", 4, "--learning-rate", sizes.sft_rate, "--beta2", 0.98)
-        return step(name, "train", "sft", "--model", base, "--data", data, "--out", out / name, *size, *more)
+        places = ("--model", base, "--data", data, "--eval-data", held, "--out", out / name)
+        return step(name, "train", "sft", *places, *size, *more)
 
     yield sft("baseline-sft", tasks, "--plain", 1)
     yield sft("apar", out / "apar.jsonl", "--positions", "contiguous")
@@ -99,29 +113,29 @@ def plan(out: Path, base: str, model: str, sizes: Sizes) -> Iterator[Step]:
     for speed in SPEEDS[1:]:
         yield prefer(f"speed-{speed}", "4", "--speed", speed, "--reuse", out / first)
 
-    compared = ("baseline-sft", "skeleton", "apar", "pasta-sft", *(f"lambda-{weight}" for weight in LAMBDAS))
-
     def evaluate(name: str, where: str | Path, *more: object) -> Step:
         place = ("--out", out / "eval" / name, "--name", name, "--baseline", plain, "--max-tokens", 900)
-        batch = () if name in compared else ("--batch", 32)  # wall times of the main models only
+        batch = () if name in QUESTIONS["main"] else ("--batch", 32)  # wall times of the main models only
         return step(f"eval-{name}", "eval", where, f"tasks:held-out:{sizes.tested}", *place, *batch, *more)
 
     yield evaluate("baseline-sft", plain, "--mode", "sequential")
     yield evaluate("skeleton", plain, "--mode", "skeleton")
     yield evaluate("apar", out / "apar")
-    for policy in POLICIES:
-        if not POLICIES[policy].needs_length:  # decoding does not know the length of a chunk to come
-            yield evaluate(f"positions-{policy}", out / f"positions-{policy}")
-    for bias in BIASES:
-        yield evaluate("pasta-sft" if bias == 0 else f"pasta-sft-speed{bias:+d}", model, "--speed", bias)
+    yield evaluate("pasta-sft", model)
     for weight in LAMBDAS:
         yield evaluate(f"lambda-{weight}", out / f"lambda-{weight}" / "round2" / "model")
+    for policy in LEARNT:
+        yield evaluate(f"positions-{policy}", out / f"positions-{policy}")
+    for name, place in ROUNDS.items():
+        yield evaluate(f"rounds-{name}", out / MIDDLE / place)
     for speed in SPEEDS[1:]:
         yield evaluate(f"speed-{speed}", out / f"speed-{speed}" / "round2" / "model")
-    for name, place in ROUNDS.items():
-        yield evaluate(f"rounds-{name}", out / "lambda-4" / place)
-    reports = [out / "eval" / name for name in compared]
-    yield step("pareto", "pareto", *reports, "--out", out / "figures", "--speed", "theoretical")
+    for bias in filter(None, BIASES):
+        yield evaluate(f"{MIDDLE}-speed{bias:+d}", out / MIDDLE / "round2" / "model", "--speed", bias)
+    for question, names in QUESTIONS.items():
+        reports = [out / "eval" / name for name in names]
+        place = out / "figures" / question.replace(" ", "-")
+        yield step(f"pareto-{place.name}", "pareto", *reports, "--out", place, "--speed", "theoretical")
 
 
 def run(step: Step, done: Path) -> None:
@@ -134,6 +148,18 @@ def run(step: Step, done: Path) -> None:
     if status:
         raise SystemExit(status)
     mark.touch()
+
+
+def tables(out: Path) -> Iterator[str]:
+    """The tables of all questions, of the reports that are there."""
+    for question, names in QUESTIONS.items():
+        places = [out / "eval" / name / "report.json" for name in names]
+        yield from (
+            f"## {question}",
+            "",
+            *table(json.loads(place.read_text()) for place in places if place.exists()),
+            "",
+        )
 
 
 def table(reports: Iterable[dict[str, Any]]) -> Iterator[str]:
@@ -170,8 +196,7 @@ def main() -> None:
         elif not wanted or step.name in wanted:
             run(step, out / "done")
     if not options.list:
-        places = sorted((out / "eval").glob("*/report.json"), key=lambda place: place.stat().st_mtime)
-        (out / "tables.md").write_text("\n".join(table(json.loads(place.read_text()) for place in places)) + "\n")
+        (out / "tables.md").write_text("\n".join(tables(out)))
         print(f"Written: {out / 'tables.md'}")
 
 
