@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import Trainer, TrainingArguments
+from transformers import PrinterCallback, ProgressCallback, Trainer, TrainingArguments
 from transformers.integrations import TensorBoardCallback
 
 from pastalm.layout import IGNORE
@@ -18,6 +17,7 @@ from pastalm.runtime.attention import DenseView, attach
 from pastalm.training.adapters import bare
 from pastalm.training.config import SftConfig
 from pastalm.training.data import processes
+from pastalm.training.lines import Lines
 from pastalm.training.loss import token_loss
 from pastalm.training.meter import Meter
 
@@ -34,9 +34,18 @@ class SftTrainer(Trainer):
         self.model_accepts_loss_kwargs = True  # our loss divides by the targets of the whole step
         self._loss_shifts_labels = False  # ours does not: a label in the first column counts
         self.meter = Meter(self.accelerator)
+        self.remove_callback(ProgressCallback)
+        self.remove_callback(PrinterCallback)
+        self.lines = Lines()
+        self.add_callback(self.lines)
         for callback in self.callback_handler.callbacks:
             if isinstance(callback, TensorBoardCallback):
                 callback.logging_dir = str(Path(self.args.output_dir) / "runs")
+
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        """The library's, telling how far it is."""
+        with self.lines:
+            return super().train(*args, **kwargs)
 
     def get_batch_samples(
         self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
@@ -123,7 +132,6 @@ def training_arguments(config: SftConfig, rows: int) -> TrainingArguments:
         seed=config.seed,
         remove_unused_columns=False,
         dataloader_pin_memory=torch.cuda.is_available(),
-        disable_tqdm=not sys.stderr.isatty(),  # lines of the log elsewhere
         report_to="tensorboard" if find_spec("tensorboard") else "none",
     )
     if arguments.n_gpu > 1:  # DataParallel copies the model, not its view; several GPUs are for `accelerate launch`

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -276,3 +277,14 @@ def test_wrong_settings_get_a_sentence(kind: type, field: str, value: object) ->
 def test_settings_at_their_bounds_are_taken() -> None:
     SftConfig("m", "d", "o", steps=-1, beta2=0, lora_dropout=0, seed=2**32 - 1, warmup=0)
     SftConfig("m", "d", "o", steps=1, epochs=0)
+
+
+def test_a_log_reads_as_a_line(base: Path, data: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    train_sft(config(base, data, tmp_path, steps=2, log_every=1, eval_data=str(data), save_every=2))
+    said = capfd.readouterr().err
+    steps = re.findall(r"step (\d) of 2  loss (\d\.\d{4})  learning rate \S+  gradient \S+  [\d,]+ tokens/s\n", said)
+    assert [step for step, _ in steps] == ["1", "2"]
+    mean = math.fsum(float(loss) for _, loss in steps) / 2
+    assert mean == pytest.approx(read_run(tmp_path)["figures"]["loss"], abs=1e-3)
+    held = re.search(r"step 2 of 2  held-out loss (\d\.\d{4})\n", said)
+    assert held and float(held[1]) == pytest.approx(read_run(tmp_path)["figures"]["eval_loss"], abs=1e-4)
