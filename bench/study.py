@@ -43,11 +43,14 @@ COLUMNS = {
     "redundancy": "redundancy",
     "length error": "length_error",
 }
+SIZES = {"tasks": 11000, "steps": 500, "prompts": 330, "samples": 10, "tested": 330, "timed": 66}
 BIASES = (-3, -2, -1, 0, 1, 2, 3)
 MIDDLE = "lambda-4"  # the model whose rounds, speed terms and run-time knob are looked at
 LEARNT = {name: policy for name, policy in POLICIES.items() if not policy.needs_length}  # those a runtime can follow
-QUESTIONS = {
-    "main": ("baseline-sft", "skeleton", "apar", "pasta-sft", *(f"lambda-{weight}" for weight in LAMBDAS)),
+MAIN = ("baseline-sft", "apar", "pasta-sft", *(f"lambda-{weight}" for weight in LAMBDAS))
+QUESTIONS = {  # the reports that answer each
+    "main": MAIN,
+    "timed": ("timed-skeleton", *(f"timed-{name}" for name in MAIN[1:])),
     "rounds": ("pasta-sft", *(f"rounds-{name}" for name in ROUNDS), MIDDLE),
     "speed terms": (MIDDLE, *(f"speed-{speed}" for speed in SPEEDS[1:])),
     "positions": tuple(f"positions-{policy}" for policy in LEARNT),
@@ -65,13 +68,15 @@ class Step:
 
 @dataclass(frozen=True)
 class Sizes:
-    """How large the study is: tasks and steps of each stage-1 run, prompts and samples of a round, held-out tasks."""
+    """How large the study is: tasks and steps of each stage-1 run, prompts and samples of a round, held-out tasks,
+    and how many of these are answered one by one, for wall times."""
 
     tasks: int
     steps: int
     prompts: int
     samples: int
     tested: int
+    timed: int
     sft_rate: float
     prefer_rate: float
 
@@ -115,27 +120,33 @@ def plan(out: Path, base: str, model: str, sizes: Sizes) -> Iterator[Step]:
 
     def evaluate(name: str, where: str | Path, *more: object) -> Step:
         place = ("--out", out / "eval" / name, "--name", name, "--baseline", plain, "--max-tokens", 900)
-        batch = () if name in QUESTIONS["main"] else ("--batch", 32)  # wall times of the main models only
-        return step(f"eval-{name}", "eval", where, f"tasks:held-out:{sizes.tested}", *place, *batch, *more)
+        return step(f"eval-{name}", "eval", where, f"tasks:held-out:{sizes.tested}", *place, *more)
 
-    yield evaluate("baseline-sft", plain, "--mode", "sequential")
-    yield evaluate("skeleton", plain, "--mode", "skeleton")
-    yield evaluate("apar", out / "apar")
-    yield evaluate("pasta-sft", model)
-    for weight in LAMBDAS:
-        yield evaluate(f"lambda-{weight}", out / f"lambda-{weight}" / "round2" / "model")
+    def timed(name: str, where: str | Path, *more: object) -> Step:
+        return evaluate(f"timed-{name}", where, "--limit", sizes.timed, *more)
+
+    def whole(name: str, where: str | Path, *more: object) -> Step:
+        return evaluate(name, where, "--batch", 32, *more)
+
+    last = {name: out / name / "round2" / "model" for name in QUESTIONS["main"] + QUESTIONS["speed terms"]}
+    places: dict[str, str | Path] = last | {"baseline-sft": plain, "apar": out / "apar", "pasta-sft": model}
+    yield whole("baseline-sft", plain, "--mode", "sequential")
+    for name in (*MAIN[1:], *QUESTIONS["speed terms"][1:]):
+        yield whole(name, places[name])
     for policy in LEARNT:
-        yield evaluate(f"positions-{policy}", out / f"positions-{policy}")
+        yield whole(f"positions-{policy}", out / f"positions-{policy}")
     for name, place in ROUNDS.items():
-        yield evaluate(f"rounds-{name}", out / MIDDLE / place)
-    for speed in SPEEDS[1:]:
-        yield evaluate(f"speed-{speed}", out / f"speed-{speed}" / "round2" / "model")
+        yield whole(f"rounds-{name}", out / MIDDLE / place)
     for bias in filter(None, BIASES):
-        yield evaluate(f"{MIDDLE}-speed{bias:+d}", out / MIDDLE / "round2" / "model", "--speed", bias)
+        yield whole(f"{MIDDLE}-speed{bias:+d}", places[MIDDLE], "--speed", bias)
+    yield timed("skeleton", plain, "--mode", "skeleton")
+    for name in MAIN[1:]:
+        yield timed(name, places[name])
     for question, names in QUESTIONS.items():
         reports = [out / "eval" / name for name in names]
         place = out / "figures" / question.replace(" ", "-")
-        yield step(f"pareto-{place.name}", "pareto", *reports, "--out", place, "--speed", "theoretical")
+        speed = "realised" if question == "timed" else "theoretical"
+        yield step(f"pareto-{place.name}", "pareto", *reports, "--out", place, "--speed", speed)
 
 
 def run(step: Step, done: Path) -> None:
@@ -181,7 +192,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/study"))
     parser.add_argument("--only", default="", help="names of steps, with commas between")
     parser.add_argument("--list", action="store_true", help="print the commands and run none")
-    for name, value in (("tasks", 11000), ("steps", 500), ("prompts", 330), ("samples", 10), ("tested", 330)):
+    for name, value in SIZES.items():
         parser.add_argument(f"--{name}", type=int, default=value)
     parser.add_argument("--sft-rate", type=float, default=1e-3)
     parser.add_argument("--prefer-rate", type=float, default=5e-5)

@@ -58,6 +58,10 @@ def evaluate(
     batch: Annotated[
         int, typer.Option(min=1, help="Prompts answered at once: sooner done, but wall times are not measured.")
     ] = 1,
+    reuse: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Another evaluation, with --batch: its baseline's answers are taken."),
+    ] = None,
     device: Annotated[str, typer.Option(help="'auto', 'cpu', 'cuda' or 'cuda:N'.")] = "auto",
     dtype: Annotated[str, typer.Option(help="'auto', 'float32', 'bfloat16' or 'float16'.")] = "auto",
     name: Annotated[str, typer.Option(help="What reports call the model. Default: its last part.")] = "",
@@ -97,7 +101,7 @@ def evaluate(
         *(fingerprint(_place(model)), fingerprint(_place(baseline)) if baseline else "", batch),
     )
     called = name or Path(model).expanduser().resolve().name if Path(model).expanduser().is_dir() else name or model
-    with Answers(out, settings) as answers:
+    with Answers(out, settings, reuse) as answers:
         _measure(answers, settings, questions)
         outcomes = answers.outcomes(questions)
         refused = answers.refused(questions)

@@ -102,11 +102,14 @@ class Outcome:
 class Answers:
     """The answers in a folder: ``answers.jsonl``, a line a prompt, and ``settings.json``. A context manager.
 
-    Raises ``DataError`` for a folder in use, or with answers of other settings.
+    ``reuse`` is another such folder, whose baseline's answers are taken for the prompts that both have; then wall times
+    cannot be compared, so it is for a ``batch`` only. Raises ``DataError`` for a folder in use, or with answers of
+    other settings, and for a ``reuse`` of another baseline.
     """
 
-    def __init__(self, folder: Path, settings: EvalSettings) -> None:
+    def __init__(self, folder: Path, settings: EvalSettings, reuse: Path | None = None) -> None:
         self.folder, self.settings = folder, settings
+        self.known = _baseline_answers(reuse, settings) if reuse else {}
         folder.mkdir(parents=True, exist_ok=True)
         self.lines = Lines(folder / "answers.jsonl")
         try:
@@ -179,8 +182,13 @@ class Answers:
         for group in (missing[start : start + many] for start in range(0, len(missing), many)):
             own, other = self._options
             try:
-                answers = zip(self._all(model, group, own), self._all(baseline, group, other), strict=True)
-                found = [{"answer": asdict(one), "baseline": asdict(two)} for one, two in answers]
+                answers = [asdict(one) for one in self._all(model, group, own)]
+                unknown = [one for one in group if one.key not in self.known]
+                fresh = map(asdict, self._all(baseline, unknown, other))
+                baselines = self.known | dict(zip((one.key for one in unknown), fresh, strict=True))
+                found = [
+                    {"answer": one, "baseline": baselines[key.key]} for key, one in zip(group, answers, strict=True)
+                ]
             except RequestError:  # one of them cannot be asked; alone, each has its own answer or its own error
                 yield from self._one_by_one(group, model, baseline)
             else:
@@ -239,6 +247,24 @@ class Answers:
             raise DataError(_differs(self.folder, name, self.machine.get(name), machine[name]))
         self.machine = machine
         write_whole(self.folder / "settings.json", json.dumps({"settings": asdict(self.settings), "machine": machine}))
+
+
+def _baseline_answers(folder: Path, settings: EvalSettings) -> dict[str, dict[str, Any]]:
+    """The baseline's answers in ``folder`` by the prompts' keys."""
+    if settings.batch == 1 or not settings.baseline:
+        raise DataError(
+            "--reuse takes another evaluation's baseline: it needs the same --baseline here, and --batch, since wall "
+            "times of different runs do not compare."
+        )
+    try:
+        kept = json.loads((folder / "settings.json").read_text(encoding="utf-8"))["settings"]
+        records = list(map(json.loads, (folder / "answers.jsonl").read_text(encoding="utf-8").splitlines()))
+    except (OSError, ValueError, LookupError, TypeError):
+        raise DataError(f"{folder} is no folder of `pasta eval`, so there are no answers to take.") from None
+    for name in ("baseline", "baseline_print", "max_tokens", "device", "dtype"):
+        if kept.get(name) != getattr(settings, name):
+            raise DataError(f"{folder} has {name} {kept.get(name)!r}, not {getattr(settings, name)!r}; take another.")
+    return {record["id"]: record["baseline"] for record in records if "baseline" in record}
 
 
 def _skeleton(engine: Engine) -> Any:

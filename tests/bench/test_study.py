@@ -10,7 +10,7 @@ import typer
 from bench import study
 from pastalm.cli import app
 
-SIZES = study.Sizes(tasks=11, steps=1, prompts=2, samples=2, tested=2, sft_rate=1e-3, prefer_rate=1e-5)
+SIZES = study.Sizes(tasks=11, steps=1, prompts=2, samples=2, tested=2, timed=1, sft_rate=1e-3, prefer_rate=1e-5)
 STEPS = list(study.plan(Path("out"), "base", "model", SIZES))
 
 

@@ -13,7 +13,7 @@ from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 from pastalm import Engine
 from pastalm.data.examples import DataError
 from pastalm.data.questions import Question
-from pastalm.evaluation.answers import Answer, Answers, EvalSettings
+from pastalm.evaluation.answers import Answer, Answers, EvalSettings, Outcome
 from pastalm.training.fingerprint import fingerprint
 
 SETTINGS = EvalSettings("tiny", "set", max_tokens=6)
@@ -23,6 +23,21 @@ QUESTIONS = [Question(f"hello {k}") for k in range(4)]
 @pytest.fixture(scope="module")
 def engine(tiny_llama: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast) -> Engine:
     return Engine(tiny_llama, tokenizer)
+
+
+class CountingEngine(Engine):
+    """Counts the prompts it was asked."""
+
+    prompts = 0
+
+    def generate_batch(self, prompts, **options):
+        self.prompts += len(prompts)
+        return super().generate_batch(prompts, **options)
+
+
+def outcomes(folder: Path, settings: EvalSettings) -> list[Outcome]:
+    with Answers(folder, settings) as answers:
+        return answers.outcomes(QUESTIONS)
 
 
 def measure(folder: Path, engine: Engine, questions: list[Question] = QUESTIONS, most: int = 99) -> int:
@@ -64,6 +79,29 @@ def test_a_batch_gives_the_answers_of_one_at_a_time(tmp_path: Path, engine: Engi
         return records
 
     assert untimed("one") == untimed("batch") and len(untimed("one")) == 5
+
+
+def test_the_baselines_answers_of_another_folder_are_taken(
+    tmp_path: Path, tiny_llama: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, engine: Engine
+):
+    settings = dataclasses.replace(SETTINGS, baseline="tiny", batch=2)
+    for folder, reuse, number in (("first", None, 3), ("fresh", None, 4), ("taken", tmp_path / "first", 4)):
+        asked = CountingEngine(tiny_llama, tokenizer)
+        with Answers(tmp_path / folder, settings, reuse) as answers:
+            assert len(list(answers.measure(QUESTIONS[:number], engine, asked))) == number
+            assert asked.prompts == (number if reuse is None else 1)
+    found = [[one.baseline.text for one in outcomes(tmp_path / name, settings)] for name in ("fresh", "taken")]
+    assert found[0] == found[1] and all(found[0])
+    for change, said in (
+        ({"baseline": "other"}, "has baseline 'tiny'"),
+        ({"max_tokens": 7}, "has max_tokens 6"),
+        ({"batch": 1}, "--batch"),
+        ({"baseline": ""}, "the same --baseline"),
+    ):
+        with pytest.raises(DataError, match=said):
+            Answers(tmp_path / "another", dataclasses.replace(settings, **change), tmp_path / "first")
+    with pytest.raises(DataError, match="no folder of `pasta eval`"):
+        Answers(tmp_path / "another", settings, tmp_path / "nowhere")
 
 
 def test_settings_that_cannot_be():
