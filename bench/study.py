@@ -43,7 +43,9 @@ COLUMNS = {
     "redundancy": "redundancy",
     "length error": "length_error",
 }
-SIZES = {"tasks": 11000, "steps": 500, "prompts": 330, "samples": 10, "tested": 330, "timed": 66}
+SIZES = {"tasks": 11000, "steps": 500, "prompts": 330, "samples": 10, "epochs": 1, "tested": 330, "timed": 66}
+ROOM = ("--max-tokens", 900)
+BATCHED = ("--batch", 32)
 BIASES = (-3, -2, -1, 0, 1, 2, 3)
 MIDDLE = "lambda-4"  # the model whose rounds, speed terms and run-time knob are looked at
 LEARNT = {name: policy for name, policy in POLICIES.items() if not policy.needs_length}  # those a runtime can follow
@@ -68,85 +70,105 @@ class Step:
 
 @dataclass(frozen=True)
 class Sizes:
-    """How large the study is: tasks and steps of each stage-1 run, prompts and samples of a round, held-out tasks,
-    and how many of these are answered one by one, for wall times."""
+    """How large the study is: tasks and steps of each stage-1 run, prompts, samples and epochs of a round, held-out
+    tasks, and how many of these are answered one by one, for wall times."""
 
     tasks: int
     steps: int
     prompts: int
     samples: int
+    epochs: int
     tested: int
     timed: int
     sft_rate: float
     prefer_rate: float
 
 
-def plan(out: Path, base: str, model: str, sizes: Sizes) -> Iterator[Step]:
-    """All steps, in an order in which each finds what it needs."""
+def step(name: str, *words: object) -> Step:
+    """A command of `pasta`."""
+    return Step(name, tuple(map(str, words)))
 
-    def step(name: str, *words: object) -> Step:
-        return Step(name, tuple(map(str, words)))
 
-    tasks, prompts, held, plain = (
-        out / name for name in ("tasks.jsonl", "prompts.jsonl", "held.jsonl", "baseline-sft")
-    )
-    yield step("tasks", "tasks", "--number", sizes.tasks, "--seed", 1000, "--out", tasks)
-    yield step("prompts", "tasks", "--number", sizes.prompts, "--seed", 1001, "--out", prompts)
-    yield step("held", "tasks", "--split", "held-out", "--number", sizes.tested, "--out", held)
-    yield step("apar-data", "baseline", "apar", tasks, out / "apar.jsonl", "--bullets", "--as-is")
+@dataclass(frozen=True)
+class Study:
+    """The study in the folder ``out``, as commands."""
 
-    def sft(name: str, data: Path, *more: object) -> Step:
-        size = ("--steps", sizes.steps, "--row", 640, "--batch", 4, "--learning-rate", sizes.sft_rate, "--beta2", 0.98)
-        places = ("--model", base, "--data", data, "--eval-data", held, "--out", out / name)
-        return step(name, "train", "sft", *places, *size, *more)
+    out: Path
+    base: str
+    model: str
+    sizes: Sizes
 
-    yield sft("baseline-sft", tasks, "--plain", 1)
-    yield sft("apar", out / "apar.jsonl", "--positions", "contiguous")
-    for policy in POLICIES:
-        yield sft(f"positions-{policy}", tasks, "--positions", policy)
+    def plan(self) -> Iterator[Step]:
+        """All steps, in an order in which each finds what it needs."""
+        yield from (*self.data(), *self.stage1(), *self.stage2(), *self.evaluations(), *self.figures())
 
-    def prefer(name: str, weight: str, *more: object) -> Step:
-        size = ("--samples", sizes.samples, "--learning-rate", sizes.prefer_rate, "--max-tokens", 900)
-        kept = ("--rounds", 2, "--snapshots", SNAPSHOTS, "--baseline", plain)
-        words = ("--model", model, "--data", prompts, "--out", out / name, "--lambda", weight)
-        return step(name, "train", "prefer", *words, *size, *kept, *more)
+    def data(self) -> Iterator[Step]:
+        """Tasks to train on, prompts of stage 2, held-out tasks, and APAR's marks on the first."""
+        out, sizes = self.out, self.sizes
+        yield step("tasks", "tasks", "--number", sizes.tasks, "--seed", 1000, "--out", out / "tasks.jsonl")
+        yield step("prompts", "tasks", "--number", sizes.prompts, "--seed", 1001, "--out", out / "prompts.jsonl")
+        held = ("--split", "held-out", "--number", sizes.tested, "--out", out / "held.jsonl")
+        yield step("held", "tasks", *held)
+        marked = (out / "tasks.jsonl", out / "apar.jsonl", "--bullets", "--as-is")
+        yield step("apar-data", "baseline", "apar", *marked)
 
-    first = f"lambda-{LAMBDAS[0]}"
-    for weight in LAMBDAS:
-        name = f"lambda-{weight}"
-        yield prefer(name, weight, *(() if name == first else ("--reuse", out / first)))
-    for speed in SPEEDS[1:]:
-        yield prefer(f"speed-{speed}", "4", "--speed", speed, "--reuse", out / first)
+    def stage1(self) -> Iterator[Step]:
+        """Baseline-SFT, APAR, and a model of each position policy."""
+        yield self._sft("baseline-sft", "tasks.jsonl", "--plain", 1)
+        yield self._sft("apar", "apar.jsonl", "--positions", "contiguous")
+        for policy in POLICIES:
+            yield self._sft(f"positions-{policy}", "tasks.jsonl", "--positions", policy)
 
-    def evaluate(name: str, where: str | Path, *more: object) -> Step:
-        place = ("--out", out / "eval" / name, "--name", name, "--baseline", plain, "--max-tokens", 900)
-        return step(f"eval-{name}", "eval", where, f"tasks:held-out:{sizes.tested}", *place, *more)
+    def stage2(self) -> Iterator[Step]:
+        """A model of each lambda, and of each speed term; the first round's samples are the same for all."""
+        first = f"lambda-{LAMBDAS[0]}"
+        shared = ("--reuse", self.out / first)
+        for weight in LAMBDAS:
+            name = f"lambda-{weight}"
+            yield self._prefer(name, "--lambda", weight, *(() if name == first else shared))
+        for speed in SPEEDS[1:]:
+            yield self._prefer(f"speed-{speed}", "--lambda", 4, "--speed", speed, *shared)
 
-    def timed(name: str, where: str | Path, *more: object) -> Step:
-        return evaluate(f"timed-{name}", where, "--limit", sizes.timed, *more)
+    def evaluations(self) -> Iterator[Step]:
+        """All models on the held-out tasks, in batches; the main ones on fewer, one by one, for wall times."""
+        trained = (*MAIN[3:], *QUESTIONS["speed terms"][1:])
+        places: dict[str, object] = {name: self.out / name / "round2" / "model" for name in trained}
+        places |= {name: self.out / name for name in ("apar", *QUESTIONS["positions"])} | {"pasta-sft": self.model}
+        places |= {f"rounds-{name}": self.out / MIDDLE / place for name, place in ROUNDS.items()}
+        yield self._eval("baseline-sft", self.out / "baseline-sft", *BATCHED, "--mode", "sequential")
+        reuse = (*BATCHED, "--reuse", self.out / "eval" / "baseline-sft")
+        for name, place in places.items():
+            yield self._eval(name, place, *reuse)
+        for bias in filter(None, BIASES):
+            yield self._eval(f"{MIDDLE}-speed{bias:+d}", places[MIDDLE], *reuse, "--speed", bias)
+        few = ("--limit", self.sizes.timed)
+        yield self._eval("timed-skeleton", self.out / "baseline-sft", *few, "--mode", "skeleton")
+        for name in MAIN[1:]:
+            yield self._eval(f"timed-{name}", places[name], *few)
 
-    def whole(name: str, where: str | Path, *more: object) -> Step:
-        return evaluate(name, where, "--batch", 32, *more)
+    def figures(self) -> Iterator[Step]:
+        """Quality against speedup, for each question."""
+        for question, names in QUESTIONS.items():
+            place = self.out / "figures" / question.replace(" ", "-")
+            speed = "realised" if question == "timed" else "theoretical"
+            reports = [self.out / "eval" / name for name in names]
+            yield step(f"pareto-{place.name}", "pareto", *reports, "--out", place, "--speed", speed)
 
-    last = {name: out / name / "round2" / "model" for name in QUESTIONS["main"] + QUESTIONS["speed terms"]}
-    places: dict[str, str | Path] = last | {"baseline-sft": plain, "apar": out / "apar", "pasta-sft": model}
-    yield whole("baseline-sft", plain, "--mode", "sequential")
-    for name in (*MAIN[1:], *QUESTIONS["speed terms"][1:]):
-        yield whole(name, places[name])
-    for policy in LEARNT:
-        yield whole(f"positions-{policy}", out / f"positions-{policy}")
-    for name, place in ROUNDS.items():
-        yield whole(f"rounds-{name}", out / MIDDLE / place)
-    for bias in filter(None, BIASES):
-        yield whole(f"{MIDDLE}-speed{bias:+d}", places[MIDDLE], "--speed", bias)
-    yield timed("skeleton", plain, "--mode", "skeleton")
-    for name in MAIN[1:]:
-        yield timed(name, places[name])
-    for question, names in QUESTIONS.items():
-        reports = [out / "eval" / name for name in names]
-        place = out / "figures" / question.replace(" ", "-")
-        speed = "realised" if question == "timed" else "theoretical"
-        yield step(f"pareto-{place.name}", "pareto", *reports, "--out", place, "--speed", speed)
+    def _sft(self, name: str, data: str, *more: object) -> Step:
+        places = ("--data", self.out / data, "--eval-data", self.out / "held.jsonl", "--out", self.out / name)
+        size = ("--steps", self.sizes.steps, "--row", 640, "--batch", 4, "--beta2", 0.98)
+        rate = ("--learning-rate", self.sizes.sft_rate)
+        return step(name, "train", "sft", "--model", self.base, *places, *size, *rate, *more)
+
+    def _prefer(self, name: str, *more: object) -> Step:
+        sizes, places = self.sizes, ("--data", self.out / "prompts.jsonl", "--out", self.out / name)
+        size = ("--samples", sizes.samples, "--epochs", sizes.epochs, "--learning-rate", sizes.prefer_rate)
+        kept = ("--rounds", 2, "--snapshots", SNAPSHOTS, "--baseline", self.out / "baseline-sft", *ROOM)
+        return step(name, "train", "prefer", "--model", self.model, *places, *size, *kept, *more)
+
+    def _eval(self, name: str, model: object, *more: object) -> Step:
+        places = ("--out", self.out / "eval" / name, "--name", name, "--baseline", self.out / "baseline-sft")
+        return step(f"eval-{name}", "eval", model, f"tasks:held-out:{self.sizes.tested}", *places, *ROOM, *more)
 
 
 def run(step: Step, done: Path) -> None:
@@ -201,11 +223,11 @@ def main() -> None:
     sizes = Sizes(**{name: getattr(options, name) for name in Sizes.__dataclass_fields__})
     wanted = {name for name in options.only.split(",") if name}
     (out / "done").mkdir(parents=True, exist_ok=True)
-    for step in plan(out, options.base, options.model, sizes):
+    for one in Study(out, options.base, options.model, sizes).plan():
         if options.list:
-            print(f"pasta {shlex.join(step.words)}")
-        elif not wanted or step.name in wanted:
-            run(step, out / "done")
+            print(f"pasta {shlex.join(one.words)}")
+        elif not wanted or one.name in wanted:
+            run(one, out / "done")
     if not options.list:
         (out / "tables.md").write_text("\n".join(tables(out)))
         print(f"Written: {out / 'tables.md'}")

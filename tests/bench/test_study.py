@@ -10,8 +10,10 @@ import typer
 from bench import study
 from pastalm.cli import app
 
-SIZES = study.Sizes(tasks=11, steps=1, prompts=2, samples=2, tested=2, timed=1, sft_rate=1e-3, prefer_rate=1e-5)
-STEPS = list(study.plan(Path("out"), "base", "model", SIZES))
+SIZES = study.Sizes(
+    tasks=11, steps=1, prompts=2, samples=2, epochs=1, tested=2, timed=1, sft_rate=1e-3, prefer_rate=1e-5
+)
+STEPS = list(study.Study(Path("out"), "base", "model", SIZES).plan())
 
 
 @pytest.mark.parametrize("step", STEPS, ids=lambda step: step.name)
