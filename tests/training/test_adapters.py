@@ -9,7 +9,15 @@ import pytest
 import torch
 from peft import PeftModel
 from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedModel
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PhiConfig,
+    PhiForCausalLM,
+    PreTrainedModel,
+)
 
 from pastalm import Engine
 from pastalm.data.collate import Collator
@@ -149,3 +157,27 @@ def test_targets_by_name(base: Path, data: Path, tmp_path: Path) -> None:
     assert adapted == {"q_proj", "v_proj"}
     with pytest.raises(SettingsError, match=r"no module query; .* some of .*q_proj"):
         add_adapters(model_with(True, 0)[0], vocabulary, config(base, data, tmp_path, lora=2, lora_targets="query"))
+
+
+def test_a_head_with_a_bias_is_trained_whole(data: Path, tmp_path: Path) -> None:
+    """With its rows for the tags; the saved model and the saved adapters are both the trained one."""
+    tokenizer = byte_level_tokenizer()
+    settings = PhiConfig(
+        vocab_size=len(tokenizer), hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
+        pad_token_id=None,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    for saved in (PhiForCausalLM(settings), tokenizer):
+        saved.save_pretrained(tmp_path / "biased")
+    out = train_sft(config(tmp_path / "biased", data, tmp_path / "out", lora=2))
+    before, model = (PhiForCausalLM.from_pretrained(place, dtype=torch.float32) for place in (tmp_path / "biased", out))
+    assert len(model.lm_head.bias) == len(model.lm_head.weight) == len(tokenizer) + 6
+    for name in ("weight", "bias"):
+        changed = getattr(model.lm_head, name)[: len(tokenizer)] != getattr(before.lm_head, name)
+        assert changed.float().mean() > 0.9
+    adopted = PhiForCausalLM.from_pretrained(tmp_path / "biased")
+    adopt_tags(adopted, AutoTokenizer.from_pretrained(tmp_path / "biased"))
+    merged = merge(PeftModel.from_pretrained(adopted, out / "adapter"))
+    for (name, left), right in zip(model.named_parameters(), merged.parameters(), strict=True):
+        torch.testing.assert_close(left, right.bfloat16().float(), msg=name)
+    assert Engine.from_pretrained(str(out)).generate("add 3", max_tokens=8).metrics.tokens > 0
