@@ -26,7 +26,7 @@ from typing import Any
 from pastalm.lang.positions import POLICIES
 from pastalm.training.prefer_config import SPEEDS
 
-LAMBDAS = ("1", "2", "4", "8", "inf")
+LAMBDAS = ("1", "0", "0.25", "2", "4", "8", "inf")  # the first is the one whose samples the others share
 SNAPSHOTS = "0.1,0.6"
 ROUNDS = {  # the paper's figure: after 10% and 100% of round 1, after 10% and 60% of round 2
     "10": "round1/snapshot-10",
@@ -54,7 +54,7 @@ QUESTIONS = {  # the reports that answer each
     "main": MAIN,
     "timed": ("timed-skeleton", *(f"timed-{name}" for name in MAIN[1:])),
     "rounds": ("pasta-sft", *(f"rounds-{name}" for name in ROUNDS), MIDDLE),
-    "speed terms": (MIDDLE, *(f"speed-{speed}" for speed in SPEEDS[1:])),
+    "speed terms": ("rounds-100", *(f"speed-{speed}" for speed in SPEEDS[1:])),
     "positions": tuple(f"positions-{policy}" for policy in LEARNT),
     "knob": tuple(MIDDLE if bias == 0 else f"{MIDDLE}-speed{bias:+d}" for bias in BIASES),
 }
@@ -120,19 +120,20 @@ class Study:
             yield self._sft(f"positions-{policy}", "tasks.jsonl", "--positions", policy)
 
     def stage2(self) -> Iterator[Step]:
-        """A model of each lambda, and of each speed term; the first round's samples are the same for all."""
+        """A model of each lambda, and one round of each speed term; the first round's samples are the same for all."""
         first = f"lambda-{LAMBDAS[0]}"
         shared = ("--reuse", self.out / first)
         for weight in LAMBDAS:
             name = f"lambda-{weight}"
-            yield self._prefer(name, "--lambda", weight, *(() if name == first else shared))
+            more = ("--rounds", 2, "--snapshots", SNAPSHOTS, *(() if name == first else shared))
+            yield self._prefer(name, "--lambda", weight, *more)
         for speed in SPEEDS[1:]:
-            yield self._prefer(f"speed-{speed}", "--lambda", 4, "--speed", speed, *shared)
+            yield self._prefer(f"speed-{speed}", "--lambda", 4, "--speed", speed, "--rounds", 1, *shared)
 
     def evaluations(self) -> Iterator[Step]:
         """All models on the held-out tasks, in batches; the main ones on fewer, one by one, for wall times."""
-        trained = (*MAIN[3:], *QUESTIONS["speed terms"][1:])
-        places: dict[str, object] = {name: self.out / name / "round2" / "model" for name in trained}
+        places: dict[str, object] = {name: self.out / name / "round2" / "model" for name in MAIN[3:]}
+        places |= {name: self.out / name / "round1" / "model" for name in QUESTIONS["speed terms"][1:]}
         places |= {name: self.out / name for name in ("apar", *QUESTIONS["positions"])} | {"pasta-sft": self.model}
         places |= {f"rounds-{name}": self.out / MIDDLE / place for name, place in ROUNDS.items()}
         yield self._eval("baseline-sft", self.out / "baseline-sft", *BATCHED, "--mode", "sequential")
@@ -163,8 +164,8 @@ class Study:
     def _prefer(self, name: str, *more: object) -> Step:
         sizes, places = self.sizes, ("--data", self.out / "prompts.jsonl", "--out", self.out / name)
         size = ("--samples", sizes.samples, "--epochs", sizes.epochs, "--learning-rate", sizes.prefer_rate)
-        kept = ("--rounds", 2, "--snapshots", SNAPSHOTS, "--baseline", self.out / "baseline-sft", *ROOM)
-        return step(name, "train", "prefer", "--model", self.model, *places, *size, *kept, *more)
+        baseline = ("--baseline", self.out / "baseline-sft")
+        return step(name, "train", "prefer", "--model", self.model, *places, *size, *baseline, *ROOM, *more)
 
     def _eval(self, name: str, model: object, *more: object) -> Step:
         places = ("--out", self.out / "eval" / name, "--name", name, "--baseline", self.out / "baseline-sft")
