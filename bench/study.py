@@ -43,7 +43,7 @@ COLUMNS = {
     "redundancy": "redundancy",
     "length error": "length_error",
 }
-SIZES = {"tasks": 11000, "steps": 500, "prompts": 330, "samples": 10, "epochs": 1, "tested": 330, "timed": 66}
+SIZES = {"tasks": 11000, "steps": 500, "prompts": 330, "samples": 10, "epochs": 2, "tested": 330, "timed": 66}
 ROOM = ("--max-tokens", 900)
 BATCHED = ("--batch", 32)
 BIASES = (-3, -2, -1, 0, 1, 2, 3)
@@ -217,8 +217,8 @@ def main() -> None:
     parser.add_argument("--list", action="store_true", help="print the commands and run none")
     for name, value in SIZES.items():
         parser.add_argument(f"--{name}", type=int, default=value)
-    parser.add_argument("--sft-rate", type=float, default=1e-3)
-    parser.add_argument("--prefer-rate", type=float, default=5e-5)
+    parser.add_argument("--sft-rate", type=float, default=8e-4)
+    parser.add_argument("--prefer-rate", type=float, default=1e-4)
     options = parser.parse_args()
     out: Path = options.out
     sizes = Sizes(**{name: getattr(options, name) for name in Sizes.__dataclass_fields__})
