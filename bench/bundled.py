@@ -32,7 +32,7 @@ from pastalm.training.sft import train_sft
 SHARD = 1100  # tasks of one seed: what is drawn does not depend on the number of processes
 SHORT = {"tokens": 275, "of a family": 2600, "of a family with short tasks": 1500}
 WITH_SHORT = ("short", "chain", "rewrite")
-TAGLESS = 0.35  # share of stage 1's answers that lose their tags: sequential decoding stays natural
+TAGLESS = 0.2  # share of stage 1's answers that lose their tags: sequential decoding stays natural
 
 
 def write(path: Path, lines: Iterable[str]) -> None:
@@ -106,7 +106,7 @@ def phases(out: Path, options: argparse.Namespace) -> Iterator[SftConfig]:
         "looking-up": (128, 8, 300, 1.2e-3),
         "skills": (320, 5, 3000, 1.2e-3),
         "base": (512, 4, 7500, 1.5e-3),
-        "model": (512, 4, 2500, 8e-4),
+        "model": (512, 4, 5000, 1.1e-3),
     }
     model = out / "start"
     for name, (row, batch, steps, rate) in sizes.items():
