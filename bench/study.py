@@ -109,7 +109,7 @@ class Study:
         yield step("prompts", "tasks", "--number", sizes.prompts, "--seed", 1001, "--out", out / "prompts.jsonl")
         held = ("--split", "held-out", "--number", sizes.tested, "--out", out / "held.jsonl")
         yield step("held", "tasks", *held)
-        marked = (out / "tasks.jsonl", out / "apar.jsonl", "--bullets", "--as-is")
+        marked = (out / "tasks.jsonl", out / "apar.jsonl", "--bullets")
         yield step("apar-data", "baseline", "apar", *marked)
 
     def stage1(self) -> Iterator[Step]:
