@@ -197,13 +197,15 @@ def tables(out: Path) -> Iterator[str]:
 
 
 def table(reports: Iterable[dict[str, Any]]) -> Iterator[str]:
-    """A Markdown table, a row a report."""
-    yield f"| model | accepted % | {' | '.join(COLUMNS)} |"
-    yield "|---" * (2 + len(COLUMNS)) + "|"
+    """A Markdown table, a row a report; without the figures that none of them has."""
+    reports = list(reports)
+    columns = {head: name for head, name in COLUMNS.items() if any(one["figures"].get(name) for one in reports)}
+    yield f"| {' | '.join(['model', 'accepted %', *columns])} |"
+    yield "|---" * (2 + len(columns)) + "|"
     for report in reports:
         quality, figures = report["quality"], report["figures"]
         accepted = f"{quality['value']:.1f} ({quality['low']:.1f} to {quality['high']:.1f})" if quality else ""
-        cells = [f"{figures[name]['value']:.2f}" if figures.get(name) else "" for name in COLUMNS.values()]
+        cells = [f"{figures[name]['value']:.2f}" if figures.get(name) else "" for name in columns.values()]
         yield f"| {' | '.join([report['name'], accepted, *cells])} |"
 
 
