@@ -1,7 +1,7 @@
 """The study of stage 2 on the generated tasks, as a list of the commands that make it; `make study` runs it.
 
-    python -m bench.study --base runs/bundled/base --model bundled --out runs/study
-    python -m bench.study --only sft,lambda-4,eval-lambda-4 ..
+    python -m bench.study --base runs/bundled/base --model runs/bundled/model --out runs/study
+    python -m bench.study --only baseline-sft,lambda-1,eval-lambda-1 ..
 
 Every step is a command that can be typed by hand. Steps that are done are skipped; a killed one goes on where it was.
 Writes the models, ``eval/NAME/report.json``, and for each of the study's questions a figure of quality against speedup
@@ -49,10 +49,11 @@ BATCHED = ("--batch", 32)
 BIASES = (-3, -2, -1, 0, 1, 2, 3)
 MIDDLE = "lambda-4"  # the model whose rounds, speed terms and run-time knob are looked at
 LEARNT = {name: policy for name, policy in POLICIES.items() if not policy.needs_length}  # those a runtime can follow
-MAIN = ("baseline-sft", "apar", "pasta-sft", *(f"lambda-{weight}" for weight in LAMBDAS))
+PREFERRED = tuple(f"lambda-{weight}" for weight in LAMBDAS)
+TIMED = ("apar", "pasta-sft", *PREFERRED)
 QUESTIONS = {  # the reports that answer each
-    "main": MAIN,
-    "timed": ("timed-skeleton", *(f"timed-{name}" for name in MAIN[1:])),
+    "main": ("baseline-sft", "apar", "pasta-sft", "rounds-100", *PREFERRED),
+    "timed": ("timed-skeleton", *(f"timed-{name}" for name in TIMED)),
     "rounds": ("pasta-sft", *(f"rounds-{name}" for name in ROUNDS), MIDDLE),
     "speed terms": ("rounds-100", *(f"speed-{speed}" for speed in SPEEDS[1:])),
     "positions": tuple(f"positions-{policy}" for policy in LEARNT),
@@ -121,10 +122,9 @@ class Study:
 
     def stage2(self) -> Iterator[Step]:
         """A model of each lambda, and one round of each speed term; the first round's samples are the same for all."""
-        first = f"lambda-{LAMBDAS[0]}"
+        first = PREFERRED[0]
         shared = ("--reuse", self.out / first)
-        for weight in LAMBDAS:
-            name = f"lambda-{weight}"
+        for name, weight in zip(PREFERRED, LAMBDAS, strict=True):
             more = ("--rounds", 2, "--snapshots", SNAPSHOTS, *(() if name == first else shared))
             yield self._prefer(name, "--lambda", weight, *more)
         for speed in SPEEDS[1:]:
@@ -132,7 +132,7 @@ class Study:
 
     def evaluations(self) -> Iterator[Step]:
         """All models on the held-out tasks, in batches; the main ones on fewer, one by one, for wall times."""
-        places: dict[str, object] = {name: self.out / name / "round2" / "model" for name in MAIN[3:]}
+        places: dict[str, object] = {name: self.out / name / "round2" / "model" for name in PREFERRED}
         places |= {name: self.out / name / "round1" / "model" for name in QUESTIONS["speed terms"][1:]}
         places |= {name: self.out / name for name in ("apar", *QUESTIONS["positions"])} | {"pasta-sft": self.model}
         places |= {f"rounds-{name}": self.out / MIDDLE / place for name, place in ROUNDS.items()}
@@ -144,7 +144,7 @@ class Study:
             yield self._eval(f"{MIDDLE}-speed{bias:+d}", places[MIDDLE], *reuse, "--speed", bias)
         few = ("--limit", self.sizes.timed)
         yield self._eval("timed-skeleton", self.out / "baseline-sft", *few, "--mode", "skeleton")
-        for name in MAIN[1:]:
+        for name in TIMED:
             yield self._eval(f"timed-{name}", places[name], *few)
 
     def figures(self) -> Iterator[Step]:
@@ -172,13 +172,13 @@ class Study:
         return step(f"eval-{name}", "eval", model, f"tasks:held-out:{self.sizes.tested}", *places, *ROOM, *more)
 
 
-def run(step: Step, done: Path) -> None:
+def run(one: Step, done: Path) -> None:
     """Run a step unless it is done. Raises ``SystemExit`` with its status if it fails."""
-    mark = done / step.name
+    mark = done / one.name
     if mark.exists():
         return
-    print(f"\n$ pasta {shlex.join(step.words)}", flush=True)
-    status = subprocess.run([sys.executable, "-m", "pastalm.cli", *step.words], check=False).returncode
+    print(f"\n$ pasta {shlex.join(one.words)}", flush=True)
+    status = subprocess.run([sys.executable, "-m", "pastalm.cli", *one.words], check=False).returncode
     if status:
         raise SystemExit(status)
     mark.touch()
@@ -213,7 +213,7 @@ def main() -> None:
     """Run the study, or the part of it that ``--only`` names."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--base", required=True, help="a model trained on plain answers only")
-    parser.add_argument("--model", default="bundled", help="the stage-1 model")
+    parser.add_argument("--model", required=True, help="the stage-1 model")
     parser.add_argument("--out", type=Path, default=Path("runs/study"))
     parser.add_argument("--only", default="", help="names of steps, with commas between")
     parser.add_argument("--list", action="store_true", help="print the commands and run none")
@@ -225,10 +225,15 @@ def main() -> None:
     out: Path = options.out
     sizes = Sizes(**{name: getattr(options, name) for name in Sizes.__dataclass_fields__})
     wanted = {name for name in options.only.split(",") if name}
-    (out / "done").mkdir(parents=True, exist_ok=True)
-    for one in Study(out, options.base, options.model, sizes).plan():
+    steps = list(Study(out, options.base, options.model, sizes).plan())
+    unknown = wanted - {one.name for one in steps}
+    if unknown:
+        parser.error(f"--only: no step is called {', '.join(sorted(unknown))}; --list shows the commands.")
+    if not options.list:
+        (out / "done").mkdir(parents=True, exist_ok=True)
+    for one in steps:
         if options.list:
-            print(f"pasta {shlex.join(one.words)}")
+            print(f"{one.name}: pasta {shlex.join(one.words)}")
         elif not wanted or one.name in wanted:
             run(one, out / "done")
     if not options.list:

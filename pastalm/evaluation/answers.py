@@ -187,7 +187,7 @@ class Answers:
                 fresh = map(asdict, self._all(baseline, unknown, other))
                 baselines = self.known | dict(zip((one.key for one in unknown), fresh, strict=True))
                 found = [
-                    {"answer": one, "baseline": baselines[key.key]} for key, one in zip(group, answers, strict=True)
+                    {"answer": own, "baseline": baselines[one.key]} for one, own in zip(group, answers, strict=True)
                 ]
             except RequestError:  # one of them cannot be asked; alone, each has its own answer or its own error
                 yield from self._one_by_one(group, model, baseline)
@@ -258,7 +258,8 @@ def _baseline_answers(folder: Path, settings: EvalSettings) -> dict[str, dict[st
         )
     try:
         kept = json.loads((folder / "settings.json").read_text(encoding="utf-8"))["settings"]
-        records = list(map(json.loads, (folder / "answers.jsonl").read_text(encoding="utf-8").splitlines()))
+        lines = (folder / "answers.jsonl").read_text(encoding="utf-8").split("\n")[:-1]  # the last may be torn
+        records = list(map(json.loads, lines))
     except (OSError, ValueError, LookupError, TypeError):
         raise DataError(f"{folder} is no folder of `pasta eval`, so there are no answers to take.") from None
     for name in ("baseline", "baseline_print", "max_tokens", "device", "dtype"):

@@ -17,9 +17,9 @@ from pastalm.runtime.attention import DenseView, attach
 from pastalm.training.adapters import bare
 from pastalm.training.config import SftConfig
 from pastalm.training.data import processes
-from pastalm.training.lines import Lines
 from pastalm.training.loss import token_loss
 from pastalm.training.meter import Meter
+from pastalm.training.told import Told
 
 
 class SftTrainer(Trainer):
@@ -36,15 +36,15 @@ class SftTrainer(Trainer):
         self.meter = Meter(self.accelerator)
         self.remove_callback(ProgressCallback)
         self.remove_callback(PrinterCallback)
-        self.lines = Lines()
-        self.add_callback(self.lines)
+        self.told = Told()
+        self.add_callback(self.told)
         for callback in self.callback_handler.callbacks:
             if isinstance(callback, TensorBoardCallback):
                 callback.logging_dir = str(Path(self.args.output_dir) / "runs")
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
         """The library's, telling how far it is."""
-        with self.lines:
+        with self.told:
             return super().train(*args, **kwargs)
 
     def get_batch_samples(

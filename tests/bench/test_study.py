@@ -54,3 +54,14 @@ def test_a_step_that_fails_is_not_done(tmp_path: Path) -> None:
     before = file.stat().st_mtime_ns
     study.run(study.Step("good", ("tasks", "--number", "2", "--out", str(file))), tmp_path)
     assert file.stat().st_mtime_ns == before
+
+
+def test_a_step_that_is_not_there_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--base", "b", "--model", "m", "--out", str(tmp_path / "out"), "--only", "sft,tasks"]
+    monkeypatch.setattr("sys.argv", ["study", *words])
+    with pytest.raises(SystemExit):
+        study.main()
+    assert "no step is called sft;" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()

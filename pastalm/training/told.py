@@ -28,7 +28,7 @@ def line(step: int, steps: int, logs: dict[str, Any]) -> str:
     return "  ".join([f"step {step} of {steps}", *told]) if told else ""
 
 
-class Lines(TrainerCallback):
+class Told(TrainerCallback):
     """Tells on stderr, in the first process, while it is open."""
 
     def __init__(self) -> None:
@@ -39,7 +39,7 @@ class Lines(TrainerCallback):
         )
         self.job = self.bar.add_task("", total=None)
 
-    def __enter__(self) -> Lines:
+    def __enter__(self) -> Told:
         return self
 
     def __exit__(
