@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from bisect import insort
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
 from time import perf_counter
@@ -39,6 +40,28 @@ class Request:
     steps: int = 0
     started: float = field(default_factory=perf_counter)
     response: Response | None = None
+    error: Exception | None = None
+
+    @property
+    def over(self) -> bool:
+        """Whether it has its response, or never will."""
+        return self.response is not None or self.error is not None
+
+    def result(self) -> Response:
+        """The response of a request that is over; raises the error that ended it."""
+        if self.error is not None:
+            raise self.error
+        if self.response is None:
+            raise RuntimeError("This request is not over: its batcher has steps to do.")
+        return self.response
+
+    @contextmanager
+    def guarded(self) -> Iterator[None]:
+        """What fails in here ends this request and no other."""
+        try:
+            yield
+        except Exception as error:
+            self.error = error
 
     def open_round(self) -> None:
         """Plan the next round: its threads in groups of at most ``max_threads``; or finish."""
@@ -66,7 +89,8 @@ class Request:
 class Batcher:
     """Decodes up to ``lanes`` requests at once, ``slots`` cache slots each; more wait until a lane is free.
 
-    Requests run in the order of their lanes, the lowest free lane is taken first: lanes side by side need no copy.
+    Requests run in the order of their lanes, the lowest free lane is taken first: lanes side by side need no copy. An
+    error ends the request that it is about, a forward pass that fails ends those in it; the others go on.
     """
 
     def __init__(self, runner: Runner, lanes: int, slots: int) -> None:
@@ -80,6 +104,14 @@ class Batcher:
         """Put a request in line."""
         self.waiting.append(request)
 
+    def cancel(self, request: Request) -> None:
+        """Take a request out, wherever it is: its lane is free for the next. One that is over stays as it is."""
+        if request in self.waiting:
+            self.waiting.remove(request)
+        if request.lane is not None:
+            self.running.remove(request)
+            self._release(request)
+
     def step(self) -> bool:
         """Admit what fits, run one step; returns whether there is more to do."""
         while self.waiting and self.free:
@@ -90,31 +122,46 @@ class Batcher:
         return bool(self.running or self.waiting)
 
     def _admit(self, request: Request) -> None:
-        request.lane = heappop(self.free)
-        request.open_round()
-        logits = self.runner.prefill(self.pool, request.lane, request.prompt)
-        if request.groups:
-            request.take_in(request.groups.popleft(), logits[None])
+        lane = request.lane = heappop(self.free)
         insort(self.running, request, key=lambda one: one.lane.index if one.lane else 0)
+        with request.guarded():
+            request.open_round()
+            logits = self.runner.prefill(self.pool, lane, request.prompt)
+            if request.groups:
+                request.take_in(request.groups.popleft(), logits[None])
         self._retire()
 
     def _decode(self) -> None:
         groups = [request.groups.popleft() for request in self.running]
+        try:
+            logits = self._forward(groups)
+        except Exception as error:  # what each of them has been fed is not known any more
+            for request in self.running:
+                request.error = error
+            return
+        for request, group, rows in zip(self.running, groups, logits, strict=True):
+            with request.guarded():
+                request.take_in(group, rows)
+
+    def _forward(self, groups: Sequence[list[Thread]]) -> list[Tensor]:
+        """Logits [threads, V] for each running request's group."""
         operations = [
             [op for thread in group for op in request.interpreter.take(thread)]
             for request, group in zip(self.running, groups, strict=True)
         ]
         paths = [[thread.path for thread in group] for group in groups]
         lanes = [request.lane for request in self.running if request.lane is not None]
-        logits = self.runner.decode(self.pool, lanes, operations, paths)
-        for request, group, rows in zip(self.running, groups, logits, strict=True):
-            request.take_in(group, rows)
+        return self.runner.decode(self.pool, lanes, operations, paths)
 
     def _retire(self) -> None:
-        """Free the lanes of finished requests."""
+        """Free the lanes of requests that are over."""
         for request in self.running:
-            if request.response is not None and request.lane is not None:
-                request.lane.clear()
-                heappush(self.free, request.lane)
-                request.lane = None
-        self.running = [request for request in self.running if request.response is None]
+            if request.over:
+                self._release(request)
+        self.running = [request for request in self.running if not request.over]
+
+    def _release(self, request: Request) -> None:
+        if request.lane is not None:
+            request.lane.clear()
+            heappush(self.free, request.lane)
+            request.lane = None

@@ -108,7 +108,7 @@ class Engine:
         default; see :class:`Options` for all. Raises :class:`RequestError` or ``ValueError`` with one sentence for
         what cannot be done.
         """
-        return self._finish(self._request(prompt, eager=False, **options))
+        return self._finish(self.request(prompt, **options))
 
     def generate_batch(
         self, prompts: Sequence[Prompt], *, batch: int = 8, seeds: Sequence[int] = (), **options: Unpack[Options]
@@ -116,25 +116,68 @@ class Engine:
         """Answer many prompts, up to ``batch`` at once, in their order. Each answer is what it would be alone.
         ``seeds``, one for each prompt, stand for ``seed``."""
         each = [{**options, "seed": seed} for seed in seeds] or [options] * len(prompts)
-        requests = [self._request(prompt, eager=False, **own) for prompt, own in zip(prompts, each, strict=True)]
+        requests = [self.request(prompt, **own) for prompt, own in zip(prompts, each, strict=True)]
         slots = max((self._slots(request) for request in requests), default=1)
         batcher = Batcher(self.runner, batch, slots)
         for request in requests:
             batcher.add(request)
         for request in requests:
-            while request.response is None:
+            while not request.over:
                 batcher.step()
-            yield request.response
+            yield request.result()
 
     def stream(self, prompt: Prompt, **options: Unpack[Options]) -> Iterator[Event]:
         """Answer like :meth:`generate`, yielding events as they happen; the last holds the response."""
-        request = self._request(prompt, eager=True, **options)
+        request = self.request(prompt, eager=True, **options)
         batcher = Batcher(self.runner, 1, self._slots(request))
         batcher.add(request)
-        while request.response is None:
+        while not request.over:
             batcher.step()
             yield from request.interpreter.drain()
-        yield DoneEvent((), (1 << 60,), request.response)
+        yield DoneEvent((), (1 << 60,), request.result())
+
+    def request(
+        self,
+        prompt: Prompt,
+        *,
+        eager: bool = False,
+        max_tokens: int = 1024,
+        mode: str = "async",
+        temperature: float = 0.0,
+        top_p: float = 1.0,
+        seed: int = 0,
+        speed: float = 0.0,
+        stop: str | Sequence[str] = (),
+        max_threads: int | None = None,
+        max_async_tokens: int | None = None,
+        max_depth: int = 1,
+        positions: str | None = None,
+        observe: Observer | None = None,
+    ) -> Request:
+        """What a prompt and its options ask for, checked and ready for a ``Batcher``; decodes nothing.
+
+        Takes the options of :meth:`generate` and raises what it raises. ``eager`` turns tokens into text at once, for
+        those who drain its interpreter's events.
+        """
+        if mode not in MODES:
+            raise RequestError(f"Unknown mode {mode!r}; choose 'async' or 'sequential'.")
+        policy = policy_of(self.runner.model.config, positions)
+        if policy.needs_length and mode == "async":
+            raise RequestError(
+                "The policy 'oracle' needs the true length of chunks: it serves training and replay only."
+            )
+        sampler = Sampler(SamplingOptions(temperature, top_p, seed, speed), self._masks)
+        limits = Limits(max_tokens, max_async_tokens, max_threads, max_depth)
+        ids = self.encode(prompt)
+        interpreter = Interpreter(
+            self._language(mode),
+            policy,
+            self._bounded(limits, ids),
+            len(ids),
+            stops=[one for one in ([stop] if isinstance(stop, str) else stop) if one],
+            eager=eager,
+        )
+        return Request(ids, interpreter, sampler, observe=observe)
 
     def replay(
         self, prompt: Prompt, annotated: str | Answer, *, max_threads: int | None = None, positions: str | None = None
@@ -173,44 +216,6 @@ class Engine:
             raise RequestError("The prompt is empty: there is nothing to answer.")
         return ids
 
-    def _request(
-        self,
-        prompt: Prompt,
-        *,
-        eager: bool,
-        max_tokens: int = 1024,
-        mode: str = "async",
-        temperature: float = 0.0,
-        top_p: float = 1.0,
-        seed: int = 0,
-        speed: float = 0.0,
-        stop: str | Sequence[str] = (),
-        max_threads: int | None = None,
-        max_async_tokens: int | None = None,
-        max_depth: int = 1,
-        positions: str | None = None,
-        observe: Observer | None = None,
-    ) -> Request:
-        if mode not in MODES:
-            raise RequestError(f"Unknown mode {mode!r}; choose 'async' or 'sequential'.")
-        policy = policy_of(self.runner.model.config, positions)
-        if policy.needs_length and mode == "async":
-            raise RequestError(
-                "The policy 'oracle' needs the true length of chunks: it serves training and replay only."
-            )
-        sampler = Sampler(SamplingOptions(temperature, top_p, seed, speed), self._masks)
-        limits = Limits(max_tokens, max_async_tokens, max_threads, max_depth)
-        ids = self.encode(prompt)
-        interpreter = Interpreter(
-            self._language(mode),
-            policy,
-            self._bounded(limits, ids),
-            len(ids),
-            stops=[one for one in ([stop] if isinstance(stop, str) else stop) if one],
-            eager=eager,
-        )
-        return Request(ids, interpreter, sampler, observe=observe)
-
     def _language(self, mode: str) -> Language:
         vocabulary = self._tags() if mode == "async" else self.vocabulary
         asynchronous = mode == "async"
@@ -243,9 +248,9 @@ class Engine:
     def _finish(self, request: Request) -> Response:
         batcher = Batcher(self.runner, 1, self._slots(request))
         batcher.add(request)
-        while request.response is None:
+        while not request.over:
             batcher.step()
-        return request.response
+        return request.result()
 
 
 def _end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:

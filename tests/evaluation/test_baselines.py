@@ -37,8 +37,8 @@ class Written(Engine):
     outline = OUTLINE
     asked: list[str]
 
-    def _request(self, prompt: Prompt, **options: object) -> Request:
-        request = super()._request(prompt, **options)  # type: ignore[arg-type]
+    def request(self, prompt: Prompt, **options: object) -> Request:
+        request = super().request(prompt, **options)  # type: ignore[arg-type]
         assert isinstance(prompt, str)
         self.asked = [*getattr(self, "asked", []), prompt]
         number = re.search(r"[\n\]]([0-9])\. [^\n]+:$", prompt)
@@ -136,10 +136,10 @@ def test_messages_keep_their_turns_and_begin_the_answer(
     tiny_llama: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast
 ) -> None:
     class Chat(Written):
-        def _request(self, prompt: Prompt, **options: object) -> Request:
+        def request(self, prompt: Prompt, **options: object) -> Request:
             if not isinstance(prompt, str):  # the plain answer
                 prompt = self.tokenizer.apply_chat_template(list(prompt), tokenize=False)
-            return super()._request(prompt, **options)
+            return super().request(prompt, **options)
 
     messages = [
         {"role": "system", "content": "be brief"},

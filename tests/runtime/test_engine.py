@@ -106,7 +106,7 @@ def test_the_stream_is_the_answer(engine: Engine) -> None:
 
 
 def test_forks_and_joins_are_told(engine: Engine) -> None:
-    request = engine._request("hello", eager=True, max_tokens=200)
+    request = engine.request("hello", eager=True, max_tokens=200)
     v = engine.vocabulary
     promise = [v.promise_topic, *v.encode("x"), v.promise_tokens, *v.encode("1"), v.promise_end]
     script = iter([*promise, *promise, v.sync, *v.encode("end"), min(v.eos)])

@@ -157,7 +157,7 @@ def test_among_others_equals_alone(engine: Engine) -> None:
 
 def test_all_slots_are_free_again(engine: Engine) -> None:
     batcher = Batcher(engine.runner, 2, 400)
-    requests = [engine._request(PROMPT, eager=False, max_tokens=12) for _ in range(3)]
+    requests = [engine.request(PROMPT, max_tokens=12) for _ in range(3)]
     for request in requests:
         batcher.add(request)
     while batcher.step():
