@@ -5,7 +5,7 @@ READY := $(VENV)/.ready
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/python -m pip install --quiet -c constraints.txt -e '.[train,annotate,eval,plots,test]'
+	$(VENV)/bin/python -m pip install --quiet -c constraints.txt -e '.[train,annotate,eval,plots,serve,test]'
 	touch $@
 
 .PHONY: run test lint model figures study

@@ -16,6 +16,7 @@ from pastalm.cli.errors import Guarded
 from pastalm.cli.evaluate import evaluate
 from pastalm.cli.pareto import pareto
 from pastalm.cli.run import run
+from pastalm.cli.serve import serve
 from pastalm.cli.show import show
 from pastalm.cli.tasks import tasks
 from pastalm.cli.train import train
@@ -58,6 +59,13 @@ app.command(
         "echo 'Describe Oslo, Lima and Kyoto.' | pasta run",
     )
 )(run)
+app.command(
+    epilog=_examples(
+        "pasta serve",
+        "pasta serve --model my-model --port 8001 --api-key KEY",
+        "curl http://127.0.0.1:8000/v1/models",
+    )
+)(serve)
 app.command(epilog=_examples("pasta show answer.txt --svg answer.svg", "pasta show data.jsonl --line 3"))(show)
 app.command(
     epilog=_examples(

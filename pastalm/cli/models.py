@@ -41,15 +41,15 @@ def hush() -> None:
     hub_logging.set_verbosity_error()
 
 
-def load_engine(model: str, device: str, dtype: str) -> Engine:
-    """An engine for a directory, a hub id or the bundled model."""
+def load_engine(model: str, device: str, dtype: str, **options: Any) -> Engine:
+    """An engine, with these options of its own, for a directory, a hub id or the bundled model."""
     with working(f"Loading {model} .."):
         if model == BUNDLED:
             _require_bundled("model", "config.json", "--model")
         hush()
         from pastalm.runtime.engine import Engine
 
-        return Engine.from_pretrained(model, device, dtype)
+        return Engine.from_pretrained(model, device, dtype, **options)
 
 
 def load_tokenizer(name: str) -> Any:

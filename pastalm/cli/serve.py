@@ -1,0 +1,91 @@
+"""`pasta serve`: a model behind an OpenAI-compatible HTTP server."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from pastalm.cli.models import BUNDLED, load_engine
+from pastalm.cli.run import Mode
+
+if TYPE_CHECKING:
+    from pastalm.runtime.engine import Engine
+
+NEEDED = ("fastapi", "uvicorn")
+
+
+class ServeError(ValueError):
+    """What keeps a model from being served, and what to do."""
+
+
+def serve(
+    model: Annotated[str, typer.Option(help="A directory, a hub id, or 'bundled'.")] = BUNDLED,
+    host: Annotated[str, typer.Option(help="The address to listen at; 0.0.0.0 is every one of this machine.")] = (
+        "127.0.0.1"
+    ),
+    port: Annotated[int, typer.Option(min=0, max=65535, help="The port; 0 takes a free one.")] = 8000,
+    lanes: Annotated[int, typer.Option(min=1, help="Requests decoded at once; more wait in line.")] = 8,
+    max_waiting: Annotated[int, typer.Option(min=0, help="Requests in line; those beyond are turned away.")] = 256,
+    max_tokens: Annotated[
+        int, typer.Option(min=1, help="The most tokens of an answer where a request does not say.")
+    ] = 1024,
+    mode: Annotated[
+        Mode,
+        typer.Option(metavar="MODE", help="'async' or 'sequential', where a request does not say."),
+    ] = Mode.ASYNC,
+    pool_tokens: Annotated[
+        int, typer.Option(min=2, help="Cache slots of a lane: the prompt and all threads of an answer.")
+    ] = 4096,
+    name: Annotated[str, typer.Option(help="What requests call the model. Default: its last part.")] = "",
+    api_key: Annotated[
+        str, typer.Option(envvar="PASTA_API_KEY", help="The key that clients must send. Default: none is asked for.")
+    ] = "",
+    device: Annotated[str, typer.Option(help="'auto', 'cpu', 'cuda' or 'cuda:N'.")] = "auto",
+    dtype: Annotated[str, typer.Option(help="'auto', 'float32', 'bfloat16' or 'float16'.")] = "auto",
+) -> None:
+    """Serve a model over HTTP, to any client of the OpenAI protocol.
+
+    Requests of many clients are decoded together, each with its threads. Ctrl-C ends it.
+    """
+    _require_extra()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # also where the server itself has ended well
+    from pastalm.serving.server import bind
+
+    with bind(host, port) as bound:
+        engine = load_engine(model, device, dtype, pool_tokens=pool_tokens)
+        _require_mode(engine, model, mode)
+        from pastalm.serving.app import Offer, build_app
+        from pastalm.serving.server import Server
+        from pastalm.serving.worker import Worker
+
+        worker = Worker(engine, lanes=lanes, max_waiting=max_waiting)
+        offer = Offer(name or _name_of(model), api_key, max_tokens, mode.value)
+        where = f"http://{f'[{host}]' if ':' in host else host}:{bound.getsockname()[1]}/v1"
+        line = f"Serving {offer.name} at {where} (Ctrl-C ends it)"
+        Server(build_app(worker, offer), worker, lambda: typer.echo(line)).run([bound])
+
+
+def _require_extra() -> None:
+    missing = next((package for package in NEEDED if find_spec(package) is None), None)
+    if missing:
+        raise ServeError(f'Serving needs the package {missing!r}: install it with  pip install "pastalm[serve]"')
+
+
+def _require_mode(engine: Engine, model: str, mode: Mode) -> None:
+    """Refuse at once what every request would be refused."""
+    if mode is Mode.ASYNC and engine.vocabulary is None:
+        raise ServeError(
+            f"{model} does not know PASTA's tags, so it cannot mark chunks; serve it with --mode sequential, or train "
+            "it with `pasta train sft`."
+        )
+
+
+def _name_of(model: str) -> str:
+    """The folder's name, or all of a hub id."""
+    place = Path(model).expanduser()
+    return place.resolve().name if place.is_dir() else model

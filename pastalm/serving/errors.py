@@ -1,0 +1,88 @@
+"""Why there is no answer: each error has its HTTP status, and the type and code that OpenAI's clients look at."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+
+class ServingError(Exception):
+    """What a client is told, in one sentence, when it does not get its answer."""
+
+    status, kind = 500, "server_error"
+    code: str | None = None
+
+    def body(self) -> dict[str, Any]:
+        """The error as it is sent."""
+        return {"error": {"message": str(self), "type": self.kind, "code": self.code}}
+
+
+class InvalidError(ServingError):
+    """A request that asks for what cannot be done."""
+
+    status, kind = 400, "invalid_request_error"
+
+
+class StrangerError(ServingError):
+    """A request without the key."""
+
+    status, kind, code = 401, "authentication_error", "invalid_api_key"
+
+
+class AbsentError(ServingError):
+    """A request for a model that is not here."""
+
+    status, kind, code = 404, "invalid_request_error", "model_not_found"
+
+
+class WithdrawnError(ServingError):
+    """The client has left; nobody reads this."""
+
+    status = 499
+
+
+class BrokenError(ServingError):
+    """A failure of ours. The client hears nothing of its insides, which are in the log."""
+
+    code = "internal_error"
+
+
+class FullError(ServingError):
+    """So many requests wait already that one more is turned away."""
+
+    status, code = 503, "overloaded"
+
+
+class StoppedError(ServingError):
+    """The server ends, or has ended, before this request was over."""
+
+    status, code = 503, "stopped"
+
+
+class ElsewhereError(ServingError):
+    """A path or method that is not served; the status is the router's."""
+
+    kind = "invalid_request_error"
+
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+def misfit(errors: Sequence[dict[str, Any]]) -> InvalidError:
+    """The first of pydantic's errors about a body, in one sentence."""
+    place = errors[0]["loc"][:2]
+    error = max((one for one in errors if one["loc"][:2] == place), key=lambda one: len(one["loc"]))
+    # Behind "body" come names and indices; pydantic's words for the members of a union say nothing to a client.
+    name = ".".join(str(part) for part in error["loc"][1:] if part != "str" and "[" not in str(part))
+    if error["type"] == "json_invalid":
+        return InvalidError(f"The body is not JSON: {error['ctx']['error']}.")
+    if error["type"] == "value_error":
+        return InvalidError(str(error["ctx"]["error"]))
+    if error["type"] == "extra_forbidden":
+        return InvalidError(f"Unknown field {name!r}.")
+    if error["type"] == "missing" and name:
+        return InvalidError(f"The field {name!r} is missing.")
+    if not name:
+        return InvalidError("The body must be a JSON object, sent as Content-Type: application/json.")
+    return InvalidError(f"{name}: {error['msg'][:1].lower()}{error['msg'][1:]}.")
