@@ -28,15 +28,17 @@ def test_help_and_check_load_neither_torch_nor_transformers(tmp_path: Path):
     file.write_text(json.dumps({"prompt": "x", "annotated": ANNOTATED}))
     code = (
         "import sys; from typer.testing import CliRunner; from pastalm.cli import app\n"
-        f"for line in (['--help'], ['run', '--help'], ['check', {str(file)!r}]):\n"
+        f"for line in (['--help'], ['run', '--help'], ['serve', '--help'], ['check', {str(file)!r}]):\n"
         "    assert CliRunner().invoke(app, line).exit_code == 0\n"
-        "assert not {'torch', 'transformers'} & set(sys.modules)"
+        "assert not {'torch', 'transformers', 'fastapi', 'uvicorn'} & set(sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("command", ["", "run", "show", "check", "convert", "annotate", "audit", "tasks", "train"])
+@pytest.mark.parametrize(
+    "command", ["", "run", "show", "check", "convert", "annotate", "audit", "tasks", "train", "serve"]
+)
 def test_help_shows_examples_on_lines_of_their_own(command: str):
     shown = runner.invoke(app, [*command.split(), "--help"])
     assert shown.exit_code == 0

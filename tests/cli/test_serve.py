@@ -1,0 +1,72 @@
+"""`pasta serve`: what it says, what it refuses, and how it ends."""
+
+from __future__ import annotations
+
+import re
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import openai
+import pytest
+from typer.testing import CliRunner
+
+from pastalm.cli import app
+from tests.conftest import byte_level_tokenizer
+
+runner = CliRunner()
+
+
+@pytest.mark.slow
+def test_it_serves_until_it_is_told_to_end(model_dir: Path) -> None:
+    flags = ["--model", str(model_dir), "--name", "tiny", "--port", "0", "--mode", "sequential", "--api-key", "k"]
+    command = [sys.executable, "-m", "pastalm", "serve", *flags]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as server:
+        try:
+            found = re.fullmatch(r"Serving tiny at (http://127\.0\.0\.1:\d+/v1) \(Ctrl-C ends it\)\n", first(server))
+            assert found
+            client = openai.OpenAI(base_url=found[1], api_key="k", max_retries=0)
+            asked = client.completions.create(model="tiny", prompt="hello", max_tokens=5)
+            assert asked.usage.completion_tokens == 5
+            server.send_signal(signal.SIGTERM)
+            out, error = server.communicate(timeout=120)
+        finally:
+            server.kill()
+    assert (server.returncode, out, error) == (0, "", "")
+
+
+def first(server: subprocess.Popen[str]) -> str:
+    assert server.stdout is not None
+    return server.stdout.readline()
+
+
+def test_a_port_in_use_is_one_sentence(model_dir: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        done = runner.invoke(app, ["serve", "--model", str(model_dir), "--port", str(port)])
+    assert done.exit_code == 2 and done.stderr.count("\n") == 1
+    assert f"Cannot listen at 127.0.0.1, port {port}: address already in use; give another" in done.stderr
+
+
+@pytest.mark.parametrize("package", ["fastapi", "uvicorn"])
+def test_a_missing_extra_is_one_sentence(monkeypatch: pytest.MonkeyPatch, package: str) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
+    done = runner.invoke(app, ["serve"])
+    assert done.exit_code == 2 and done.stderr.count("\n") == 1
+    assert f"needs the package '{package}'" in done.stderr and 'pip install "pastalm[serve]"' in done.stderr
+
+
+def test_a_model_that_is_not_there_is_one_sentence() -> None:
+    done = runner.invoke(app, ["serve", "--model", "./nowhere", "--port", "0"])
+    assert done.exit_code == 2 and done.stderr.startswith("There is no directory ./nowhere; give a directory")
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_model_without_tags_is_served_sequentially_only(tmp_path: Path, model_dir: Path) -> None:
+    byte_level_tokenizer().save_pretrained(tmp_path)
+    for name in ("config.json", "model.safetensors"):
+        (tmp_path / name).write_bytes((model_dir / name).read_bytes())
+    done = runner.invoke(app, ["serve", "--model", str(tmp_path), "--port", "0"])
+    assert done.exit_code == 2 and "--mode sequential" in done.stderr and done.stderr.count("\n") == 1

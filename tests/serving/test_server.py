@@ -1,0 +1,243 @@
+"""`pasta serve`'s server over HTTP, asked by the client that people have: same answers, and every refusal."""
+
+from __future__ import annotations
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import openai
+import pytest
+
+from pastalm import Engine
+from tests.serving.conftest import House, house
+
+SPELL = "Spell each word, then spell it backwards: river, stone, maple, candle."
+PROMPTS = [
+    SPELL,
+    "Spell each word, then spell it backwards: lamp, glass.",
+    "Sort each list from smallest to largest. List A: 4, 9, 1. List B: 8, 2, 5.",
+    "Describe Oslo, Lima and Kyoto.",
+    "Start with 5, add 3, then double the result. What do you get?",
+]
+
+
+def ask(house: House, prompt: str = SPELL, **fields: Any) -> Any:
+    """A chat completion; PASTA's own fields go where the client wants them."""
+    own = {name: fields.pop(name) for name in ("mode", "speed", "max_threads", "annotated") if name in fields}
+    messages = [{"role": "user", "content": prompt}]
+    return house.client().chat.completions.create(model="bundled", messages=messages, extra_body=own, **fields)
+
+
+def alone(engine: Engine, prompt: str = SPELL, **options: Any) -> Any:
+    return engine.generate([{"role": "user", "content": prompt}], **{"max_tokens": 70, **options})
+
+
+@pytest.mark.parametrize("mode", ["async", "sequential"])
+def test_an_answer_is_the_engine_s(served: House, bundled: Engine, mode: str) -> None:
+    expected, got = alone(bundled, mode=mode), ask(served, mode=mode, annotated=True)
+    assert got.choices[0].message.content == expected.text
+    assert got.choices[0].finish_reason == expected.finish_reason == "length"
+    assert got.object == "chat.completion" and got.model == "bundled"
+    tokens = (expected.prompt_tokens, expected.metrics.tokens)
+    assert (got.usage.prompt_tokens, got.usage.completion_tokens) == tokens
+    assert got.usage.total_tokens == sum(tokens)
+    figures, metrics = got.pasta, expected.metrics
+    assert figures["annotated"] == expected.annotated
+    assert (figures["steps"], figures["critical_path"]) == (metrics.steps, metrics.critical_path)
+    assert (figures["mode"], figures["threads"]) == (mode, len(expected.threads))
+    assert figures["parallelism"] == metrics.parallelism and (figures["threads"] > 1) == (mode == "async")
+
+
+def test_an_answer_that_ends_by_itself(served: House, bundled: Engine) -> None:
+    got = ask(served, PROMPTS[1], max_completion_tokens=200)
+    assert got.choices[0].finish_reason == "stop"
+    assert got.choices[0].message.content == alone(bundled, PROMPTS[1], max_tokens=200).text
+    assert "annotated" not in got.pasta
+
+
+@pytest.mark.parametrize("fields", [{}, {"mode": "sequential"}, {"temperature": 1.0, "seed": 5}, {"stop": ["tone"]}])
+def test_a_stream_is_the_answer(served: House, fields: dict[str, Any]) -> None:
+    whole = ask(served, **fields)
+    chunks = list(ask(served, stream=True, stream_options={"include_usage": True}, **fields))
+    *texts, last, usage = chunks
+    assert "".join(chunk.choices[0].delta.content or "" for chunk in texts) == whole.choices[0].message.content
+    assert texts[0].choices[0].delta.role == "assistant" and len(texts) > 3
+    assert last.choices[0].finish_reason == whole.choices[0].finish_reason
+    assert last.pasta["critical_path"] == whole.pasta["critical_path"]
+    assert usage.choices == [] and usage.usage == whole.usage
+    assert len({chunk.id for chunk in chunks}) == 1 and texts[0].object == "chat.completion.chunk"
+
+
+def test_seeds(served: House) -> None:
+    fields = {"temperature": 1.0, "mode": "sequential", "max_tokens": 40}
+    first = ask(served, **fields)
+    again = ask(served, seed=first.pasta["seed"], **fields)
+    assert again.choices[0].message.content == first.choices[0].message.content
+    assert ask(served, **fields).pasta["seed"] != first.pasta["seed"]
+
+
+@pytest.mark.slow
+def test_many_clients_get_what_each_would_get_alone(served: House, bundled: Engine) -> None:
+    asked = [(prompt, mode) for prompt in PROMPTS for mode in ("async", "sequential")]
+    expected = [alone(bundled, prompt, mode=mode, max_tokens=40).text for prompt, mode in asked]
+
+    def get(one: tuple[str, str]) -> str:
+        return ask(served, one[0], mode=one[1], max_tokens=40).choices[0].message.content
+
+    with ThreadPoolExecutor(len(asked)) as clients:
+        assert list(clients.map(get, asked)) == expected
+    served.wait(served.is_clean)
+
+
+def test_completions_go_on_with_a_prompt(served: House, bundled: Engine) -> None:
+    prompt = f"<|prompt|>{SPELL}<|answer|>"
+    create, fields = served.client().completions.create, {"model": "bundled", "prompt": prompt, "max_tokens": 40}
+    got = create(**fields)
+    assert got.object == "text_completion" and got.choices[0].finish_reason == "length"
+    assert got.choices[0].text == bundled.generate(prompt, max_tokens=40).text
+    assert got.usage.prompt_tokens == len(bundled.encode(prompt))
+    chunks = list(create(**fields, stream=True))
+    assert "".join(chunk.choices[0].text for chunk in chunks) == got.choices[0].text
+
+
+def test_messages_in_parts_and_fields_without_effect(served: House) -> None:
+    parts = [{"type": "text", "text": SPELL[:20]}, {"type": "text", "text": SPELL[20:]}]
+    messages = [{"role": "user", "content": parts, "name": "somebody"}]
+    create = served.client().chat.completions.create
+    got = create(model="bundled", messages=messages, max_tokens=20, n=1, user="somebody", frequency_penalty=0)
+    assert got.choices[0].message.content == ask(served, max_tokens=20).choices[0].message.content
+
+
+def test_models_and_health(served: House) -> None:
+    assert [card.id for card in served.client().models.list()] == ["bundled"]
+    connection = served.post({})
+    connection.getresponse().read()
+    connection.request("GET", "/health")
+    assert json.load(connection.getresponse()) == {"status": "ok", "open": 0}
+    connection.close()
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"max_tokens": -1}, "max_tokens must be a whole number of at least 1, not -1."),
+        ({"max_tokens": "5"}, "max_tokens: input should be a valid integer."),
+        ({"max_threads": 0}, "max_threads must be"),
+        ({"max_async_tokens": 0}, "max_async_tokens must be"),
+        ({"temperature": -1}, "temperature must be"),
+        ({"top_p": 0}, "top_p is a share"),
+        ({"speed": 4}, "speed is a number from -3"),
+        ({"mode": "both"}, "Unknown mode 'both'; choose 'async' or 'sequential'."),
+        ({"n": 2}, "n must be 1; a request gets one answer, as text."),
+        ({"tools": [{}]}, "tools is not supported"),
+        ({"logprobs": True}, "logprobs is not supported"),
+        ({"stop": 5}, "stop: input should be a valid string."),
+        ({"max_token": 5}, "Unknown field 'max_token'."),
+        ({"stream_options": {"usage": True}}, "Unknown field 'stream_options.usage'."),
+        ({"messages": []}, "messages: list should have at least 1 item"),
+        ({"messages": [{"role": "user"}]}, "The field 'messages.0.content' is missing."),
+        ({"messages": [{"role": "user", "content": "\ud800"}]}, "half of a surrogate pair"),
+        ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "input should be 'text'."),
+        ({"messages": [{"role": "user", "content": "river " * 3000}]}, "but the model's window is 2048; shorten it."),
+        ({"messages": [{"role": "user", "content": "river " * 900}]}, "but the cache holds 700; raise pool_tokens."),
+    ],
+)
+def test_wrong_fields_get_a_sentence(served: House, fields: dict[str, Any], said: str) -> None:
+    for stream in (False, True):
+        body = {"model": "bundled", "messages": [{"role": "user", "content": "hello"}], "stream": stream, **fields}
+        connection = served.post(body, "/v1/chat/completions")
+        answer = connection.getresponse()
+        error = json.load(answer)["error"]
+        connection.close()
+        assert answer.status == 400 and said in error["message"] and "\n" not in error["message"]
+        assert set(error) == {"message", "type", "code"} and error["type"] == "invalid_request_error"
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status", "said"),
+    [
+        ("/v1/completions", '{"model":', 400, "The body is not JSON"),
+        ("/v1/completions", "[]", 400, "The body must be a JSON object"),
+        ("/v1/completions", '{"model": "bundled"}', 400, "The field 'prompt' is missing."),
+        ("/v1/completions", '{"model": "bundled", "prompt": ""}', 400, "The prompt is empty"),
+        ("/v1/embeddings", "{}", 404, "POST /v1/embeddings is not served here."),
+        ("/v1/models", "{}", 405, "POST /v1/models is not served here."),
+    ],
+)
+def test_bodies_and_paths(served: House, path: str, body: str, status: int, said: str) -> None:
+    connection = served.post(body, path)
+    answer = connection.getresponse()
+    assert answer.status == status and said in json.load(answer)["error"]["message"]
+    connection.close()
+
+
+def test_errors_are_the_client_s_own(served: House, tiny: Engine) -> None:
+    with pytest.raises(openai.NotFoundError) as caught:
+        served.client().completions.create(model="gpt-5", prompt="hello")
+    assert caught.value.code == "model_not_found" and "this server has 'bundled'" in str(caught.value)
+    with pytest.raises(openai.BadRequestError, match="n must be 1"):
+        ask(served, n=3)
+    with house(tiny) as running, pytest.raises(openai.BadRequestError, match="no chat template"):
+        running.client().chat.completions.create(model="tiny", messages=[{"role": "user", "content": "hello"}])
+
+
+def test_the_key(tiny: Engine) -> None:
+    with house(tiny, key="open sesame", mode="sequential") as running:
+        for key in ("wrong", "open sesam"):
+            with pytest.raises(openai.AuthenticationError) as caught:
+                running.client(key).models.list()
+            assert caught.value.code == "invalid_api_key"
+        connection = running.post("not even JSON")
+        assert connection.getresponse().status == 401
+        connection.close()
+        client = running.client("open sesame")
+        assert client.completions.create(model="tiny", prompt="hello", max_tokens=3).usage.completion_tokens == 3
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_client_that_leaves_frees_its_lane(tiny: Engine, stream: bool) -> None:
+    expected = tiny.generate("world", max_tokens=30, mode="sequential").text
+    with house(tiny, lanes=1, max_waiting=2, mode="sequential") as running:
+        batcher = running.worker.batcher
+        long = {"model": "tiny", "prompt": "hello", "max_tokens": 900, "stream": stream}
+        leaver = running.post(long)
+        running.wait(lambda: bool(batcher.running))
+        request = batcher.running[0]
+        waiter = running.post({"model": "tiny", "prompt": "world", "max_tokens": 30})
+        impatient = running.post(long)
+        running.wait(lambda: running.worker.open == 3)
+        with pytest.raises(openai.InternalServerError) as caught:
+            running.client().completions.create(model="tiny", prompt="hello")
+        assert caught.value.status_code == 503 and caught.value.code == "overloaded"
+        leaver.close()
+        impatient.close()
+        assert json.load(waiter.getresponse())["choices"][0]["text"] == expected
+        waiter.close()
+        running.wait(running.is_clean)
+        assert request.response is None, "it was over before its client left"
+
+
+def test_a_failure_of_ours_is_one_sentence_and_the_next_answer_comes(tiny: Engine) -> None:
+    with house(tiny, mode="sequential") as running:
+        broken = tiny.codec.tokenizer
+        tiny.codec.tokenizer = None
+        try:
+            with pytest.raises(openai.InternalServerError) as caught:
+                running.client().completions.create(model="tiny", prompt="hello")
+        finally:
+            tiny.codec.tokenizer = broken
+        assert caught.value.status_code == 500 and "Traceback" not in str(caught.value)
+        assert running.client().completions.create(model="tiny", prompt="hello", max_tokens=3).choices[0].text
+
+
+def test_the_end_of_the_server_is_told(tiny: Engine) -> None:
+    with house(tiny, lanes=1, mode="sequential") as running:
+        late = running.post({"model": "tiny", "prompt": "hello", "max_tokens": 900})
+        running.wait(lambda: bool(running.worker.batcher.running))
+        running.worker.close()
+        answer = late.getresponse()
+        assert answer.status == 503 and json.load(answer)["error"]["code"] == "stopped"
+        late.request("GET", "/health")
+        assert late.getresponse().status == 503
+        late.close()
