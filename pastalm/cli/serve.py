@@ -53,7 +53,6 @@ def serve(
     Requests of many clients are decoded together, each with its threads. Ctrl-C ends it.
     """
     _require_extra()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # also where the server itself has ended well
     from pastalm.serving.server import bind
 
     with bind(host, port) as bound:
@@ -67,7 +66,9 @@ def serve(
         offer = Offer(name or _name_of(model), api_key, max_tokens, mode.value)
         where = f"http://{f'[{host}]' if ':' in host else host}:{bound.getsockname()[1]}/v1"
         line = f"Serving {offer.name} at {where} (Ctrl-C ends it)"
-        Server(build_app(worker, offer), worker, lambda: typer.echo(line)).run([bound])
+        server = Server(build_app(worker, offer), worker, lambda: typer.echo(line))
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # uvicorn, once it has ended well, raises it again
+        server.run([bound])
 
 
 def _require_extra() -> None:

@@ -144,4 +144,4 @@ def _add_errors(app: FastAPI) -> None:
 
     @app.exception_handler(Exception)
     async def bug(http: Request, _: Exception) -> Response:  # the log has it already
-        return await told(http, BrokenError("The server failed on this request; its log says why."))
+        return await told(http, BrokenError())

@@ -46,6 +46,9 @@ class BrokenError(ServingError):
 
     code = "internal_error"
 
+    def __init__(self) -> None:
+        super().__init__("The server failed on this request; its log says why.")
+
 
 class FullError(ServingError):
     """So many requests wait already that one more is turned away."""
@@ -57,6 +60,9 @@ class StoppedError(ServingError):
     """The server ends, or has ended, before this request was over."""
 
     status, code = 503, "stopped"
+
+    def __init__(self) -> None:
+        super().__init__("The server is ending; ask again when it is back.")
 
 
 class ElsewhereError(ServingError):

@@ -58,8 +58,8 @@ class Reply:
     def _frame(self, kind: str, text: dict[str, Any] | None, response: Response | None = None) -> dict[str, Any]:
         reason = response.finish_reason if response else None
         choices = [] if text is None else [{"index": 0, **text, "logprobs": None, "finish_reason": reason}]
-        id = f"{'chatcmpl' if self.chat else 'cmpl'}-{self.number}"
-        return {"id": id, "object": kind, "created": self.created, "model": self.asked.model, "choices": choices}
+        head = {"id": f"{'chatcmpl' if self.chat else 'cmpl'}-{self.number}", "object": kind, "created": self.created}
+        return {**head, "model": self.asked.model, "choices": choices}
 
     def _chunk(self, text: dict[str, Any], response: Response | None = None, **more: Any) -> str:
         usage = {"usage": None} if self.asked.wants_usage else {}

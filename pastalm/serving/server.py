@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Callable
+from contextlib import ExitStack
 
 import uvicorn
 from fastapi import FastAPI
@@ -42,12 +43,14 @@ def bind(host: str, port: int) -> socket.socket:
     """A socket at this address, not listening yet; port 0 takes a free one. Raises :class:`BusyError`."""
     try:
         family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        bound = socket.socket(family, kind)
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        bound.bind(address)
+        with ExitStack() as stack:
+            bound = stack.enter_context(socket.socket(family, kind))
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # not held up by the last server's connections
+            bound.bind(address)
+            stack.pop_all()
+            return bound
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
         raise BusyError(
             f"Cannot listen at {host}, port {port}: {reason}; give another --host or --port (0 takes a free one)."
         ) from error
-    return bound

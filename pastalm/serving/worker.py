@@ -71,9 +71,11 @@ class Worker:
         told as news."""
         with self._lock:
             if self.stopped:
-                raise _stopped()
+                raise StoppedError
             if self.open >= self.room:
-                raise FullError(f"All lanes are taken and {self.room - self.lanes} requests wait; ask again later.")
+                raise FullError(
+                    f"All lanes and all {self.room - self.lanes} places in line are taken; ask again later."
+                )
             self.open += 1
             self._inbox.put(lambda: self._open(ticket))
 
@@ -98,7 +100,7 @@ class Worker:
         finally:  # also after a bug of ours: nobody is left waiting for news
             self._stop()
             for ticket in [*self._requests]:
-                self._close(ticket, _stopped())
+                self._close(ticket, StoppedError())
             self._empty()
 
     def _heed(self) -> None:
@@ -114,7 +116,7 @@ class Worker:
 
     def _open(self, ticket: Ticket) -> None:
         if self.stopped:
-            return self._close(ticket, _stopped())
+            return self._close(ticket, StoppedError())
         try:
             request = self.engine.request(ticket.prompt, eager=ticket.stream, **ticket.options)
         except ValueError as error:  # refusals of the engine, the tokenizer or its template
@@ -153,14 +155,10 @@ class Worker:
 
     def _fail(self, ticket: Ticket, error: Exception) -> None:
         logging.getLogger(__name__).error("A request failed.", exc_info=error)
-        self._close(ticket, BrokenError("The server failed on this request; its log says why."))
+        self._close(ticket, BrokenError())
 
     def _close(self, ticket: Ticket, last: News) -> None:
         self._requests.pop(ticket, None)
         with self._lock:
             self.open -= 1
         ticket.tell(last)
-
-
-def _stopped() -> StoppedError:
-    return StoppedError("The server is ending; ask again when it is back.")

@@ -191,6 +191,11 @@ def test_the_key(tiny: Engine) -> None:
         connection = running.post("not even JSON")
         assert connection.getresponse().status == 401
         connection.close()
+        connection = running.post("")
+        connection.getresponse().read()
+        connection.request("GET", "/health")
+        assert connection.getresponse().status == 200
+        connection.close()
         client = running.client("open sesame")
         assert client.completions.create(model="tiny", prompt="hello", max_tokens=3).usage.completion_tokens == 3
 
