@@ -10,7 +10,7 @@ import json
 from collections.abc import Callable, Iterator
 from random import Random
 
-from pastalm.data.tasks import chain, distance, profiles, rewrite, sorting, words
+from pastalm.data.tasks import assembly, chain, distance, profiles, ranking, rewrite, short, sorting, words
 
 WORDS = words.NAMES + words.CITIES + words.FRUITS + words.ANIMALS + words.JOBS + words.COLOURS + words.OBJECTS
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
@@ -136,12 +136,29 @@ def running(rng: Random) -> Drill:
 
 
 def ends(rng: Random) -> Drill:
-    """Who has the most and who the least."""
+    """Who has the most or the least, found two at a time."""
     names = rng.sample(WORDS, rng.randrange(3, 7))
-    totals = dict(zip(names, rng.sample(range(3, rng.choice((30, 300))), len(names)), strict=True))
-    told = ", ".join(f"{name} {total}" for name, total in totals.items())
-    most, least = (name for name in (max(totals, key=totals.__getitem__), min(totals, key=totals.__getitem__)))
-    return f"{told}. Highest and lowest?", f"{told}. Highest {totals[most]} {most}, lowest {totals[least]} {least}"
+    totals = list(zip(names, rng.sample(range(3, rng.choice((30, 100, 300))), len(names)), strict=True))
+    kind = rng.choice(tuple(ranking.WANTED))
+    want, word = ranking.WANTED[kind], rng.choice((*ranking.WORDING[kind], *(("most", "longest") * (kind == "high"))))
+    told = rng.choice((", ", "; ")).join(f"{name} {total}" for name, total in totals)
+    name, total = want(totals, key=lambda pair: pair[1])
+    steps = assembly.best_so_far(totals, want, word)
+    return f"{told}. The {word}?", f"{steps}. The {word} is {name} with {total}."
+
+
+def facts(rng: Random) -> Drill:
+    """Several questions about facts of one or two kinds, each answered by a value or a name."""
+    names, kinds = rng.sample(words.NAMES, rng.randrange(3, 7)), rng.sample(tuple(short.KINDS.values()), 2)
+    rows = [(kind, row) for kind in kinds[: rng.randint(1, 2)] for row in short._rows(rng, kind, names)]
+    lines = [kind.lines[0].format(**row) for kind, row in rows]
+    asked, told = [], []
+    for kind, row in rng.sample(rows, min(len(rows), rng.randrange(3, 8))):
+        what = rng.random() < 0.5
+        asked.append(rng.choice(kind.what if what else kind.who).format(**row))
+        told.append(row["v"] if what else row["n"])
+    gap = rng.choice(("\n", "; ", ". "))
+    return gap.join(rng.sample(lines, len(lines))) + "\n" + " ".join(asked), ", ".join(told)
 
 
 def letters(rng: Random) -> Drill:
@@ -170,7 +187,8 @@ def moves(rng: Random) -> Drill:
 
 
 SKILLS: tuple[Callable[[Random], Drill], ...] = (
-    anything_again, cells, cells, cells, cells, order, order, order, sums, running, ends, ends, letters, moves, moves
+    anything_again, cells, cells, cells, order, order, order, sums, running, ends, ends, facts, facts,
+    letters, letters, moves, moves,
 )  # fmt: skip
 GRADES: dict[str, tuple[Callable[[Random], Drill], ...]] = {
     "copying": (words_again,),

@@ -10,6 +10,7 @@ from random import Random
 import pytest
 
 from bench import drills
+from pastalm.data.tasks import ranking
 
 
 def drawn(drill, number: int = 200):
@@ -55,5 +56,14 @@ def test_cells_stand_in_their_rows():
 def test_ends_are_the_ends():
     for prompt, answer in drawn(drills.ends):
         totals = {name: int(total) for name, total in re.findall(r"(\w+) (\d+)", prompt)}
-        top, most, low, least = re.search(r"Highest (\d+) (\w+), lowest (\d+) (\w+)", answer).groups()
-        assert totals[most] == int(top) == max(totals.values()) and totals[least] == int(low) == min(totals.values())
+        word, name, total = re.search(r"\. The (\w+) is (\w+) with (\d+)\.$", answer).groups()
+        end = min if word in ranking.WORDING["low"] else max
+        assert totals[name] == int(total) == end(totals.values())
+
+
+def test_facts_are_found_again():
+    for prompt, answer in drawn(drills.facts):
+        *lines, asked = prompt.split("\n")
+        known, found = "\n".join(lines), answer.split(", ")
+        assert all(re.search(rf"\b{word}\b", known) for word in found)
+        assert asked.count("?") + asked.count("Tell me") == len(found) <= 7

@@ -10,6 +10,7 @@ from random import Random
 import pytest
 
 from pastalm.data.tasks import chain, distance, rewrite, sharing, totals
+from pastalm.data.tasks.assembly import best_so_far
 from pastalm.data.tasks.matching import marks_fit, read, sums_hold
 from pastalm.data.tasks.task import Chunk, Draft, Family
 from pastalm.lang.answer import Sync
@@ -149,6 +150,27 @@ def test_a_wrong_sum_or_mark_is_seen() -> None:
     assert not sums_hold("5 - (-3) = 5 + 3 = 9.")
     assert marks_fit("1. one\n2. two", 2) and not marks_fit("1. one\n3. two", 2)
     assert read("1) Red is (-3, 4)", {"red"}) == ["red", "-3", "4"]
+
+
+def test_the_best_so_far_is_told_at_every_step() -> None:
+    pairs = [("Ada", 5), ("Ben", 7), ("Eli", 6), ("Fay", 2)]
+    assert best_so_far(pairs, max, "most") == (
+        "Ada has 5; Ben has 7, most so far Ben with 7; Eli has 6, most so far Ben with 7; "
+        "Fay has 2, most so far Ben with 7"
+    )
+    assert best_so_far(pairs, min, "least", "{} {}").endswith(
+        "Eli 6, least so far Ada with 5; Fay 2, least so far Fay with 2"
+    )
+
+
+def test_a_wrong_step_to_the_best_is_seen() -> None:
+    for draft in (draft for draft in drafts(totals.draw) if draft.facts["goal"] == "most"):
+        names = [person["name"] for person in draft.facts["people"]]
+        text = joined(draft.parts)
+        place = text.index("most so far ") + len("most so far ")
+        said = next(name for name in names if text.startswith(name, place))
+        other = next(name for name in names if name != said)
+        assert not totals.check(draft.facts, text[:place] + other + text[place + len(said) :])
 
 
 @every_family

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from random import Random
 
 from pastalm.data.tasks.task import Chunk
 from pastalm.lang.answer import Sync
 
-LAYOUTS = ("flow", "flow", "lines", "blank", "dashes", "stars", "numbers", "brackets")
+LAYOUTS = ("flow", "lines", "dashes", "numbers")
 STEP_LAYOUTS = (*LAYOUTS, "steps", "flowing steps")
 
 _LEADS = {
     "flow": " ",
     "lines": "\n",
-    "blank": "\n\n",
     "dashes": "\n- ",
-    "stars": "\n* ",
     "numbers": "\n{n}. ",
-    "brackets": "\n{n}) ",
     "steps": "\nStep {n}: ",
     "flowing steps": " Step {n}: ",
 }
@@ -38,7 +35,7 @@ def assemble(
     for index, chunk in enumerate(chunks):
         parts += [lead(layout, index, bool(intro) or index > 0), chunk]
     if conclusion:
-        gap = {"flow": " ", "flowing steps": " ", "blank": "\n\n"}.get(layout, "\n")
+        gap = {"flow": " ", "flowing steps": " "}.get(layout, "\n")
         parts += [Sync(), gap + conclusion] if sync else [gap + conclusion]
     return tuple(part for part in parts if part != "")
 
@@ -62,3 +59,15 @@ def arrange(rng: Random, patterns: Sequence[str], **pieces: str) -> tuple[int, s
 def listed(items: Sequence[str], last: str = " and ") -> str:
     """The items in one line, such as "a, b and c"."""
     return last.join(filter(None, (", ".join(items[:-1]), items[-1])))
+
+
+def best_so_far(
+    pairs: Sequence[tuple[str, int]], want: Callable[..., tuple[str, int]], word: str, form: str = "{} has {}"
+) -> str:
+    """The way to the largest (``want`` is ``max``) or smallest of named numbers, in which each step compares two:
+    ``Ada has 5; Ben has 7, most so far Ben with 7``."""
+    best, steps = pairs[0], [form.format(*pairs[0])]
+    for pair in pairs[1:]:
+        best = want(best, pair, key=lambda one: one[1])
+        steps.append(f"{form.format(*pair)}, {word} so far {best[0]} with {best[1]}")
+    return "; ".join(steps)

@@ -18,24 +18,20 @@ STYLES = {
     "number": (
         "When we {act}, {before} turns into {after}, which is our new number.",
         "We had {before}; after we {act} the number is {after}.",
-        "The number {before} becomes {after} once we {act}.",
-        "Now {act}: from {before} we come to {after}.",
     ),
     "street": (
-        "From house {before} {who} {act} and reaches house {after}.",
         "{who} stands at house {before}, {act}, and is then at house {after}.",
         "{who} {act}: from {before} this leads to house {after}.",
     ),
     "cups": (
         "The {who} is under {before}. Then {act}, so now it is under {after}.",
         "With the {who} under {before}, {act}, and the next place is under {after}.",
-        "Now {act}: the {who} was under {before} and is then under {after}.",
     ),
 }
 CLOSES = {
-    "number": ("The final number is {end}.", "So we end with {end}.", "The result is {end}.", "Answer: {end}."),
-    "street": ("So {who} ends at house {end}.", "At the end {who} stands at house {end}.", "The last house is {end}."),
-    "cups": ("So the {who} ends under {end}.", "Look under {end} for the {who}.", "It is under {end} at the end."),
+    "number": ("The final number is {end}.", "The result is {end}."),
+    "street": ("So {who} ends at house {end}.", "The last house is {end}."),
+    "cups": ("So the {who} ends under {end}.", "It is under {end} at the end."),
 }
 SETTINGS = {
     "number": ("Start with {start}.", "The first number is {start}.", "Take {start}.", "We begin at {start}."),
@@ -60,7 +56,7 @@ PATTERNS = (
     "A puzzle: {setting} {steps} {ask}",
     "{setting} {steps}\n{ask} Write down each step.",
 )
-INTROS = ("", "", "", "We go step by step.", "Let us follow it.", "Here is what happens.", "One thing at a time:")
+INTROS = ("We go step by step.", "Let us follow it.", "Here is what happens.")
 
 
 def swapped(value: int) -> int:
@@ -90,7 +86,7 @@ def act(step: Step, who: str) -> str:
     if op in ("up", "down"):
         return f"walks {op} {rest[0]} house{'s' * (rest[0] > 1)}"
     if op in ("right", "left"):
-        return f"the {who} moves {rest[0]} cup{'s' * (rest[0] > 1)} {op}"
+        return f"the {who} moves {rest[0]} cup {op}"
     if op in ("add", "subtract"):
         return f"{'add' if op == 'add' else 'take away'} {rest[0]}"
     fixed = {"double": "double it", "halve": "halve it", "digits": "swap its digits"}
@@ -121,12 +117,11 @@ def draw_step(rng: Random, kind: str, state: int | str, row: list[str]) -> Step:
         rng.shuffle(pair)
         return [op, *pair]
     if op in ("right", "left"):
-        place = row.index(state)
-        return [op, rng.randint(1, min(2, len(row) - 1 - place if op == "right" else place))]
+        return [op, 1]
     if op in ("add", "up"):
-        return [op, rng.randint(1, min(20 if op == "add" else 12, 99 - state))]
+        return [op, rng.randint(1, min(9, 99 - state))]
     if op in ("subtract", "down"):
-        return [op, rng.randint(1, min(20 if op == "subtract" else 12, state - 1))]
+        return [op, rng.randint(1, min(9, state - 1))]
     return [op]
 
 
@@ -136,9 +131,9 @@ def draw_facts(rng: Random, kind: str) -> dict[str, Any]:
     who = rng.choice(THINGS if kind == "cups" else NAMES) if kind != "number" else ""
     start = rng.choice(row) if row else rng.randint(2, 60)
     steps, state = [], start
-    for _ in range(rng.randint(4, 7 if kind == "number" else 6)):
+    for _ in range(rng.randint(4, 6)):
         if kind == "street" and state > 85:
-            step: Step = ["down", rng.randint(2, 12)]
+            step: Step = ["down", rng.randint(2, 9)]
         else:
             step = draw_step(rng, kind, state, row)
         steps.append(step)

@@ -5,9 +5,10 @@ from __future__ import annotations
 from random import Random
 from typing import Any
 
-from pastalm.data.tasks.assembly import LAYOUTS, arrange, assemble, listed
+from pastalm.data.tasks.assembly import LAYOUTS, arrange, assemble, best_so_far, listed
 from pastalm.data.tasks.matching import ends_well, fits, marks_fit, read, sums_hold
 from pastalm.data.tasks.task import Chunk, Draft, Family
+from pastalm.data.tasks.wording import capital
 from pastalm.data.tasks.words import COLOURS
 
 LETTERS = ("K", "L", "M", "N", "P", "R", "S", "T")
@@ -59,32 +60,28 @@ DATA_MANY = ("{label} goes from {p} to {q}", "{label} joins {p} and {q}", "{labe
 AXES = (
     "The two {axis} values are {a} and {b}. Their difference is {gap}, and {d} times {d} is {square}.",
     "{side} part: here {axis} goes from {a} to {b}, a step of {gap}. The square of that is {d} * {d} = {square}.",
-    "Along the {axis} axis the ends are at {a} and {b}. The gap is {gap}, so this part gives {d} * {d} = {square}.",
-    "{side} side, with {axis} = {a} and {axis} = {b}: we get {gap}, and squared this is {d} times {d} = {square}.",
 )
 SEGMENTS = (
     "{label} runs from {p} to {q}. Across: {gap}, and {d} * {d} = {square}. "
     "Up: {gap2}, and {d2} * {d2} = {square2}. Sum: {square} + {square2} = {total}.",
     "From {p} to {q}, {label} has {gap} in x and {gap2} in y. "
     "The squares are {square} and {square2}, and {square} + {square2} = {total}.",
-    "For {label}, x changes by {gap} and y by {gap2}. "
-    "That makes {d} * {d} = {square} and {d2} * {d2} = {square2}, together {square} + {square2} = {total}.",
 )
 CLOSES = (
     "Adding {a} and {b} gives {total}, so the squared length is {total}.",
     "Together that is {a} + {b} = {total}. The squared length is {total}.",
-    "So the squared length is {a} + {b} = {total}.",
-    "The sum {a} + {b} = {total} is what we wanted, the squared length.",
 )
 LONGEST = (
-    "Comparing {all}, the greatest is {top}, so the longest is {label}.",
-    "The greatest of {all} is {top}, so {label} is the longest.",
-    "We compare {all}. As {top} is the greatest, the winner is {label}.",
+    "Which is the longest? {best}. So the longest is {label}.",
+    "Now we compare: {best}. With {top} the longest is {label}.",
 )
-LISTS = ("The squared lengths are {pairs}.", "So the answers are {pairs}.", "In short, we found {pairs}.")
+LISTS = ("The squared lengths are {pairs}.", "In short, we found {pairs}.")
 TOPICS = (("horizontal", "vertical"), ("x part", "y part"), ("x values", "y values"), ("width", "height"))
-INTROS_ONE = ("", "", "We take the two directions one by one.", "Here are the two parts.", "Look at each direction:")
-INTROS_MANY = ("", "", "We take them one by one.", "Here is the work:", "Each one on its own:", "Let us see.")
+INTROS = {
+    "one": ("We take the two directions one by one.", "Here are the two parts."),
+    "longest": ("The {n} lengths, and then the longest:", "We work out each of the {n} and look for the longest."),
+    "list": ("The {n} lengths, one by one:", "We work out each of the {n}, and then list them."),
+}
 
 
 def gap(a: int, b: int) -> str:
@@ -121,7 +118,7 @@ def segment_text(style: int, label: str, ends: list[int]) -> str:
         label=naming(label), p=f"({x1}, {y1})", q=f"({x2}, {y2})", gap=gap(x1, x2), gap2=gap(y1, y2),
         d=abs(x1 - x2), d2=abs(y1 - y2), square=square, square2=square2, total=square + square2,
     )  # fmt: skip
-    return text[0].upper() + text[1:]
+    return capital(text)
 
 
 def conclusions(facts: dict[str, Any]) -> list[str]:
@@ -132,8 +129,9 @@ def conclusions(facts: dict[str, Any]) -> list[str]:
         return [close.format(a=a, b=b, total=a + b) for close in CLOSES]
     if facts["kind"] == "longest":
         top = max(totals)
-        label = naming(facts["labels"][totals.index(top)])
-        return [close.format(all=listed([str(t) for t in totals]), label=label, top=top) for close in LONGEST]
+        named = list(zip(map(naming, facts["labels"]), totals, strict=True))
+        best = capital(best_so_far(named, max, "longest"))
+        return [close.format(best=best, label=named[totals.index(top)][0], top=top) for close in LONGEST]
     pairs = listed([f"{t} for {naming(label)}" for t, label in zip(totals, facts["labels"], strict=True)])
     return [close.format(pairs=pairs) for close in LISTS]
 
@@ -153,7 +151,7 @@ def draw_other(rng: Random, low: int, high: int, value: int) -> int:
 
 def draw_segments(rng: Random, count: int) -> list[list[int]]:
     """Segments of different lengths."""
-    low, high = rng.choice(((-9, 9), (0, 20), (0, 20)))
+    low, high = rng.choice(((-3, 9), (0, 20), (0, 20), (0, 20)))
     while True:
         starts = [[rng.randint(low, high) for _ in range(2)] for _ in range(count)]
         found = [[*start, *(draw_other(rng, low, high, value) for value in start)] for start in starts]
@@ -169,7 +167,7 @@ def draw_data(rng: Random, kind: str, labels: list[str], segments: list[list[int
         for label, (x1, y1, x2, y2) in zip(labels, segments, strict=True)
     ]
     text = given[0] if kind == "one" else rng.choice(("; ", ", ")).join(given) + "."
-    return text[0].upper() + text[1:]
+    return capital(text)
 
 
 def draw(rng: Random) -> Draft:
@@ -184,16 +182,17 @@ def draw(rng: Random) -> Draft:
     style = rng.randrange(len(texts[0]))
     topics = rng.choice(TOPICS) if kind == "one" else [naming(label).removeprefix("the ") for label in labels]
     chunks = [Chunk(topic, text[style]) for topic, text in zip(topics, texts, strict=True)]
-    intro = rng.choice(INTROS_ONE if kind == "one" else INTROS_MANY)
+    intro = rng.choice(INTROS[kind]).format(n=count)
     parts = assemble(rng.choice(LAYOUTS), intro, chunks, rng.choice(conclusions(facts)))
     return Draft(prompt, parts, facts, ("distance", kind, order, style, count))
 
 
 def check(facts: dict[str, Any], text: str) -> bool:
     """Whether each chunk has its numbers, in order, all sums are true and the conclusion is right."""
-    parts = [*chunk_texts(facts), conclusions(facts)]
-    allowed = [[read(way, WORDS) for way in ways] for ways in parts]
-    formed = ends_well(text) and marks_fit(text, len(parts) - 1)
+    chunks = chunk_texts(facts)
+    counted = ["", str(len(chunks))]  # an opening may say how many
+    allowed = [[read(way, WORDS) for way in ways] for ways in (counted, *chunks, conclusions(facts))]
+    formed = ends_well(text) and marks_fit(text, len(chunks))
     return formed and sums_hold(text) and fits(read(text, WORDS), allowed)
 
 

@@ -78,25 +78,8 @@ KINDS = {
     "products": Kind("products", OBJECTS, "the {}", WARES),
 }
 
-# How three clauses, and how four, become sentences: {S} and {s} are the subject, with and without a capital.
-JOINS = (
-    (
-        "{S} {0} and {1}. We also know that {s} {2}.",
-        "{S} {0} and {1}. We also know that {s} {2} and {3}.",
-    ),
-    (
-        "{S} {0}. Besides, {s} {1} and also {2}.",
-        "{S} {0}, {1} and {2}. Besides, {s} {3}.",
-    ),
-    (
-        "Here we have {s}. {S} {0} and {1}, and then {s} {2}.",
-        "Here we have {s}. {S} {0} and {1}. Also, {s} {2} and {3}.",
-    ),
-    (
-        "{S} {0}. In fact, {s} {1}. Last of all, {s} {2}.",
-        "{S} {0}. In fact, {s} {1} and {2}. Last of all, {s} {3}.",
-    ),
-)
+# How three clauses become sentences: {S} and {s} are the subject, with and without a capital.
+JOINS = ("{S} {0} and {1}. We also know that {s} {2}.", "{S} {0}. Besides, {s} {1} and also {2}.")
 
 ASKS = (
     "Write a short profile of each of these {n} {things}.",
@@ -112,18 +95,12 @@ ASKS = (
 
 # One for each style: what stands before the first profile tells all of them how to sound.
 INTROS = (
-    "Here are the profiles:",
-    "The {things} in brief:",
-    "A short look at each:",
+    "Here are {n} profiles:",
+    "The {n} {things} in brief:",
+    "A short look at each of the {n}:",
     "Here are the {n} {things}:",
-    "These are the {things} in short.",
     "All {n} in a few words:",
-    "Our {n} {things}:",
-    "What we know about each:",
-    "Each of the {things} in turn:",
-    "Let us look at the {things}.",
     "Profiles of all {n}:",
-    "This is what the records say.",
 )
 
 COUNTS = (3, 4, 4, 5, 5, 6)
@@ -133,7 +110,7 @@ def draw(rng: Random) -> Draft:
     """Draw a kind, its records and a style, and write them down."""
     name = rng.choice(tuple(KINDS))
     kind, count = KINDS[name], rng.choice(COUNTS)
-    fields = rng.sample(kind.fields, rng.choice((3, 4)) if count < 5 else 3)
+    fields = rng.sample(kind.fields, 3)
     columns = [rng.sample(field.values, count) for field in fields]
     records = dict(zip(rng.sample(kind.names, count), zip(*columns, strict=True), strict=True))
     ask, style = rng.randrange(len(ASKS)), rng.randrange(3 * len(JOINS))
@@ -153,7 +130,7 @@ def _profile(kind: Kind, name: str, fields: list[Field], row: tuple[str, ...], s
     told_of = zip(fields, row, strict=True)
     clauses = [field.clauses[style % 3].format(v=value, a=article(value)) for field, value in told_of]
     subject = kind.subject.format(name)
-    return JOINS[style // 3][len(fields) - 3].format(*clauses, S=capital(subject), s=subject)
+    return JOINS[style // 3].format(*clauses, S=capital(subject), s=subject)
 
 
 def _table(rng: Random, records: dict[str, dict[str, str]]) -> str:

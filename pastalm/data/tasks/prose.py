@@ -60,48 +60,31 @@ KINDS = {
 
 # When things were done: in the notes, and in the answers at the beginning of a sentence.
 TIMES = {
-    "day": (("morning", "In the morning"), ("noon", "At noon"), ("evening", "In the evening")),
-    "turn": (("first", "First"), ("next", "Next"), ("last", "Last of all")),
-    "week": (("Monday", "On Monday"), ("Tuesday", "On Tuesday"), ("Friday", "On Friday")),
+    "day": (("morning", "In the morning"), ("evening", "In the evening")),
+    "turn": (("first", "First"), ("last", "Last of all")),
+    "week": (("Monday", "On Monday"), ("Friday", "On Friday")),
 }
 
-# For each style: its openings, what stands before the first chunk and before the others, and the chunk of two deeds and
-# of three. {N} is the person, {0} to {2} the deeds, {t0} to {t2} the times.
+# For each style: its openings, what stands before the first chunk and before the others, and the chunk. {N} is the
+# person, {0} and {1} the deeds, {t0} and {t1} the times.
 STYLES = (
     (
-        ("Here is what everyone did.", "Much was done by all."),
+        ("Here is what the {n} did.", "Much was done by all {n}."),
         (" ",),
-        (" Meanwhile, ", " Elsewhere, ", " Not far away, "),
+        (" Meanwhile, ", " Elsewhere, "),
         "{N} {0} first, which went well. In the end {N} {1} and was content.",
-        "{N} {0} first. After that {N} {1}, and in the end {N} {2}.",
     ),
     (
-        ("This is the story of them all.", "Let us go from one to the other."),
+        ("This is the story of all {n}.", "Let us go from one to the other of the {n}."),
         (" ",),
         (" ",),
         "As for {N}, it all began well, for {N} {0}. Later on, {N} {1} and was glad.",
-        "As for {N}, it all began well, for {N} {0}. Then {N} {1}. Later still, {N} {2}.",
     ),
     (
-        ("They were all busy.", "Nobody was idle."),
-        (" To begin with, ",),
-        (" Then ", " Next, ", " Also, "),
-        "there is {N}, who {0} without any help. To finish, {N} {1}.",
-        "there is {N}, who {0}. Later on {N} {1}, and to finish {N} {2}.",
-    ),
-    (
-        ("There was a lot to do.", "The notes tell of busy people."),
-        (" ", " To start, "),
-        (" ", " What is more, ", " At the same time, "),
-        "{N} had two things to do. {N} {0}, and some time later {N} {1} as well.",
-        "{N} {0} and then {1}. There was one more thing to do, so {N} {2} as well.",
-    ),
-    (
-        ("So it went, by the time of each deed.", "Told by the time:"),
+        ("So it went for the {n}, by the time of each deed.", "Told by the time, of all {n}:"),
         (" ",),
-        (" ", " "),
+        (" ",),
         "{t0} {N} {0}, as planned. {t1} {N} {1}, which took a while.",
-        "{t0} {N} {0}. {t1} {N} {1}. {t2} {N} {2}.",
     ),
 )
 OUTROS = ("", "", "", " That was all.", " And so it ended.", " Those were their deeds.")
@@ -125,15 +108,15 @@ NOTES_BY_PERSON = (("{N}: {}", "{t} {d}", "; "), ("- {N} {}", "{d} ({t})", ", ")
 def draw(rng: Random) -> Draft:
     """Draw the people, what they did and when, and the style; tell it in the order in which the notes name them."""
     kind, times = rng.choice(tuple(KINDS)), rng.choice(tuple(TIMES))
-    count = rng.choice((3, 4, 4, 5, 5))
-    deeds = rng.sample(KINDS[kind], {3: 3, 4: rng.choice((2, 3)), 5: 2}[count])
+    count = rng.choice((4, 4, 5, 5, 6))
+    deeds = rng.sample(KINDS[kind], 2)
     columns = [rng.sample(deed.values, count) for deed in deeds]
     people = dict(zip(rng.sample(NAMES, count), zip(*columns, strict=True), strict=True))
     ask, style = rng.randrange(len(ASKS)), rng.randrange(len(STYLES))
-    labels = TIMES[times] if len(deeds) == 3 else TIMES[times][::2]
+    labels = TIMES[times]
     wordings = [deed.wording for deed in deeds]
     did = {name: list(map(str.format, wordings, row)) for name, row in people.items()}
-    notes = _notes(rng, did, [label for label, _ in labels], by_person=count * len(deeds) > 9 or rng.random() < 0.4)
+    notes = _notes(rng, did, [label for label, _ in labels], by_person=count > 4 or rng.random() < 0.4)
     names = sorted(people, key=lambda name: re.search(rf"\b{name}\b", notes).start())
     chunks = [Chunk(name, _told(style, name, did[name], [time for _, time in labels])) for name in names]
     wording = ASKS[ask].format(who="people" if rng.random() < 0.3 else kind, n=count)
@@ -159,13 +142,13 @@ def _notes(rng: Random, did: dict[str, list[str]], times: list[str], by_person: 
 def _told(style: int, name: str, did: list[str], times: list[str]) -> str:
     """What is told of one person."""
     fill = {f"t{place}": time for place, time in enumerate(times)}
-    return STYLES[style][len(did) + 1].format(*did, N=name, **fill)
+    return STYLES[style][3].format(*did, N=name, **fill)
 
 
 def _paragraph(rng: Random, style: int, chunks: list[Chunk]) -> tuple[str | Chunk, ...]:
     """The opening, the chunks with connecting words between them, and an ending."""
     openings, first, others, *_ = STYLES[style]
-    parts: list[str | Chunk] = [rng.choice(openings) + rng.choice(first), chunks[0]]
+    parts: list[str | Chunk] = [rng.choice(openings).format(n=len(chunks)) + rng.choice(first), chunks[0]]
     for chunk in chunks[1:]:
         parts += [rng.choice(others), chunk]
     outro = rng.choice(OUTROS)

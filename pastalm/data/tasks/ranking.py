@@ -6,7 +6,8 @@ import re
 from random import Random
 from typing import Any
 
-from pastalm.data.tasks.assembly import listed
+from pastalm.data.tasks.assembly import best_so_far
+from pastalm.data.tasks.matching import fits, read
 from pastalm.data.tasks.reading import bound, fits_layout, fits_opening, mentions, runs, unmarked
 from pastalm.data.tasks.task import Chunk, Draft, Family
 from pastalm.data.tasks.wording import arranged, capital, draw_layout, laid_out
@@ -26,19 +27,15 @@ KINDS = {
 STYLES = (
     ("{v} for {p}", " and ", "{S} has {scores}. {sum}.", "{a} + {b} is {c}", ", and "),
     ("{p} {v}", ", ", "{S} scores {scores}. Adding these up gives {sum}.", "{a} + {b} = {c}", ", then "),
-    ("{v} in {p}", " and ", "For {s} we read {scores}. Here {sum}.", "{a} plus {b} makes {c}", ", and "),
-    ("{p} {v}", " and ", "Scores of {s}: {scores}. So {sum} and the total is {total}.", "{a} + {b} = {c}", ", "),
 )
 
-# A conclusion: one total, what joins them, and the whole. {most} is the wanted end, {best} its thing. The number comes
-# first: it can be found digit by digit, and then the thing by its number.
+# Conclusions: {way} goes through all totals, {most} is the wanted end, {best} its thing.
 ENDINGS = (
-    ("{s} {t}", ", ", "Totals: {totals}. The {most} is {top}, so it is {best}."),
-    ("{s} has {t}", " and ", "In total {totals}. The {most} sum is {top}, that of {best}."),
-    ("{s} = {t}", "; ", "The sums: {totals}. With {top}, {best} is the {most}."),
-    ("{s} got {t}", ", ", "All in all {totals}. Of these {top} is the {most}, so {best} it is."),
+    "In total {way}. So the {most} is {best} with {top}.",
+    "All totals: {way}. The {most} is {top}, so it is {best}.",
 )
 WORDING = {"high": ("highest", "top", "best"), "low": ("lowest", "smallest", "weakest")}
+WANTED = {"high": max, "low": min}
 HIGH, LOW = r"\b(?:high|top\b|best|most|larg|great|win|strong)", r"\b(?:low|small|least|few|worst|weak)"
 
 ASKS = (
@@ -54,10 +51,8 @@ ASKS = (
 
 # For each style, its openings.
 INTROS = (
-    ("Let us add the scores.", "Here are the sums:"),
-    ("The scores, added up:", "Adding for each of the {n}:"),
-    ("One by one:", "We go through the {things}."),
-    ("The {n} {things} and their scores:", "Scores and totals:"),
+    ("We add the scores of all {n} to find the {most}.", "Here are {n} sums, and then the {most}:"),
+    ("The scores of all {n}, added up to find the {most}:", "Adding for each of the {n}, to find the {most}:"),
 )
 
 TABLES = (
@@ -74,7 +69,7 @@ def draw(rng: Random) -> Draft:
     """Draw what is rated and its scores, add them up, and conclude."""
     kind, want = rng.choice(tuple(KINDS)), rng.choice(tuple(WORDING))
     names, subject, points = KINDS[kind]
-    count = rng.choice((4, 4, 5, 5, 6))
+    count = rng.choice((4, 4, 5))
     scores = _scores(rng, rng.sample(names, count), rng.sample(points, 3), want)
     ask, style, most = rng.randrange(len(ASKS)), rng.randrange(len(STYLES)), rng.choice(WORDING[want])
     layout, wish = draw_layout(rng)
@@ -102,7 +97,7 @@ def _scores(rng: Random, names: list[str], points: list[str], want: str) -> dict
 
 def _end(totals: list[int], want: str) -> int:
     """The highest or the lowest total."""
-    return max(totals) if want == "high" else min(totals)
+    return WANTED[want](totals)
 
 
 def _steps(values: list[int]) -> list[tuple[int, int, int]]:
@@ -119,14 +114,11 @@ def _sentence(style: int, subject: str, row: dict[str, int]) -> str:
     return whole.format(S=capital(subject), s=subject, scores=told, sum=added, total=sum(row.values()))
 
 
-def _conclusion(ending: tuple[str, ...], subject: str, scores: dict[str, dict[str, int]], want: str, most: str) -> str:
-    """All totals in order and the thing with the wanted one."""
-    cell, joint, whole = ending
-    totals = {name: sum(row.values()) for name, row in scores.items()}
-    best = next(name for name in totals if totals[name] == _end(list(totals.values()), want))
-    cells = [cell.format(s=subject.format(name), t=total) for name, total in totals.items()]
-    told = listed(cells) if joint == " and " else joint.join(cells)
-    return whole.format(totals=told, best=subject.format(best), top=totals[best], most=most)
+def _conclusion(ending: str, subject: str, scores: dict[str, dict[str, int]], want: str, most: str) -> str:
+    """All totals in order, the wanted one so far after each, and the thing with the wanted one."""
+    totals = [(subject.format(name), sum(row.values())) for name, row in scores.items()]
+    best, top = WANTED[want](totals, key=lambda pair: pair[1])
+    return ending.format(way=best_so_far(totals, WANTED[want], most), best=best, top=top, most=most)
 
 
 def check(facts: dict[str, Any], text: str) -> bool:
@@ -156,22 +148,23 @@ def _adds_up(text: str, row: dict[str, int]) -> bool:
 
 
 def _concludes(facts: dict[str, Any], body: str) -> bool:
-    """Whether all totals follow the last sum, in order, and then the right thing with the right word."""
+    """Whether all totals follow the last sum, in order, and then the right thing with the right word.
+
+    After each total the wanted one so far may be told.
+    """
     totals = {name: sum(row.values()) for name, row in facts["scores"].items()}
     names = list(totals)
     said = mentions(body, names)
     turns = [place for place, (name, _) in enumerate(said) if place == 0 or said[place - 1][0] != name]
     ending = said[turns[len(names)] :] if len(turns) > len(names) else []
-    named, told = [name for name, _ in ending], " ".join(tail for _, tail in ending)
-    top = _end(list(totals.values()), facts["want"])
-    best = next(name for name in names if totals[name] == top)
-    if named[: len(names)] != names or set(named[len(names) :]) != {best}:
-        return False
+    told = " ".join(f"{name} {tail}" for name, tail in ending)
     right, wrong = (HIGH, LOW) if facts["want"] == "high" else (LOW, HIGH)
-    listing = [str(total) for total in totals.values()]
-    if re.findall("[0-9]+", told) not in (listing, [*listing, str(top)]):
+    if not re.search(right, told, re.IGNORECASE) or re.search(wrong, told, re.IGNORECASE):
         return False
-    return bool(re.search(right, told, re.IGNORECASE)) and not re.search(wrong, told, re.IGNORECASE)
+    pairs = [[name, str(total)] for name, total in totals.items()]
+    best = [WANTED[facts["want"]](pairs[: n + 1], key=lambda pair: int(pair[1])) for n in range(len(pairs))]
+    steps = [[pair, pair + so_far] for pair, so_far in zip(pairs, best, strict=True)]
+    return fits(read(told, names), [*steps, [best[-1], best[-1][::-1], best[-1][:1]]])
 
 
 FAMILY = Family("ranking", forks=True, draw=draw, check=check)

@@ -34,12 +34,9 @@ ACTS = {
 }
 STYLES = (
     "{Act}: the word {before} becomes {after}.",
-    "From {before} we {act} and get {after}.",
-    "Now {act}, so that {before} changes to {after}.",
-    "We have {before}; after we {act} it reads {after}.",
     "We {act}, which turns {before} into {after}.",
 )
-CLOSES = ("The final word is {end}.", "So we end with {end}.", "The result reads {end}.", "Answer: {end}.")
+CLOSES = ("The final word is {end}.", "The result reads {end}.")
 SETTINGS = {
     "spelled": ("The letters are {word}.", "Start with {word}.", "The word is {word}.", "Take the letters {word}."),
     "whole": ("The word is {word}.", "Start with the word {word}.", "Take the word {word}."),
@@ -63,7 +60,7 @@ PATTERNS = (
     "{steps}\n{setting} {ask}",
     "Please do this for me: {setting} {steps} {ask}",
 )
-INTROS = ("", "", "", "We do one step at a time.", "Letter by letter:", "Here are the steps.")
+INTROS = ("We do one step at a time.", "Letter by letter:", "Here are the steps.")
 SPELLINGS = ("Spelled out, the word is {spelled}.", "We spell it first: {spelled}.", "The letters are {spelled}.")
 
 

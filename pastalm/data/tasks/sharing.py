@@ -59,8 +59,6 @@ REASONS = {
 STYLES = (
     "{name} {gets} {thing}. This is a good choice, because {reason}.",
     "{Thing} goes to {name}. The main reason for this is that {reason}.",
-    "{name} {gets} {thing}, since {reason}. That should suit {name} well.",
-    "For {name} there is {thing}: {reason}, and so {name} {gets} {thing}.",
 )
 SETTINGS = (
     "There are {count} people: {people}.", "{people} meet on Sunday.", "The group is {people}.",
@@ -106,7 +104,10 @@ def draw_texts(rng: Random, kind: str, style: int, pairs: list[tuple[str, str]])
 
 
 def draw(rng: Random) -> Draft:
-    """Some people and things, and a random plan; planned topics in two of three, blind ones otherwise."""
+    """Some people and things, shared out in the order in which they are named, planned or not.
+
+    A plan names the thing in the topic, in two of three answers; without one the topics are blind.
+    """
     kind, count = rng.choice(tuple(THINGS)), rng.randint(3, 5)
     people = rng.sample(NAMES, count)
     things = rng.sample(THINGS[kind], count + rng.randint(0, 2))
@@ -115,7 +116,7 @@ def draw(rng: Random) -> Draft:
     ask = rng.choice(ASKS).format(kind=kind).replace("a instrument", "an instrument")
     order, prompt = arrange(rng, PATTERNS, setting=setting, list=choice, ask=ask)
     style, planned = rng.randrange(len(STYLES)), rng.random() < 0.65
-    pairs = list(zip(people, rng.sample(things, count), strict=True))
+    pairs = list(zip(people, things, strict=False))
     independent = planned or rng.random() < MISTAKEN
     chunks = [
         Chunk(f"{name} {thing}" if planned else name, text, independent)

@@ -31,7 +31,7 @@ class Kind:
     who_answers: tuple[str, ...]
 
 
-WHO_ANSWERS = ("It is {n}.", "That is {n}.", "{n}, by the list.")
+WHO_ANSWERS = ("It is {n}.", "That is {n}.")
 
 KINDS = {
     "colour": Kind(
@@ -39,63 +39,63 @@ KINDS = {
         OBJECTS,
         ("{n} has {a} {o}", "the {o} of {n} is {v}", "{n}: {v} {o}"),
         ("Which colour is the {o} of {n}?", "What colour does {n}'s {o} have?", "Tell me the colour of {n}'s {o}."),
-        ("It is {v}.", "{n}'s {o} is {v}.", "The {o} is {v}.", "The colour is {v}."),
+        ("It is {v}.", "The colour is {v}."),
         ("Who has the {v} {o}?", "Whose {o} is {v}?", "To whom does the {v} {o} belong?"),
-        (*WHO_ANSWERS, "It belongs to {n}."),
+        WHO_ANSWERS,
     ),
     "age": Kind(
         tuple(str(age) for age in range(5, 90)),
         ("",),
         ("{n} is {v} years old", "{n} is {v}", "{n}, aged {v}"),
         ("How old is {n}?", "What is the age of {n}?", "Tell me how old {n} is."),
-        ("{n} is {v}.", "{v} years old.", "{n} is {v} years old.", "The age is {v}."),
+        ("{n} is {v} years old.", "The age is {v}."),
         ("Who is {v} years old?", "Which person is {v}?", "Who has reached the age of {v}?"),
-        (*WHO_ANSWERS, "{n} is {v}."),
+        WHO_ANSWERS,
     ),
     "count": Kind(
         tuple(str(count) for count in range(2, 100)),
         THINGS,
         ("{n} has {v} {o}", "{n}: {v} {o}", "{n} owns {v} {o}"),
         ("How many {o} does {n} have?", "How many {o} are there at {n}'s?", "What number of {o} has {n}?"),
-        ("{n} has {v} {o}.", "{v} {o}.", "There are {v}.", "The number is {v}."),
+        ("{n} has {v} {o}.", "The number is {v}."),
         ("Who has {v} {o}?", "Who owns {v} {o}?", "Whose are the {v} {o}?"),
-        (*WHO_ANSWERS, "{n} has {v}."),
+        WHO_ANSWERS,
     ),
     "home": Kind(
         CITIES,
         ("",),
         ("{n} lives in {v}", "{n}'s home is {v}", "{n} - {v}"),
         ("Where does {n} live?", "In which city is {n} at home?", "Where can I find {n}?"),
-        ("In {v}.", "{n} lives in {v}.", "The city is {v}.", "You find {n} in {v}."),
+        ("{n} lives in {v}.", "The city is {v}."),
         ("Who lives in {v}?", "Who has a home in {v}?", "Whom would I meet in {v}?"),
-        (*WHO_ANSWERS, "{n} lives in {v}."),
+        WHO_ANSWERS,
     ),
     "job": Kind(
         JOBS,
         ("",),
         ("{n} is {a}", "{n} works as {a}", "{n}, {v}"),
         ("What is {n}'s job?", "What does {n} do for a living?", "What is the work of {n}?"),
-        ("{n} is {a}.", "The job is {v}.", "{n} works as {a}.", "Working as {a}."),
+        ("The job is {v}.", "{n} works as {a}."),
         ("Who is the {v}?", "Who works as {a}?", "Which of them is {a}?"),
-        (*WHO_ANSWERS, "The {v} is {n}."),
+        WHO_ANSWERS,
     ),
     "pet": Kind(
         ANIMALS,
         ("",),
         ("{n} keeps {a}", "the pet of {n} is {a}", "{n} and the {v}"),
         ("Which animal does {n} keep?", "What pet does {n} have?", "Which is {n}'s animal?"),
-        ("It is {a}.", "{n} keeps {a}.", "That would be {a}.", "{n}'s pet is {a}."),
+        ("It is {a}.", "{n} keeps {a}."),
         ("Who has the {v}?", "Whose pet is the {v}?", "Who keeps {a}?"),
-        (*WHO_ANSWERS, "{n} keeps it."),
+        WHO_ANSWERS,
     ),
     "fruit": Kind(
         FRUITS,
         ("",),
         ("{n} bought {a}", "{n} brings {a}", "{n} took the {v}"),
         ("Which fruit did {n} get?", "What does {n} have to eat?", "What is in {n}'s bag?"),
-        ("{a}.", "It is {a}.", "{n} has {a}.", "The fruit is {a}."),
+        ("It is {a}.", "{n} has {a}."),
         ("Who has the {v}?", "Who got {a}?", "In whose bag is the {v}?"),
-        (*WHO_ANSWERS, "{n} has it."),
+        WHO_ANSWERS,
     ),
 }
 

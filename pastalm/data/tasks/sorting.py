@@ -9,7 +9,7 @@ from typing import Any
 from pastalm.data.tasks.reading import any_of, bound, fits_layout, fits_opening, stretches, unmarked
 from pastalm.data.tasks.task import Chunk, Draft, Family
 from pastalm.data.tasks.wording import arranged, capital, draw_layout, laid_out
-from pastalm.data.tasks.words import ANIMALS, CITIES, COLOURS, FRUITS, NAMES, OBJECTS
+from pastalm.data.tasks.words import CITIES, COLOURS, FRUITS, NAMES, OBJECTS
 
 # How lists are named: the names and the way one is spoken of.
 OWNERS = {
@@ -18,7 +18,7 @@ OWNERS = {
     "objects": (OBJECTS, "the {} list"),
     "colours": (COLOURS, "the {} list"),
 }
-WORDS = FRUITS + ANIMALS
+WORDS = FRUITS
 
 WAYS = {
     ("numbers", "up"): ("from smallest to largest", "in rising order", "from low to high"),
@@ -38,14 +38,10 @@ STYLES = {
     "numbers": (
         "{S}, {way}: {items}. The smallest is {low}, the largest is {high}, and it has {n} numbers.",
         "Sorted from {way}, {s} reads {items}. It holds {n} numbers; {low} is the smallest and {high} the largest.",
-        "{S} becomes {items} in order. Its lowest number is {low} and its highest is {high}, out of {n} numbers.",
-        "For {s} the order is {items}. That makes {n} numbers, with {low} as the lowest and {high} as the highest.",
     ),
     "words": (
         "{S}, {way}: {items}. The first is {low}, the last is {high}, and it has {n} words.",
         "Sorted from {way}, {s} reads {items}. It holds {n} words; {low} comes first and {high} comes last.",
-        "{S} becomes {items} in order. Its first word is {low} and its last is {high}, out of {n} words.",
-        "For {s} the order is {items}. That makes {n} words, with {low} as the first and {high} as the last.",
     ),
 }
 KEYS = {
@@ -70,10 +66,8 @@ ASKS = (
 
 # For each style, its openings.
 INTROS = (
-    ("Here are the sorted lists:", "The lists in order:"),
-    ("All {n} lists, sorted:", "Sorted lists:"),
-    ("I put each list in order.", "This is what the lists become:"),
-    ("The new order of each list:", "Each list in its order:"),
+    ("Here are the {n} lists, {way}:", "The {n} lists, {way}:"),
+    ("All {n} lists, sorted from {way}:", "Sorted from {way}, the {n} lists:"),
 )
 
 TABLES = (
@@ -90,7 +84,7 @@ def draw(rng: Random) -> Draft:
     """Draw what is sorted, which way, and the lists; sort them."""
     things = rng.choice(("numbers", "numbers", "numbers", "words"))
     way = rng.choice(("up", "down"))
-    owner, count = rng.choice(tuple(OWNERS)), rng.choice((3, 4, 4, 5, 5, 6))
+    owner, count = rng.choice(tuple(OWNERS)), rng.choice((3, 4, 4, 5))
     lists = {name: _items(rng, things) for name in rng.sample(OWNERS[owner][0], count)}
     ask, style = rng.randrange(len(ASKS)), rng.randrange(len(STYLES[things]))
     layout, wish = draw_layout(rng)
@@ -103,17 +97,18 @@ def draw(rng: Random) -> Draft:
         for name, items in lists.items()
     ]
     facts = {"things": things, "way": way, "lists": lists, "layout": layout if wish else None}
-    parts = laid_out(rng, layout, rng.choice(INTROS[style]).format(n=count), chunks)
+    intro = rng.choice(INTROS[style]).format(n=count, way=ORDERS[things, way])
+    parts = laid_out(rng, layout, intro, chunks)
     prompt = arranged(rng, ASKS[ask].format(**fill), table, wish)
     return Draft(prompt, parts, facts, ("sorting", f"{things} {way} {owner}", ask, style, count))
 
 
 def _items(rng: Random, things: str) -> list[str]:
-    """One list: four to six numbers, or three to five words that begin with different letters."""
+    """One list: three to five numbers, or three or four words that begin with different letters."""
     if things == "numbers":
-        return [str(number) for number in rng.sample(range(1, 100), rng.choice((4, 4, 5, 5, 6)))]
+        return [str(number) for number in rng.sample(range(1, 100), rng.choice((3, 4, 4, 5)))]
     by_letter = {word[0]: word for word in rng.sample(WORDS, len(WORDS))}
-    return rng.sample(tuple(by_letter.values()), rng.choice((3, 4, 4, 5)))
+    return rng.sample(tuple(by_letter.values()), rng.choice((3, 3, 4)))
 
 
 def ordered(items: list[str], way: str) -> list[str]:

@@ -19,17 +19,18 @@ REAL = (
 )  # fmt: skip
 
 CONSONANTS, VOWELS = "bdfgklmnprstvz", "aeiou"
-SHAPES = ("cvcv", "cvcvc", "vcvcv", "cvcvcv", "cvccv", "cvcc")
+SHAPES = ("cvcv", "cvcvc", "vcvcv", "cvccv", "cvcc")
 
 # {w} is the word, {f} its letters, {r} its letters from the end, {b} those joined, {n} how many there are.
 STYLES = (
     "{w} is spelled {f}. From the end it reads {r}, which gives {b}.{count}",
     "The letters of {w} are {f}. Backwards they run {r}, so it turns into {b}.{count}",
-    "Spell {w} as {f}. Read from the back it is {r}, or {b} in one piece.{count}",
-    "One by one, {w} has {f}. Turned around that is {r}, and joined it says {b}.{count}",
 )
 GAPS = (", ", "-")
-COUNTING = (" It has {n} letters.", " These are {n} letters.", " That makes {n} letters.", " It is {n} letters long.")
+COUNTING = (
+    " It has {n} letters.",
+    " These are {n} letters.",
+)
 
 ASKS = (
     "Spell each word letter by letter, then backwards, and join the backward letters.",
@@ -46,10 +47,11 @@ ASKS_COUNT = ("Also count the letters.", "Add how many letters it has.", "Say th
 
 # For each style and gap, and with or without counting, an opening; each in two wordings.
 INTROS = (
-    (("Here is the spelling:", "The words, letter by letter:"), ("Spelled with dashes:", "With a dash each time:")),
-    (("Letters of each word:", "The {n} words in letters:"), ("Letters and dashes:", "Dashes show the letters:")),
-    (("Let us spell them.", "Spell along:"), ("Let us spell them with dashes.", "Spell along with dashes:")),
-    (("One word after the other:", "All {n} words:"), ("One word after the other, dashed:", "All {n} words, dashed:")),
+    (("The spelling of all {n}:", "The {n} words spelled:"), ("Spelled with dashes, all {n}:", "All {n} with dashes:")),
+    (
+        ("Letters of all {n} words:", "The {n} words in letters:"),
+        ("Letters and dashes, all {n}:", "{n} words in dashes:"),
+    ),
 )
 
 TABLES = ("{}, ", "{} ", "{}\n", "- {}\n", "{}; ", "{} / ")
@@ -59,7 +61,7 @@ _RUN = re.compile(r"(?<![a-z0-9'])[a-z](?:[\s,;.-]+[a-z](?![a-z0-9']))+")
 
 def draw(rng: Random) -> Draft:
     """Draw some words, real or made up, and spell them."""
-    count = rng.choice((4, 5, 5, 6, 7))
+    count = rng.choice((4, 5, 5, 6))
     words = _words(rng, count)
     ask, style, gap = rng.randrange(len(ASKS)), rng.randrange(len(STYLES)), rng.randrange(len(GAPS))
     counted = rng.random() < 0.35
@@ -78,7 +80,7 @@ def _words(rng: Random, count: int) -> list[str]:
     """Different words of four to six letters, none of which is another backwards or stands in the answers' wording."""
     words: list[str] = []
     while len(words) < count:
-        word = rng.choice(REAL) if rng.random() < 0.4 else _made_up(rng)
+        word = rng.choice(REAL) if rng.random() < 0.85 else _made_up(rng)
         if not {word, word[::-1]} & ({*words} | {other[::-1] for other in words} | _TAKEN) and word != word[::-1]:
             words.append(word)
     return words

@@ -5,7 +5,7 @@ from __future__ import annotations
 from random import Random
 from typing import Any
 
-from pastalm.data.tasks.assembly import LAYOUTS, arrange, assemble, listed
+from pastalm.data.tasks.assembly import LAYOUTS, arrange, assemble, best_so_far, listed
 from pastalm.data.tasks.matching import ends_well, fits, marks_fit, read, sums_hold
 from pastalm.data.tasks.task import Chunk, Draft, Family
 from pastalm.data.tasks.words import NAMES
@@ -55,22 +55,21 @@ RECORDS = ("{name} {does} {all}.", "{name}: {all};", "\n{name}: {all}", "\n- {na
 STYLES = (
     "{name} {does} {which}. In total this is {adding}.",
     "For {name}, {make}. Adding up, {adding}, so {name} {result} {total}.",
-    "{name}: we have {products}. The sum of this is {adding}, and {name} {result} {total}.",
-    "{products}, so for {name} we add {adding}. So {name} {result} {total}.",
 )
-SUMS = (
-    "All together: {running}.",
-    "Adding the totals one by one, {running}. In all it is {total}.",
-    "Now the grand total: {running}. So the answer is {total}.",
-    "We add the single totals: {running}. That makes {total}.",
-)
-TOPS = (
-    "The totals are {pairs}. The most is {top}, so it is {name}.",
-    "Comparing {all}, the highest is {top}. That is {name}.",
-    "We have {pairs}; at the top is {top}, so it is {name}.",
-    "Of {all} the greatest is {top}, and so {name} {result} most.",
-)
-INTROS = ("", "", "", "One after the other:", "Here is each sum.", "Let us count.", "First every single total.")
+CLOSES = {
+    "sum": (
+        "All together: {running}. That makes {total}.",
+        "Now the sum of all: {running}. So the answer is {total}.",
+    ),
+    "most": (
+        "Who has most? {best}. So the most is {top} for {name}.",
+        "Now we compare: {best}. The most is {top}, so it is {name}.",
+    ),
+}
+INTROS = {
+    "sum": ("The {n} totals, and then all together:", "We count each of the {n}, and at the end the sum of all."),
+    "most": ("The {n} totals, and then who has most:", "We count each of the {n}, and then see who is at the top."),
+}
 
 People = list[dict[str, Any]]
 
@@ -122,13 +121,10 @@ def person_text(style: int, kind: str, person: dict[str, Any]) -> str:
 def conclusions(facts: dict[str, Any]) -> list[str]:
     """All ways to conclude."""
     names, totals = [p["name"] for p in facts["people"]], [total_of(p) for p in facts["people"]]
-    if facts["goal"] == "sum":
-        return [form.format(running=running(totals), total=sum(totals)) for form in SUMS]
-    pairs = listed([f"{name} {total}" for name, total in zip(names, totals, strict=True)])
     top = max(totals)
-    name, result = names[totals.index(top)], RESULT[facts["kind"]]
-    everything = listed([str(total) for total in totals])
-    return [form.format(pairs=pairs, all=everything, top=top, name=name, result=result) for form in TOPS]
+    best = best_so_far(list(zip(names, totals, strict=True)), max, "most")
+    fill = {"running": running(totals), "total": sum(totals), "best": best, "top": top}
+    return [close.format(**fill, name=names[totals.index(top)]) for close in CLOSES[facts["goal"]]]
 
 
 def draw_people(rng: Random, kind: str) -> People:
@@ -165,7 +161,8 @@ def draw(rng: Random) -> Draft:
     order, prompt = arrange(rng, PATTERNS, setting=setting, ask=ask, data=draw_data(rng, kind, people))
     style = rng.randrange(len(STYLES))
     chunks = [Chunk(person["name"], person_text(style, kind, person)) for person in people]
-    parts = assemble(rng.choice(LAYOUTS), rng.choice(INTROS), chunks, rng.choice(conclusions(facts)))
+    intro = rng.choice(INTROS[goal]).format(n=len(people))
+    parts = assemble(rng.choice(LAYOUTS), intro, chunks, rng.choice(conclusions(facts)))
     return Draft(prompt, parts, facts, ("totals", kind, goal, order, style, len(people)))
 
 
@@ -179,7 +176,8 @@ def check(facts: dict[str, Any], text: str) -> bool:
     kind, people = facts["kind"], facts["people"]
     ways = [[person_text(style, kind, person) for style in range(len(STYLES))] for person in people]
     words = known_words(kind)
-    allowed = [[read(way, words) for way in part] for part in (*ways, conclusions(facts))]
+    counted = ["", str(len(people))]  # an opening may say how many
+    allowed = [[read(way, words) for way in part] for part in (counted, *ways, conclusions(facts))]
     formed = ends_well(text) and marks_fit(text, len(people))
     return formed and sums_hold(text) and fits(read(text, words), allowed)
 
