@@ -104,9 +104,9 @@ def draw(rng: Random) -> Draft:
 
 
 def _items(rng: Random, things: str) -> list[str]:
-    """One list: three to five numbers, or three or four words that begin with different letters."""
+    """One list: three to five numbers of two digits, or three or four words that begin with different letters."""
     if things == "numbers":
-        return [str(number) for number in rng.sample(range(1, 100), rng.choice((3, 4, 4, 5)))]
+        return [str(number) for number in rng.sample(range(10, 100), rng.choice((3, 4, 4, 5)))]
     by_letter = {word[0]: word for word in rng.sample(WORDS, len(WORDS))}
     return rng.sample(tuple(by_letter.values()), rng.choice((3, 3, 4)))
 
