@@ -147,6 +147,17 @@ def ends(rng: Random) -> Drill:
     return f"{told}. The {word}?", f"{steps}. The {word} is {name} with {total}."
 
 
+def pairs(rng: Random) -> Drill:
+    """Which of two has more, or less, several times."""
+    kind = rng.choice(tuple(ranking.WANTED))
+    asked, told = [], []
+    for _ in range(rng.randrange(3, 9)):
+        two = list(zip(rng.sample(WORDS, 2), rng.sample(range(3, rng.choice((30, 100, 300))), 2), strict=True))
+        asked.append(" or ".join(f"{name} {total}" for name, total in two))
+        told.append("{} with {}".format(*ranking.WANTED[kind](two, key=lambda pair: pair[1])))
+    return f"{rng.choice(ranking.WORDING[kind])}: {'; '.join(asked)}", "; ".join(told)
+
+
 def facts(rng: Random) -> Drill:
     """Several questions about facts of one or two kinds, each answered by a value or a name."""
     names, kinds = rng.sample(words.NAMES, rng.randrange(3, 7)), rng.sample(tuple(short.KINDS.values()), 2)
@@ -187,7 +198,7 @@ def moves(rng: Random) -> Drill:
 
 
 SKILLS: tuple[Callable[[Random], Drill], ...] = (
-    anything_again, cells, cells, cells, order, order, order, sums, running, ends, ends, facts, facts,
+    anything_again, cells, cells, cells, order, order, order, sums, running, ends, ends, pairs, pairs, facts, facts,
     letters, letters, moves, moves,
 )  # fmt: skip
 GRADES: dict[str, tuple[Callable[[Random], Drill], ...]] = {

@@ -61,6 +61,16 @@ def test_ends_are_the_ends():
         assert totals[name] == int(total) == end(totals.values())
 
 
+def test_of_each_pair_the_right_one_is_told():
+    for prompt, answer in drawn(drills.pairs):
+        word, asked = prompt.split(": ", 1)
+        end = min if word in ranking.WORDING["low"] else max
+        for two, told in zip(asked.split("; "), answer.split("; "), strict=True):
+            totals = {name: int(total) for name, total in re.findall(r"(\w+) (\d+)", two)}
+            name, total = told.split(" with ")
+            assert totals[name] == int(total) == end(totals.values())
+
+
 def test_facts_are_found_again():
     for prompt, answer in drawn(drills.facts):
         *lines, asked = prompt.split("\n")
