@@ -105,8 +105,8 @@ def phases(out: Path, options: argparse.Namespace) -> Iterator[SftConfig]:
         "copying": (128, 8, 300, 1.5e-3),
         "looking-up": (128, 8, 300, 1.2e-3),
         "skills": (320, 5, 3000, 1.2e-3),
-        "base": (512, 4, 7500, 1.5e-3),
-        "model": (512, 4, 5000, 1.1e-3),
+        "base": (560, 4, 7500, 1.5e-3),
+        "model": (560, 4, 5000, 1.1e-3),
     }
     model = out / "start"
     for name, (row, batch, steps, rate) in sizes.items():

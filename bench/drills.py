@@ -23,6 +23,7 @@ ROWS = (
     ("* {}; {}", "; "),
     ("{} - {}", ", "),
 )
+ENDS = {**ranking.WORDING, "high": (*ranking.WORDING["high"], "most", "longest")}  # what conclusions look for
 CELLS = ("{} {}", "{}: {}", "{}={}", "{} is {}")
 
 Drill = tuple[str, str]  # a prompt and its answer
@@ -135,12 +136,16 @@ def running(rng: Random) -> Drill:
     return f"Sum of {', '.join(map(str, numbers))}", ", ".join(steps)
 
 
+def _totals(rng: Random, count: int) -> list[tuple[str, int]]:
+    """Words with different numbers."""
+    numbers = rng.sample(range(3, rng.choice((30, 100, 300))), count)
+    return list(zip(rng.sample(WORDS, count), numbers, strict=True))
+
+
 def ends(rng: Random) -> Drill:
     """Who has the most or the least, found two at a time."""
-    names = rng.sample(WORDS, rng.randrange(3, 7))
-    totals = list(zip(names, rng.sample(range(3, rng.choice((30, 100, 300))), len(names)), strict=True))
-    kind = rng.choice(tuple(ranking.WANTED))
-    want, word = ranking.WANTED[kind], rng.choice((*ranking.WORDING[kind], *(("most", "longest") * (kind == "high"))))
+    totals, kind = _totals(rng, rng.randrange(3, 7)), rng.choice(tuple(ranking.WANTED))
+    want, word = ranking.WANTED[kind], rng.choice(ENDS[kind])
     told = rng.choice((", ", "; ")).join(f"{name} {total}" for name, total in totals)
     name, total = want(totals, key=lambda pair: pair[1])
     steps = assembly.best_so_far(totals, want, word)
@@ -152,7 +157,7 @@ def pairs(rng: Random) -> Drill:
     kind = rng.choice(tuple(ranking.WANTED))
     asked, told = [], []
     for _ in range(rng.randrange(3, 9)):
-        two = list(zip(rng.sample(WORDS, 2), rng.sample(range(3, rng.choice((30, 100, 300))), 2), strict=True))
+        two = _totals(rng, 2)
         asked.append(" or ".join(f"{name} {total}" for name, total in two))
         told.append("{} with {}".format(*ranking.WANTED[kind](two, key=lambda pair: pair[1])))
     return f"{rng.choice(ranking.WORDING[kind])}: {'; '.join(asked)}", "; ".join(told)

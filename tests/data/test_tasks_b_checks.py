@@ -158,8 +158,8 @@ def test_the_best_so_far_is_told_at_every_step() -> None:
         "Ada has 5; Ben has 7, most so far Ben with 7; Eli has 6, most so far Ben with 7; "
         "Fay has 2, most so far Ben with 7"
     )
-    assert best_so_far(pairs, min, "least", "{} {}").endswith(
-        "Eli 6, least so far Ada with 5; Fay 2, least so far Fay with 2"
+    assert best_so_far(pairs, min, "least").endswith(
+        "Eli has 6, least so far Ada with 5; Fay has 2, least so far Fay with 2"
     )
 
 

@@ -61,13 +61,11 @@ def listed(items: Sequence[str], last: str = " and ") -> str:
     return last.join(filter(None, (", ".join(items[:-1]), items[-1])))
 
 
-def best_so_far(
-    pairs: Sequence[tuple[str, int]], want: Callable[..., tuple[str, int]], word: str, form: str = "{} has {}"
-) -> str:
+def best_so_far(pairs: Sequence[tuple[str, int]], want: Callable[..., tuple[str, int]], word: str) -> str:
     """The way to the largest (``want`` is ``max``) or smallest of named numbers, in which each step compares two:
     ``Ada has 5; Ben has 7, most so far Ben with 7``."""
-    best, steps = pairs[0], [form.format(*pairs[0])]
-    for pair in pairs[1:]:
-        best = want(best, pair, key=lambda one: one[1])
-        steps.append(f"{form.format(*pair)}, {word} so far {best[0]} with {best[1]}")
+    best, steps = pairs[0], ["{} has {}".format(*pairs[0])]
+    for name, number in pairs[1:]:
+        best = want(best, (name, number), key=lambda pair: pair[1])
+        steps.append(f"{name} has {number}, {word} so far {best[0]} with {best[1]}")
     return "; ".join(steps)

@@ -70,7 +70,7 @@ def apply(step: Step, state: int | str, row: list[str]) -> int | str:
     if op == "swap cups":
         return {rest[0]: rest[1], rest[1]: rest[0]}.get(state, state)
     if op in ("right", "left"):
-        return row[row.index(state) + (rest[0] if op == "right" else -rest[0])]
+        return row[row.index(state) + (1 if op == "right" else -1)]
     if op in ("add", "up"):
         return state + rest[0]
     if op in ("subtract", "down"):
@@ -86,7 +86,7 @@ def act(step: Step, who: str) -> str:
     if op in ("up", "down"):
         return f"walks {op} {rest[0]} house{'s' * (rest[0] > 1)}"
     if op in ("right", "left"):
-        return f"the {who} moves {rest[0]} cup {op}"
+        return f"the {who} moves 1 cup {op}"
     if op in ("add", "subtract"):
         return f"{'add' if op == 'add' else 'take away'} {rest[0]}"
     fixed = {"double": "double it", "halve": "halve it", "digits": "swap its digits"}
@@ -116,8 +116,6 @@ def draw_step(rng: Random, kind: str, state: int | str, row: list[str]) -> Step:
         pair = [first, rng.choice([cup for cup in row if cup != first])]
         rng.shuffle(pair)
         return [op, *pair]
-    if op in ("right", "left"):
-        return [op, 1]
     if op in ("add", "up"):
         return [op, rng.randint(1, min(9, 99 - state))]
     if op in ("subtract", "down"):
@@ -163,7 +161,7 @@ def draw_steps_text(rng: Random, facts: dict[str, Any]) -> str:
 
 
 def draw(rng: Random) -> Draft:
-    """A chain of four to seven steps; no step can be written without the one before."""
+    """A chain of four to six steps; no step can be written without the one before."""
     kind = rng.choice(tuple(STYLES))
     facts = draw_facts(rng, kind)
     setting = rng.choice(SETTINGS[kind]).format(start=facts["start"], who=facts["who"], row=", ".join(facts["row"]))

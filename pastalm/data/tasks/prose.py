@@ -65,24 +65,21 @@ TIMES = {
     "week": (("Monday", "On Monday"), ("Friday", "On Friday")),
 }
 
-# For each style: its openings, what stands before the first chunk and before the others, and the chunk. {N} is the
-# person, {0} and {1} the deeds, {t0} and {t1} the times.
+# For each style: its openings, what stands before all chunks but the first, and the chunk. {N} is the person, {0} and
+# {1} the deeds, {t0} and {t1} the times.
 STYLES = (
     (
-        ("Here is what the {n} did.", "Much was done by all {n}."),
-        (" ",),
+        ("Here is what the {n} did.", "Much was done by all {n} of them."),
         (" Meanwhile, ", " Elsewhere, "),
         "{N} {0} first, which went well. In the end {N} {1} and was content.",
     ),
     (
-        ("This is the story of all {n}.", "Let us go from one to the other of the {n}."),
-        (" ",),
+        ("This is the story of all {n} of them.", "Let us go from one of these {n} to the other."),
         (" ",),
         "As for {N}, it all began well, for {N} {0}. Later on, {N} {1} and was glad.",
     ),
     (
         ("So it went for the {n}, by the time of each deed.", "Told by the time, of all {n}:"),
-        (" ",),
         (" ",),
         "{t0} {N} {0}, as planned. {t1} {N} {1}, which took a while.",
     ),
@@ -142,13 +139,13 @@ def _notes(rng: Random, did: dict[str, list[str]], times: list[str], by_person: 
 def _told(style: int, name: str, did: list[str], times: list[str]) -> str:
     """What is told of one person."""
     fill = {f"t{place}": time for place, time in enumerate(times)}
-    return STYLES[style][3].format(*did, N=name, **fill)
+    return STYLES[style][2].format(*did, N=name, **fill)
 
 
 def _paragraph(rng: Random, style: int, chunks: list[Chunk]) -> tuple[str | Chunk, ...]:
     """The opening, the chunks with connecting words between them, and an ending."""
-    openings, first, others, *_ = STYLES[style]
-    parts: list[str | Chunk] = [rng.choice(openings).format(n=len(chunks)) + rng.choice(first), chunks[0]]
+    openings, others, _ = STYLES[style]
+    parts: list[str | Chunk] = [rng.choice(openings).format(n=len(chunks)) + " ", chunks[0]]
     for chunk in chunks[1:]:
         parts += [rng.choice(others), chunk]
     outro = rng.choice(OUTROS)

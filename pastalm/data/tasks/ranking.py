@@ -91,13 +91,8 @@ def _scores(rng: Random, names: list[str], points: list[str], want: str) -> dict
     while True:
         scores = {name: {point: rng.randint(1, 9) for point in points} for name in names}
         totals = [sum(row.values()) for row in scores.values()]
-        if totals.count(_end(totals, want)) == 1:
+        if totals.count(WANTED[want](totals)) == 1:
             return scores
-
-
-def _end(totals: list[int], want: str) -> int:
-    """The highest or the lowest total."""
-    return WANTED[want](totals)
 
 
 def _steps(values: list[int]) -> list[tuple[int, int, int]]:

@@ -9,6 +9,7 @@ from typing import Any
 from pastalm.data.tasks.assembly import LAYOUTS, arrange, assemble, listed
 from pastalm.data.tasks.matching import ends_well, marks_fit, read, without_marks
 from pastalm.data.tasks.task import Chunk, Draft, Family
+from pastalm.data.tasks.wording import capital
 from pastalm.data.tasks.words import COLOURS, NAMES
 
 MISTAKEN = 0.25
@@ -97,9 +98,7 @@ def draw_texts(rng: Random, kind: str, style: int, pairs: list[tuple[str, str]])
     gets, texts = rng.choice(GETS[kind]), []
     for name, thing in pairs:
         noun, reason = naming(kind, thing), rng.choice(REASONS[kind])
-        texts.append(
-            STYLES[style].format(name=name, gets=gets, thing=noun, Thing=noun[0].upper() + noun[1:], reason=reason)
-        )
+        texts.append(STYLES[style].format(name=name, gets=gets, thing=noun, Thing=capital(noun), reason=reason))
     return texts
 
 

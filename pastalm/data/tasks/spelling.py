@@ -27,10 +27,7 @@ STYLES = (
     "The letters of {w} are {f}. Backwards they run {r}, so it turns into {b}.{count}",
 )
 GAPS = (", ", "-")
-COUNTING = (
-    " It has {n} letters.",
-    " These are {n} letters.",
-)
+COUNTING = (" It has {n} letters.", " These are {n} letters.")
 
 ASKS = (
     "Spell each word letter by letter, then backwards, and join the backward letters.",

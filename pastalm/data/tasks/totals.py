@@ -112,7 +112,6 @@ def person_text(style: int, kind: str, person: dict[str, Any]) -> str:
         result=RESULT[kind],
         which=listed([f"{unit}, which is {product}" for unit, product in zip(units, products, strict=True)], ", and "),
         make=listed([f"{unit} {make}" for unit, make in zip(units, makes, strict=True)]),
-        products=listed([f"{q} * {p} = {q * p} for the {name}" for q, name, p in items]),
         adding=running(products),
         total=total_of(person),
     )
@@ -127,15 +126,13 @@ def conclusions(facts: dict[str, Any]) -> list[str]:
     return [close.format(**fill, name=names[totals.index(top)]) for close in CLOSES[facts["goal"]]]
 
 
-def draw_people(rng: Random, kind: str) -> People:
-    """Three to five people with their items; nobody shares the highest total."""
-    count = rng.choice((4, 4, 5, 5))
-    wares = 2
+def draw_people(rng: Random, kind: str, count: int) -> People:
+    """``count`` people with their items; nobody shares the highest total."""
     while True:
         people = [
             {"name": name, "items": [[rng.randint(1, 5), item, rng.randint(1, 9)] for item in items]}
             for name in rng.sample(NAMES, count)
-            for items in [rng.sample(GOODS[kind], wares)]
+            for items in [rng.sample(GOODS[kind], 2)]
         ]
         totals = sorted(total_of(person) for person in people)
         if totals[-1] > totals[-2]:
@@ -155,7 +152,7 @@ def draw_data(rng: Random, kind: str, people: People) -> str:
 def draw(rng: Random) -> Draft:
     """A few people, their items, and the question about them."""
     kind, goal = rng.choice(tuple(GOODS)), rng.choice(("sum", "most"))
-    people = draw_people(rng, kind)
+    people = draw_people(rng, kind, 4 if goal == "most" else rng.choice((4, 5)))  # its conclusion is the longer one
     facts = {"kind": kind, "goal": goal, "people": people}
     setting, ask = rng.choice(SETTINGS[kind]), rng.choice(ASKS[goal]).format(result=RESULT[kind])
     order, prompt = arrange(rng, PATTERNS, setting=setting, ask=ask, data=draw_data(rng, kind, people))
