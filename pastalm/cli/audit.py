@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from pastalm.cli.models import hush, working
+from pastalm.cli.models import Device, DType, hush, working
 from pastalm.lang.positions import POLICIES
 
 if TYPE_CHECKING:
@@ -44,8 +44,8 @@ def audit(
     ] = None,
     batch: Annotated[int, typer.Option(min=1, help="How many layouts go through the model in a pass.")] = 8,
     max_depth: Annotated[int, typer.Option(min=1, help="How deep chunks may nest; 1 is flat.")] = 1,
-    device: Annotated[str, typer.Option(help="'auto', 'cpu', 'cuda' or 'cuda:N'.")] = "auto",
-    dtype: Annotated[str, typer.Option(help="'auto', 'float32', 'bfloat16' or 'float16'.")] = "auto",
+    device: Device = "auto",
+    dtype: DType = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary and the top blocks as JSON.")] = False,
 ) -> None:
     """Find blocks that need their siblings: how much does hiding these change a block's log-likelihood?

@@ -14,7 +14,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-from pastalm.cli.models import BUNDLED, load_engine
+from pastalm.cli.models import BUNDLED, Device, DType, load_engine
 
 if TYPE_CHECKING:
     from pastalm.data.judge import Judge
@@ -62,8 +62,8 @@ def evaluate(
         Path | None,
         typer.Option(metavar="FOLDER", help="Another evaluation, with --batch: its baseline's answers are taken."),
     ] = None,
-    device: Annotated[str, typer.Option(help="'auto', 'cpu', 'cuda' or 'cuda:N'.")] = "auto",
-    dtype: Annotated[str, typer.Option(help="'auto', 'float32', 'bfloat16' or 'float16'.")] = "auto",
+    device: Device = "auto",
+    dtype: DType = "auto",
     name: Annotated[str, typer.Option(help="What reports call the model. Default: its last part.")] = "",
     judge: Annotated[
         str, typer.Option(metavar="URL", help="An OpenAI-compatible endpoint that judges the answers.")

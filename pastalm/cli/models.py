@@ -7,14 +7,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
+import typer
 from rich.console import Console
 
 if TYPE_CHECKING:
     from pastalm.runtime.engine import Engine
 
 BUNDLED = "bundled"
+
+# The flags of every command that runs a model.
+Device = Annotated[str, typer.Option(help="'auto', 'cpu', 'cuda' or 'cuda:N'.")]
+DType = Annotated[str, typer.Option(help="'auto', 'float32', 'bfloat16' or 'float16'.")]
 
 
 class NoModelError(ValueError):

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from pastalm.cli.figures import caption, figures_table, notes
 from pastalm.cli.live import printable, watch
-from pastalm.cli.models import BUNDLED, load_engine, working
+from pastalm.cli.models import BUNDLED, Device, DType, load_engine, working
 from pastalm.cli.prompts import as_message, read_prompt
 from pastalm.lang.positions import POLICIES
 
@@ -54,8 +54,8 @@ def run(
     positions: Annotated[
         str | None, typer.Option(help=f"The position policy: {', '.join(POLICIES)}. Default: the model's own.")
     ] = None,
-    device: Annotated[str, typer.Option(help="'auto', 'cpu', 'cuda' or 'cuda:N'.")] = "auto",
-    dtype: Annotated[str, typer.Option(help="'auto', 'float32', 'bfloat16' or 'float16'.")] = "auto",
+    device: Device = "auto",
+    dtype: DType = "auto",
     raw: Annotated[bool, typer.Option("--raw", help="Give the prompt as it is, without the chat template.")] = False,
     no_compare: Annotated[
         bool, typer.Option("--no-compare", help="Answer once; do not time it again, nor without parallelism.")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pastalm.cli.models import BUNDLED, load_engine
+from pastalm.cli.models import BUNDLED, Device, DType, load_engine
 from pastalm.cli.run import Mode
 
 if TYPE_CHECKING:
@@ -45,8 +45,8 @@ def serve(
     api_key: Annotated[
         str, typer.Option(envvar="PASTA_API_KEY", help="The key that clients must send. Default: none is asked for.")
     ] = "",
-    device: Annotated[str, typer.Option(help="'auto', 'cpu', 'cuda' or 'cuda:N'.")] = "auto",
-    dtype: Annotated[str, typer.Option(help="'auto', 'float32', 'bfloat16' or 'float16'.")] = "auto",
+    device: Device = "auto",
+    dtype: DType = "auto",
 ) -> None:
     """Serve a model over HTTP, to any client of the OpenAI protocol.
 
