@@ -14,7 +14,7 @@ run: $(READY)  ## answer a prompt with the bundled model
 	$(VENV)/bin/pasta run
 
 test: $(READY)  ## all tests
-	$(VENV)/bin/python -m pytest
+	$(VENV)/bin/python -m pytest -n 2 --dist worksteal
 
 lint: $(READY)
 	$(VENV)/bin/python -m pip install --quiet ruff

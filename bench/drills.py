@@ -137,30 +137,19 @@ def running(rng: Random) -> Drill:
 
 
 def _totals(rng: Random, count: int) -> list[tuple[str, int]]:
-    """Words with different numbers."""
-    numbers = rng.sample(range(3, rng.choice((30, 100, 300))), count)
+    """Words with different numbers of two digits."""
+    numbers = rng.sample(range(10, rng.choice((30, 100))), count)
     return list(zip(rng.sample(WORDS, count), numbers, strict=True))
 
 
 def ends(rng: Random) -> Drill:
-    """Who has the most or the least, found two at a time."""
-    totals, kind = _totals(rng, rng.randrange(3, 7)), rng.choice(tuple(ranking.WANTED))
-    want, word = ranking.WANTED[kind], rng.choice(ENDS[kind])
+    """Who has the most or the least: the numbers in order, then whose the first is."""
+    totals, kind = _totals(rng, rng.randrange(3, 6)), rng.choice(tuple(ranking.WORDING))
+    word = rng.choice(ENDS[kind])
     told = rng.choice((", ", "; ")).join(f"{name} {total}" for name, total in totals)
-    name, total = want(totals, key=lambda pair: pair[1])
-    steps = assembly.best_so_far(totals, want, word)
-    return f"{told}. The {word}?", f"{steps}. The {word} is {name} with {total}."
-
-
-def pairs(rng: Random) -> Drill:
-    """Which of two has more, or less, several times."""
-    kind = rng.choice(tuple(ranking.WANTED))
-    asked, told = [], []
-    for _ in range(rng.randrange(3, 9)):
-        two = _totals(rng, 2)
-        asked.append(" or ".join(f"{name} {total}" for name, total in two))
-        told.append("{} with {}".format(*ranking.WANTED[kind](two, key=lambda pair: pair[1])))
-    return f"{rng.choice(ranking.WORDING[kind])}: {'; '.join(asked)}", "; ".join(told)
+    name, total = ranking.WANTED[kind](totals, key=lambda pair: pair[1])
+    way = assembly.in_order(totals, word, kind == "high")
+    return f"{told}. The {word}?", f"{way}. The {word} is {total}, for {name}."
 
 
 def facts(rng: Random) -> Drill:
@@ -203,7 +192,7 @@ def moves(rng: Random) -> Drill:
 
 
 SKILLS: tuple[Callable[[Random], Drill], ...] = (
-    anything_again, cells, cells, cells, order, order, order, sums, running, ends, ends, pairs, pairs, facts, facts,
+    anything_again, cells, cells, cells, order, order, order, sums, running, ends, ends, ends, ends, facts, facts,
     letters, letters, moves, moves,
 )  # fmt: skip
 GRADES: dict[str, tuple[Callable[[Random], Drill], ...]] = {

@@ -173,15 +173,17 @@ class Study:
 
 
 def run(one: Step, done: Path) -> None:
-    """Run a step unless it is done. Raises ``SystemExit`` with its status if it fails."""
-    mark = done / one.name
+    """Run a step unless it is done. Raises ``SystemExit`` if it fails, or was done with other settings."""
+    mark, command = done / one.name, f"pasta {shlex.join(one.words)}"
     if mark.exists():
+        if mark.read_text() != command:
+            raise SystemExit(f"{one.name} was done as\n{mark.read_text()}\nand not as\n{command}\nTake another --out.")
         return
-    print(f"\n$ pasta {shlex.join(one.words)}", flush=True)
+    print(f"\n$ {command}", flush=True)
     status = subprocess.run([sys.executable, "-m", "pastalm.cli", *one.words], check=False).returncode
     if status:
         raise SystemExit(status)
-    mark.touch()
+    mark.write_text(command)
 
 
 def tables(out: Path) -> Iterator[str]:

@@ -14,7 +14,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-from pastalm.cli.models import BUNDLED, Device, DType, load_engine
+from pastalm.cli.models import BUNDLED, Device, DType, load_engine, name_of
 
 if TYPE_CHECKING:
     from pastalm.data.judge import Judge
@@ -64,7 +64,9 @@ def evaluate(
     ] = None,
     device: Device = "auto",
     dtype: DType = "auto",
-    name: Annotated[str, typer.Option(help="What reports call the model. Default: its last part.")] = "",
+    name: Annotated[
+        str, typer.Option(help="What reports call the model. Default: the folder's name or the hub id.")
+    ] = "",
     judge: Annotated[
         str, typer.Option(metavar="URL", help="An OpenAI-compatible endpoint that judges the answers.")
     ] = "",
@@ -100,7 +102,7 @@ def evaluate(
         *(model, prompts, baseline, mode.value, max_tokens, speed, max_threads, device, dtype),
         *(fingerprint(_place(model)), fingerprint(_place(baseline)) if baseline else "", batch),
     )
-    called = name or Path(model).expanduser().resolve().name if Path(model).expanduser().is_dir() else name or model
+    called = name or name_of(model)
     with Answers(out, settings, reuse) as answers:
         _measure(answers, settings, questions)
         outcomes = answers.outcomes(questions)

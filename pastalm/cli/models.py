@@ -57,6 +57,12 @@ def load_engine(model: str, device: str, dtype: str, **options: Any) -> Engine:
         return Engine.from_pretrained(model, device, dtype, **options)
 
 
+def name_of(model: str) -> str:
+    """What to call a model: the folder's name, or all of a hub id."""
+    place = Path(model).expanduser()
+    return place.resolve().name if place.is_dir() else model
+
+
 def load_tokenizer(name: str) -> Any:
     """The fast tokenizer of a directory, a hub id or the bundled model, with PASTA's tags. Loads no model.
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 import signal
 import sys
 from importlib.util import find_spec
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pastalm.cli.models import BUNDLED, Device, DType, load_engine
+from pastalm.cli.models import BUNDLED, Device, DType, load_engine, name_of
 from pastalm.cli.run import Mode
 
 if TYPE_CHECKING:
@@ -41,7 +40,9 @@ def serve(
     pool_tokens: Annotated[
         int, typer.Option(min=2, help="Cache slots of a lane: the prompt and all threads of an answer.")
     ] = 4096,
-    name: Annotated[str, typer.Option(help="What requests call the model. Default: its last part.")] = "",
+    name: Annotated[
+        str, typer.Option(help="What requests call the model. Default: the folder's name or the hub id.")
+    ] = "",
     api_key: Annotated[
         str, typer.Option(envvar="PASTA_API_KEY", help="The key that clients must send. Default: none is asked for.")
     ] = "",
@@ -63,7 +64,7 @@ def serve(
         from pastalm.serving.worker import Worker
 
         worker = Worker(engine, lanes=lanes, max_waiting=max_waiting)
-        offer = Offer(name or _name_of(model), api_key, max_tokens, mode.value)
+        offer = Offer(name or name_of(model), api_key, max_tokens, mode.value)
         where = f"http://{f'[{host}]' if ':' in host else host}:{bound.getsockname()[1]}/v1"
         line = f"Serving {offer.name} at {where} (Ctrl-C ends it)"
         server = Server(build_app(worker, offer), worker, lambda: typer.echo(line))
@@ -84,9 +85,3 @@ def _require_mode(engine: Engine, model: str, mode: Mode) -> None:
             f"{model} does not know PASTA's tags, so it cannot mark chunks; serve it with --mode sequential, or train "
             "it with `pasta train sft`."
         )
-
-
-def _name_of(model: str) -> str:
-    """The folder's name, or all of a hub id."""
-    place = Path(model).expanduser()
-    return place.resolve().name if place.is_dir() else model

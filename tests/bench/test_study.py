@@ -54,6 +54,9 @@ def test_a_step_that_fails_is_not_done(tmp_path: Path) -> None:
     before = file.stat().st_mtime_ns
     study.run(study.Step("good", ("tasks", "--number", "2", "--out", str(file))), tmp_path)
     assert file.stat().st_mtime_ns == before
+    with pytest.raises(SystemExit, match="good was done as"):
+        study.run(study.Step("good", ("tasks", "--number", "3", "--out", str(file))), tmp_path)
+    assert file.stat().st_mtime_ns == before
 
 
 def test_a_step_that_is_not_there_is_named(

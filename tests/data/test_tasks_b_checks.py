@@ -6,11 +6,12 @@ import re
 from collections.abc import Callable
 from functools import cache
 from random import Random
+from types import ModuleType
 
 import pytest
 
-from pastalm.data.tasks import chain, distance, rewrite, sharing, totals
-from pastalm.data.tasks.assembly import best_so_far
+from pastalm.data.tasks import chain, distance, ranking, rewrite, sharing, totals
+from pastalm.data.tasks.assembly import in_order
 from pastalm.data.tasks.matching import marks_fit, read, sums_hold
 from pastalm.data.tasks.task import Chunk, Draft, Family
 from pastalm.lang.answer import Sync
@@ -152,25 +153,27 @@ def test_a_wrong_sum_or_mark_is_seen() -> None:
     assert read("1) Red is (-3, 4)", {"red"}) == ["red", "-3", "4"]
 
 
-def test_the_best_so_far_is_told_at_every_step() -> None:
-    pairs = [("Ada", 5), ("Ben", 7), ("Eli", 6), ("Fay", 2)]
-    assert best_so_far(pairs, max, "most") == (
-        "Ada has 5; Ben has 7, most so far Ben with 7; Eli has 6, most so far Ben with 7; "
-        "Fay has 2, most so far Ben with 7"
-    )
-    assert best_so_far(pairs, min, "least").endswith(
-        "Eli has 6, least so far Ada with 5; Fay has 2, least so far Fay with 2"
-    )
+def test_named_numbers_are_brought_in_order() -> None:
+    pairs = [("Ada", 15), ("Ben", 17), ("Eli", 15), ("Fay", 12)]
+    named = "Ada has 15; Ben has 17; Eli has 15; Fay has 12. "
+    assert in_order(pairs, "most") == named + "The most first: 17, 15, 15, 12"
+    assert in_order(pairs, "least", down=False) == named + "The least first: 12, 15, 15, 17"
 
 
-def test_a_wrong_step_to_the_best_is_seen() -> None:
-    for draft in (draft for draft in drafts(totals.draw) if draft.facts["goal"] == "most"):
-        names = [person["name"] for person in draft.facts["people"]]
+@pytest.mark.parametrize("family", [totals, distance, ranking], ids=["totals", "distance", "ranking"])
+def test_a_wrong_order_or_end_is_seen(family: ModuleType) -> None:
+    seen = 0
+    for draft in drafts(family.draw):
         text = joined(draft.parts)
-        place = text.index("most so far ") + len("most so far ")
-        said = next(name for name in names if text.startswith(name, place))
-        other = next(name for name in names if name != said)
-        assert not totals.check(draft.facts, text[:place] + other + text[place + len(said) :])
+        order = re.search(r" first: ([0-9]+), ([0-9]+)", text)
+        if not order:
+            continue
+        first, second = order.groups()
+        assert not family.check(draft.facts, text.replace(order[0], f" first: {second}, {first}"))
+        head, _, end = text.rpartition(first)
+        assert not family.check(draft.facts, f"{head}{second}{end}")
+        seen += 1
+    assert seen
 
 
 @every_family

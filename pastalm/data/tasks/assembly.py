@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from random import Random
 
 from pastalm.data.tasks.task import Chunk
@@ -61,11 +61,8 @@ def listed(items: Sequence[str], last: str = " and ") -> str:
     return last.join(filter(None, (", ".join(items[:-1]), items[-1])))
 
 
-def best_so_far(pairs: Sequence[tuple[str, int]], want: Callable[..., tuple[str, int]], word: str) -> str:
-    """The way to the largest (``want`` is ``max``) or smallest of named numbers, in which each step compares two:
-    ``Ada has 5; Ben has 7, most so far Ben with 7``."""
-    best, steps = pairs[0], ["{} has {}".format(*pairs[0])]
-    for name, number in pairs[1:]:
-        best = want(best, (name, number), key=lambda pair: pair[1])
-        steps.append(f"{name} has {number}, {word} so far {best[0]} with {best[1]}")
-    return "; ".join(steps)
+def in_order(pairs: Sequence[tuple[str, int]], word: str, down: bool = True) -> str:
+    """Named numbers, then the numbers in order: ``Ada has 15; Ben has 17. The most first: 17, 15``."""
+    numbers = sorted((number for _, number in pairs), reverse=down)
+    named = "; ".join(f"{name} has {number}" for name, number in pairs)
+    return f"{named}. The {word} first: {', '.join(map(str, numbers))}"

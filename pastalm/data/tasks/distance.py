@@ -5,7 +5,7 @@ from __future__ import annotations
 from random import Random
 from typing import Any
 
-from pastalm.data.tasks.assembly import LAYOUTS, arrange, assemble, best_so_far, listed
+from pastalm.data.tasks.assembly import LAYOUTS, arrange, assemble, in_order, listed
 from pastalm.data.tasks.matching import ends_well, fits, marks_fit, read, sums_hold
 from pastalm.data.tasks.task import Chunk, Draft, Family
 from pastalm.data.tasks.wording import capital
@@ -72,8 +72,8 @@ CLOSES = (
     "Together that is {a} + {b} = {total}. The squared length is {total}.",
 )
 LONGEST = (
-    "Which is the longest? {best}. So the longest is {label}.",
-    "Now we compare: {best}. With {top} the longest is {label}.",
+    "Which is the longest? {way}. So the longest is {top}, for {label}.",
+    "Now we compare: {way}. With {top} the longest is {label}.",
 )
 LISTS = ("The squared lengths are {pairs}.", "In short, we found {pairs}.")
 TOPICS = (("horizontal", "vertical"), ("x part", "y part"), ("x values", "y values"), ("width", "height"))
@@ -130,8 +130,8 @@ def conclusions(facts: dict[str, Any]) -> list[str]:
     if facts["kind"] == "longest":
         top = max(totals)
         named = list(zip(map(naming, facts["labels"]), totals, strict=True))
-        best = capital(best_so_far(named, max, "longest"))
-        return [close.format(best=best, label=named[totals.index(top)][0], top=top) for close in LONGEST]
+        way = capital(in_order(named, "longest"))
+        return [close.format(way=way, label=named[totals.index(top)][0], top=top) for close in LONGEST]
     pairs = listed([f"{t} for {naming(label)}" for t, label in zip(totals, facts["labels"], strict=True)])
     return [close.format(pairs=pairs) for close in LISTS]
 
@@ -145,17 +145,18 @@ def chunk_texts(facts: dict[str, Any]) -> list[list[str]]:
 
 
 def draw_other(rng: Random, low: int, high: int, value: int) -> int:
-    """Another coordinate that is at most 12 away."""
-    return rng.choice([other for other in range(low, high + 1) if 0 < abs(other - value) <= 12])
+    """Another coordinate that is at most 7 away."""
+    return rng.choice([other for other in range(low, high + 1) if 0 < abs(other - value) <= 7])
 
 
 def draw_segments(rng: Random, count: int) -> list[list[int]]:
-    """Segments of different lengths."""
+    """Segments of different squared lengths, each of two digits."""
     low, high = rng.choice(((-3, 9), (0, 20), (0, 20), (0, 20)))
     while True:
         starts = [[rng.randint(low, high) for _ in range(2)] for _ in range(count)]
         found = [[*start, *(draw_other(rng, low, high, value) for value in start)] for start in starts]
-        if len({sum(squares(ends)) for ends in found}) == count:
+        lengths = {sum(squares(ends)) for ends in found}
+        if len(lengths) == count and min(lengths) >= 10:
             return found
 
 

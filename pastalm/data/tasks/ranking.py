@@ -6,7 +6,7 @@ import re
 from random import Random
 from typing import Any
 
-from pastalm.data.tasks.assembly import best_so_far
+from pastalm.data.tasks.assembly import in_order
 from pastalm.data.tasks.matching import fits, read
 from pastalm.data.tasks.reading import bound, fits_layout, fits_opening, mentions, runs, unmarked
 from pastalm.data.tasks.task import Chunk, Draft, Family
@@ -29,9 +29,9 @@ STYLES = (
     ("{p} {v}", ", ", "{S} scores {scores}. Adding these up gives {sum}.", "{a} + {b} = {c}", ", then "),
 )
 
-# Conclusions: {way} goes through all totals, {most} is the wanted end, {best} its thing.
+# Conclusions: {way} has all totals and then brings them in order, {most} is the wanted end, {best} its thing.
 ENDINGS = (
-    "In total {way}. So the {most} is {best} with {top}.",
+    "In total {way}. So the {most} is {top}, for {best}.",
     "All totals: {way}. The {most} is {top}, so it is {best}.",
 )
 WORDING = {"high": ("highest", "top", "best"), "low": ("lowest", "smallest", "weakest")}
@@ -87,9 +87,9 @@ def draw(rng: Random) -> Draft:
 
 
 def _scores(rng: Random, names: list[str], points: list[str], want: str) -> dict[str, dict[str, int]]:
-    """Scores from 1 to 9 such that only one thing has the wanted total."""
+    """Scores such that only one thing has the wanted total, and each total has two digits: such can be sorted."""
     while True:
-        scores = {name: {point: rng.randint(1, 9) for point in points} for name in names}
+        scores = {name: {point: rng.randint(4, 9) for point in points} for name in names}
         totals = [sum(row.values()) for row in scores.values()]
         if totals.count(WANTED[want](totals)) == 1:
             return scores
@@ -110,10 +110,10 @@ def _sentence(style: int, subject: str, row: dict[str, int]) -> str:
 
 
 def _conclusion(ending: str, subject: str, scores: dict[str, dict[str, int]], want: str, most: str) -> str:
-    """All totals in order, the wanted one so far after each, and the thing with the wanted one."""
+    """All totals, the totals in order, and the thing with the wanted one."""
     totals = [(subject.format(name), sum(row.values())) for name, row in scores.items()]
     best, top = WANTED[want](totals, key=lambda pair: pair[1])
-    return ending.format(way=best_so_far(totals, WANTED[want], most), best=best, top=top, most=most)
+    return ending.format(way=in_order(totals, most, want == "high"), best=best, top=top, most=most)
 
 
 def check(facts: dict[str, Any], text: str) -> bool:
@@ -143,9 +143,9 @@ def _adds_up(text: str, row: dict[str, int]) -> bool:
 
 
 def _concludes(facts: dict[str, Any], body: str) -> bool:
-    """Whether all totals follow the last sum, in order, and then the right thing with the right word.
+    """Whether each thing's total follows the last sum, in turn, and then the right thing with the right word.
 
-    After each total the wanted one so far may be told.
+    Between them the totals may be brought in order.
     """
     totals = {name: sum(row.values()) for name, row in facts["scores"].items()}
     names = list(totals)
@@ -157,9 +157,9 @@ def _concludes(facts: dict[str, Any], body: str) -> bool:
     if not re.search(right, told, re.IGNORECASE) or re.search(wrong, told, re.IGNORECASE):
         return False
     pairs = [[name, str(total)] for name, total in totals.items()]
-    best = [WANTED[facts["want"]](pairs[: n + 1], key=lambda pair: int(pair[1])) for n in range(len(pairs))]
-    steps = [[pair, pair + so_far] for pair, so_far in zip(pairs, best, strict=True)]
-    return fits(read(told, names), [*steps, [best[-1], best[-1][::-1], best[-1][:1]]])
+    ranked = sorted((number for _, number in pairs), key=int, reverse=facts["want"] == "high")
+    best = next(pair for pair in pairs if pair[1] == ranked[0])
+    return fits(read(told, names), [*([pair] for pair in pairs), [[], ranked], [best, best[::-1], best[:1]]])
 
 
 FAMILY = Family("ranking", forks=True, draw=draw, check=check)

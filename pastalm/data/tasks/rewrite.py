@@ -9,6 +9,7 @@ from typing import Any
 from pastalm.data.tasks.assembly import STEP_LAYOUTS, arrange, assemble
 from pastalm.data.tasks.matching import ends_well, fits, marks_fit
 from pastalm.data.tasks.task import Chunk, Draft, Family
+from pastalm.data.tasks.wording import capital
 
 WORDS = (
     "tent", "lamp", "stone", "bread", "cloud", "garden", "river", "plant", "horse", "winter", "silver", "pencil",
@@ -115,9 +116,7 @@ def texts(facts: dict[str, Any]) -> tuple[list[list[str]], list[str]]:
     for step in facts["steps"]:
         after = apply(step, word)
         done, before, spelled = act(step), mark.join(word), mark.join(after)
-        chunks.append(
-            [s.format(act=done, Act=done[0].upper() + done[1:], before=before, after=spelled) for s in STYLES]
-        )
+        chunks.append([s.format(act=done, Act=capital(done), before=before, after=spelled) for s in STYLES])
         word = after
     return chunks, [close.format(end=mark.join(word)) for close in CLOSES]
 

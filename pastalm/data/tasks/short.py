@@ -9,7 +9,7 @@ from typing import Any
 
 from pastalm.data.tasks.reading import told
 from pastalm.data.tasks.task import Draft, Family
-from pastalm.data.tasks.wording import article
+from pastalm.data.tasks.wording import article, capital
 from pastalm.data.tasks.words import ANIMALS, CITIES, COLOURS, FRUITS, JOBS, NAMES, OBJECTS
 
 THINGS = ("books", "coins", "boxes", "cards", "stamps", "keys", "shells", "stones", "tickets", "plates")
@@ -129,7 +129,7 @@ def draw(rng: Random) -> Draft:
     answer = answers[style].format(**fill)
     facts = {"answer": fill["v"] if asked == "what" else fill["n"], "allowed": [fill["n"], fill["v"], fill["o"]]}
     combination = ("short", f"{name} {asked} {question}", frame, style, count)
-    return Draft(prompt, (answer[0].upper() + answer[1:],), facts, combination)
+    return Draft(prompt, (capital(answer),), facts, combination)
 
 
 def _rows(rng: Random, kind: Kind, names: list[str]) -> list[dict[str, str]]:
@@ -149,7 +149,7 @@ def _joined(rng: Random, lines: list[str]) -> str:
     """The facts in a shuffled order, one a line or all in a row."""
     mark, joint = rng.choice(JOINTS)
     end = "." if rng.random() < 0.5 or joint == ". " else ""
-    text = joint.join(mark + (line[0].upper() + line[1:]) for line in rng.sample(lines, len(lines)))
+    text = joint.join(mark + capital(line) for line in rng.sample(lines, len(lines)))
     return text.replace("\n", f"{end}\n") + end
 
 

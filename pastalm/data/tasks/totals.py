@@ -5,7 +5,7 @@ from __future__ import annotations
 from random import Random
 from typing import Any
 
-from pastalm.data.tasks.assembly import LAYOUTS, arrange, assemble, best_so_far, listed
+from pastalm.data.tasks.assembly import LAYOUTS, arrange, assemble, in_order, listed
 from pastalm.data.tasks.matching import ends_well, fits, marks_fit, read, sums_hold
 from pastalm.data.tasks.task import Chunk, Draft, Family
 from pastalm.data.tasks.words import NAMES
@@ -62,8 +62,8 @@ CLOSES = {
         "Now the sum of all: {running}. So the answer is {total}.",
     ),
     "most": (
-        "Who has most? {best}. So the most is {top} for {name}.",
-        "Now we compare: {best}. The most is {top}, so it is {name}.",
+        "Who has most? {way}. So the most is {top}, for {name}.",
+        "Now we compare: {way}. The most is {top}, so it is {name}.",
     ),
 }
 INTROS = {
@@ -121,13 +121,13 @@ def conclusions(facts: dict[str, Any]) -> list[str]:
     """All ways to conclude."""
     names, totals = [p["name"] for p in facts["people"]], [total_of(p) for p in facts["people"]]
     top = max(totals)
-    best = best_so_far(list(zip(names, totals, strict=True)), max, "most")
-    fill = {"running": running(totals), "total": sum(totals), "best": best, "top": top}
+    way = in_order(list(zip(names, totals, strict=True)), "most")
+    fill = {"running": running(totals), "total": sum(totals), "way": way, "top": top}
     return [close.format(**fill, name=names[totals.index(top)]) for close in CLOSES[facts["goal"]]]
 
 
 def draw_people(rng: Random, kind: str, count: int) -> People:
-    """``count`` people with their items; nobody shares the highest total."""
+    """``count`` people with their items; nobody shares the highest total, and each total has two digits."""
     while True:
         people = [
             {"name": name, "items": [[rng.randint(1, 5), item, rng.randint(1, 9)] for item in items]}
@@ -135,7 +135,7 @@ def draw_people(rng: Random, kind: str, count: int) -> People:
             for items in [rng.sample(GOODS[kind], 2)]
         ]
         totals = sorted(total_of(person) for person in people)
-        if totals[-1] > totals[-2]:
+        if totals[-1] > totals[-2] and totals[0] >= 10:
             return people
 
 
