@@ -149,7 +149,7 @@ def ends(rng: Random) -> Drill:
     told = rng.choice((", ", "; ")).join(f"{name} {total}" for name, total in totals)
     name, total = ranking.WANTED[kind](totals, key=lambda pair: pair[1])
     way = assembly.in_order(totals, word, kind == "high")
-    return f"{told}. The {word}?", f"{way}. The {word} is {total}, for {name}."
+    return f"{told}. The {word}?", f"{way}. The {word} is {total} for {name}."
 
 
 def facts(rng: Random) -> Drill:

@@ -63,17 +63,17 @@ AXES = (
 )
 SEGMENTS = (
     "{label} runs from {p} to {q}. Across: {gap}, and {d} * {d} = {square}. "
-    "Up: {gap2}, and {d2} * {d2} = {square2}. Sum: {square} + {square2} = {total}.",
+    "Up: {gap2}, and {d2} * {d2} = {square2}. Sum: {square} + {square2} = {total} for {label}.",
     "From {p} to {q}, {label} has {gap} in x and {gap2} in y. "
-    "The squares are {square} and {square2}, and {square} + {square2} = {total}.",
+    "The squares are {square} and {square2}, and {square} + {square2} = {total} for {label}.",
 )
 CLOSES = (
     "Adding {a} and {b} gives {total}, so the squared length is {total}.",
     "Together that is {a} + {b} = {total}. The squared length is {total}.",
 )
 LONGEST = (
-    "Which is the longest? {way}. So the longest is {top}, for {label}.",
-    "Now we compare: {way}. With {top} the longest is {label}.",
+    "Which is the longest? {way}. So the longest is {top} for {label}.",
+    "Now we compare: {way}. At the top is {top} for {label}.",
 )
 LISTS = ("The squared lengths are {pairs}.", "In short, we found {pairs}.")
 TOPICS = (("horizontal", "vertical"), ("x part", "y part"), ("x values", "y values"), ("width", "height"))

@@ -8,7 +8,7 @@ from typing import Any
 
 from pastalm.data.tasks.assembly import in_order
 from pastalm.data.tasks.matching import fits, read
-from pastalm.data.tasks.reading import bound, fits_layout, fits_opening, mentions, runs, unmarked
+from pastalm.data.tasks.reading import bound, fits_layout, fits_opening, hasty, mentions, runs, told, unmarked
 from pastalm.data.tasks.task import Chunk, Draft, Family
 from pastalm.data.tasks.wording import arranged, capital, draw_layout, laid_out
 from pastalm.data.tasks.words import ANIMALS, CITIES, FRUITS, NAMES, OBJECTS
@@ -25,14 +25,14 @@ KINDS = {
 
 # For each style: how a thing's scores are joined, the sentence, and a step of the sum with what joins two steps.
 STYLES = (
-    ("{v} for {p}", " and ", "{S} has {scores}. {sum}.", "{a} + {b} is {c}", ", and "),
-    ("{p} {v}", ", ", "{S} scores {scores}. Adding these up gives {sum}.", "{a} + {b} = {c}", ", then "),
+    ("{v} for {p}", " and ", "{S} has {scores}. {sum} for {s}.", "{a} + {b} is {c}", ", and "),
+    ("{p} {v}", ", ", "{S} scores {scores}. Adding these up gives {sum} for {s}.", "{a} + {b} = {c}", ", then "),
 )
 
 # Conclusions: {way} has all totals and then brings them in order, {most} is the wanted end, {best} its thing.
 ENDINGS = (
-    "In total {way}. So the {most} is {top}, for {best}.",
-    "All totals: {way}. The {most} is {top}, so it is {best}.",
+    "In total {way}. So the {most} is {top} for {best}.",
+    "All totals: {way}. The {most} of these is {top} for {best}.",
 )
 WORDING = {"high": ("highest", "top", "best"), "low": ("lowest", "smallest", "weakest")}
 WANTED = {"high": max, "low": min}
@@ -121,7 +121,7 @@ def check(facts: dict[str, Any], text: str) -> bool:
     scores = facts["scores"]
     names, body = list(scores), unmarked(text)
     found = runs(body, names)[: len(names)]
-    if [name for name, _ in found] != names:
+    if [name for name, _ in found] != names or hasty(body, names):
         return False
     if not fits_layout(text, facts["layout"], len(names)) or not fits_opening(body, names):
         return False
@@ -129,7 +129,9 @@ def check(facts: dict[str, Any], text: str) -> bool:
 
 
 def _adds_up(text: str, row: dict[str, int]) -> bool:
-    """Whether a stretch gives each score as what it is, and then its sum with steps that are right."""
+    """Whether a stretch gives each score as what it is, and then its sum with steps that are right, of nothing else."""
+    if not all(word.isdigit() for word in told(text)):
+        return False
     numbers = list(re.finditer("[0-9]+", text))
     values, total = [str(value) for value in row.values()], str(sum(row.values()))
     count = len(values)
@@ -152,14 +154,14 @@ def _concludes(facts: dict[str, Any], body: str) -> bool:
     said = mentions(body, names)
     turns = [place for place, (name, _) in enumerate(said) if place == 0 or said[place - 1][0] != name]
     ending = said[turns[len(names)] :] if len(turns) > len(names) else []
-    told = " ".join(f"{name} {tail}" for name, tail in ending)
+    last = " ".join(f"{name} {tail}" for name, tail in ending)
     right, wrong = (HIGH, LOW) if facts["want"] == "high" else (LOW, HIGH)
-    if not re.search(right, told, re.IGNORECASE) or re.search(wrong, told, re.IGNORECASE):
+    if not re.search(right, last, re.IGNORECASE) or re.search(wrong, last, re.IGNORECASE):
         return False
     pairs = [[name, str(total)] for name, total in totals.items()]
     ranked = sorted((number for _, number in pairs), key=int, reverse=facts["want"] == "high")
     best = next(pair for pair in pairs if pair[1] == ranked[0])
-    return fits(read(told, names), [*([pair] for pair in pairs), [[], ranked], [best, best[::-1], best[:1]]])
+    return fits(read(last, names), [*([pair] for pair in pairs), [[], ranked], [best, best[::-1], best[:1]]])
 
 
 FAMILY = Family("ranking", forks=True, draw=draw, check=check)

@@ -73,6 +73,13 @@ def idle(text: str, names: list[str]) -> bool:
     return any(name == before != after and not told(tail) for (before, _), (name, tail), (after, _) in pairs)
 
 
+def hasty(text: str, names: list[str]) -> bool:
+    """Whether some name is spoken of at the end of the stretch before its own, where nothing is told of it."""
+    said = mentions(text, names)
+    pairs = zip(said, said[1:], said[2:], strict=False)
+    return any(before != name == after and not told(tail) for (before, _), (name, tail), (after, _) in pairs)
+
+
 def bound(text: str, keys: dict[str, str], thing: str = "[0-9]+") -> list[tuple[str, str]]:
     """Each number (or other thing) of a text, with the field whose keyword stands nearest to it, sorted.
 

@@ -53,8 +53,8 @@ PATTERNS = (
 RECORDS = ("{name} {does} {all}.", "{name}: {all};", "\n{name}: {all}", "\n- {name} {does} {all}")
 
 STYLES = (
-    "{name} {does} {which}. In total this is {adding}.",
-    "For {name}, {make}. Adding up, {adding}, so {name} {result} {total}.",
+    "{name} {does} {which}. In total this is {adding} for {name}.",
+    "For {name}, {make}. Adding up, {adding} for {name}.",
 )
 CLOSES = {
     "sum": (
@@ -62,8 +62,8 @@ CLOSES = {
         "Now the sum of all: {running}. So the answer is {total}.",
     ),
     "most": (
-        "Who has most? {way}. So the most is {top}, for {name}.",
-        "Now we compare: {way}. The most is {top}, so it is {name}.",
+        "Who has most? {way}. So the most is {top} for {name}.",
+        "Now we compare: {way}. At the top is {top} for {name}.",
     ),
 }
 INTROS = {
@@ -109,11 +109,9 @@ def person_text(style: int, kind: str, person: dict[str, Any]) -> str:
     return STYLES[style].format(
         name=person["name"],
         does=DOES[kind],
-        result=RESULT[kind],
         which=listed([f"{unit}, which is {product}" for unit, product in zip(units, products, strict=True)], ", and "),
         make=listed([f"{unit} {make}" for unit, make in zip(units, makes, strict=True)]),
         adding=running(products),
-        total=total_of(person),
     )
 
 
