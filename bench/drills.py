@@ -142,14 +142,27 @@ def _totals(rng: Random, count: int) -> list[tuple[str, int]]:
     return list(zip(rng.sample(WORDS, count), numbers, strict=True))
 
 
+def _listed(rng: Random, totals: list[tuple[str, int]]) -> str:
+    """Words and their numbers in a row, in one of the ways of the tasks."""
+    form = rng.choice(("{name} {total}", "{name} has {total}", "{total} for {name}"))
+    return rng.choice((", ", "; ")).join(form.format(name=name, total=total) for name, total in totals)
+
+
 def ends(rng: Random) -> Drill:
-    """Who has the most or the least: the numbers in order, then whose the first is."""
+    """Who has the most or the least: the numbers in order, each with its owner."""
     totals, kind = _totals(rng, rng.randrange(3, 6)), rng.choice(tuple(ranking.WORDING))
     word = rng.choice(ENDS[kind])
-    told = rng.choice((", ", "; ")).join(f"{name} {total}" for name, total in totals)
-    name, total = ranking.WANTED[kind](totals, key=lambda pair: pair[1])
+    name, _ = ranking.WANTED[kind](totals, key=lambda pair: pair[1])
     way = assembly.in_order(totals, word, kind == "high")
-    return f"{told}. The {word}?", f"{way}. The {word} is {total} for {name}."
+    return f"{_listed(rng, totals)}. The {word}?", f"{way}. So the {word} is {name}."
+
+
+def owners(rng: Random) -> Drill:
+    """Whose some numbers are."""
+    totals = _totals(rng, rng.randrange(3, 7))
+    asked = rng.sample(totals, rng.randrange(2, len(totals) + 1))
+    told = ", ".join(f"{total} for {name}" for name, total in asked)
+    return f"{_listed(rng, totals)}. {', '.join(str(total) for _, total in asked)}?", told
 
 
 def facts(rng: Random) -> Drill:
@@ -192,8 +205,8 @@ def moves(rng: Random) -> Drill:
 
 
 SKILLS: tuple[Callable[[Random], Drill], ...] = (
-    anything_again, cells, cells, cells, order, order, order, sums, running, ends, ends, ends, ends, facts, facts,
-    letters, letters, moves, moves,
+    anything_again, cells, cells, cells, order, order, order, sums, running, ends, ends, ends, owners, owners,
+    facts, facts, letters, letters, moves, moves,
 )  # fmt: skip
 GRADES: dict[str, tuple[Callable[[Random], Drill], ...]] = {
     "copying": (words_again,),

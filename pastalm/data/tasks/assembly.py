@@ -62,7 +62,7 @@ def listed(items: Sequence[str], last: str = " and ") -> str:
 
 
 def in_order(pairs: Sequence[tuple[str, int]], word: str, down: bool = True) -> str:
-    """Named numbers, then the numbers in order: ``Ada has 15; Ben has 17. The most first: 17, 15``."""
-    numbers = sorted((number for _, number in pairs), reverse=down)
+    """Named numbers, then the same in order: ``Ada has 15; Ben has 17. The most first: 17 for Ben, 15 for Ada``."""
     named = "; ".join(f"{name} has {number}" for name, number in pairs)
-    return f"{named}. The {word} first: {', '.join(map(str, numbers))}"
+    ranked = sorted(pairs, key=lambda pair: pair[1], reverse=down)
+    return f"{named}. The {word} first: {', '.join(f'{number} for {name}' for name, number in ranked)}"

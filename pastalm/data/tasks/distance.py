@@ -72,8 +72,8 @@ CLOSES = (
     "Together that is {a} + {b} = {total}. The squared length is {total}.",
 )
 LONGEST = (
-    "Which is the longest? {way}. So the longest is {top} for {label}.",
-    "Now we compare: {way}. At the top is {top} for {label}.",
+    "Which is the longest? {way}. So the longest is {label}.",
+    "Now we compare: {way}. At the top is {label}.",
 )
 LISTS = ("The squared lengths are {pairs}.", "In short, we found {pairs}.")
 TOPICS = (("horizontal", "vertical"), ("x part", "y part"), ("x values", "y values"), ("width", "height"))
@@ -128,10 +128,9 @@ def conclusions(facts: dict[str, Any]) -> list[str]:
         a, b = squares(facts["segments"][0])
         return [close.format(a=a, b=b, total=a + b) for close in CLOSES]
     if facts["kind"] == "longest":
-        top = max(totals)
         named = list(zip(map(naming, facts["labels"]), totals, strict=True))
         way = capital(in_order(named, "longest"))
-        return [close.format(way=way, label=named[totals.index(top)][0], top=top) for close in LONGEST]
+        return [close.format(way=way, label=named[totals.index(max(totals))][0]) for close in LONGEST]
     pairs = listed([f"{t} for {naming(label)}" for t, label in zip(totals, facts["labels"], strict=True)])
     return [close.format(pairs=pairs) for close in LISTS]
 
@@ -174,7 +173,7 @@ def draw_data(rng: Random, kind: str, labels: list[str], segments: list[list[int
 def draw(rng: Random) -> Draft:
     """One segment with its two directions, or two or three segments."""
     kind = rng.choice(("one", "longest", "longest", "list", "list"))
-    count = 1 if kind == "one" else rng.choice((3, 3, 4))
+    count = {"one": 1, "longest": 3}.get(kind) or rng.choice((3, 3, 4))  # the conclusion of "longest" is long
     labels = rng.sample(rng.choice((LETTERS, COLOURS)), count)
     facts = {"kind": kind, "labels": labels, "segments": draw_segments(rng, count)}
     data = draw_data(rng, kind, labels, facts["segments"])

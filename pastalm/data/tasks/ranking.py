@@ -31,8 +31,8 @@ STYLES = (
 
 # Conclusions: {way} has all totals and then brings them in order, {most} is the wanted end, {best} its thing.
 ENDINGS = (
-    "In total {way}. So the {most} is {top} for {best}.",
-    "All totals: {way}. The {most} of these is {top} for {best}.",
+    "In total {way}. So the {most} is {best}.",
+    "All totals: {way}. That makes {best} the {most}.",
 )
 WORDING = {"high": ("highest", "top", "best"), "low": ("lowest", "smallest", "weakest")}
 WANTED = {"high": max, "low": min}
@@ -70,7 +70,7 @@ def draw(rng: Random) -> Draft:
     kind, want = rng.choice(tuple(KINDS)), rng.choice(tuple(WORDING))
     names, subject, points = KINDS[kind]
     count = rng.choice((4, 4, 5))
-    scores = _scores(rng, rng.sample(names, count), rng.sample(points, 3), want)
+    scores = _scores(rng, rng.sample(names, count), rng.sample(points, 3))
     ask, style, most = rng.randrange(len(ASKS)), rng.randrange(len(STYLES)), rng.choice(WORDING[want])
     layout, wish = draw_layout(rng)
     chunks = [Chunk(name, _sentence(style, subject.format(name), row)) for name, row in scores.items()]
@@ -86,12 +86,12 @@ def draw(rng: Random) -> Draft:
     return Draft(prompt, (*parts, Sync(), ending), facts, ("ranking", f"{kind} {most}", ask, style, count))
 
 
-def _scores(rng: Random, names: list[str], points: list[str], want: str) -> dict[str, dict[str, int]]:
-    """Scores such that only one thing has the wanted total, and each total has two digits: such can be sorted."""
+def _scores(rng: Random, names: list[str], points: list[str]) -> dict[str, dict[str, int]]:
+    """Scores such that no two things have the same total, and each total has two digits: such can be sorted."""
     while True:
         scores = {name: {point: rng.randint(4, 9) for point in points} for name in names}
         totals = [sum(row.values()) for row in scores.values()]
-        if totals.count(WANTED[want](totals)) == 1:
+        if len(set(totals)) == len(totals):
             return scores
 
 
@@ -112,8 +112,8 @@ def _sentence(style: int, subject: str, row: dict[str, int]) -> str:
 def _conclusion(ending: str, subject: str, scores: dict[str, dict[str, int]], want: str, most: str) -> str:
     """All totals, the totals in order, and the thing with the wanted one."""
     totals = [(subject.format(name), sum(row.values())) for name, row in scores.items()]
-    best, top = WANTED[want](totals, key=lambda pair: pair[1])
-    return ending.format(way=in_order(totals, most, want == "high"), best=best, top=top, most=most)
+    best, _ = WANTED[want](totals, key=lambda pair: pair[1])
+    return ending.format(way=in_order(totals, most, want == "high"), best=best, most=most)
 
 
 def check(facts: dict[str, Any], text: str) -> bool:
@@ -159,9 +159,9 @@ def _concludes(facts: dict[str, Any], body: str) -> bool:
     if not re.search(right, last, re.IGNORECASE) or re.search(wrong, last, re.IGNORECASE):
         return False
     pairs = [[name, str(total)] for name, total in totals.items()]
-    ranked = sorted((number for _, number in pairs), key=int, reverse=facts["want"] == "high")
-    best = next(pair for pair in pairs if pair[1] == ranked[0])
-    return fits(read(last, names), [*([pair] for pair in pairs), [[], ranked], [best, best[::-1], best[:1]]])
+    ranked = sorted(pairs, key=lambda pair: int(pair[1]), reverse=facts["want"] == "high")
+    best, order = ranked[0], [told for pair in ranked for told in pair[::-1]]
+    return fits(read(last, names), [*([pair] for pair in pairs), [[], order], [best, best[::-1], best[:1]]])
 
 
 FAMILY = Family("ranking", forks=True, draw=draw, check=check)

@@ -62,8 +62,8 @@ CLOSES = {
         "Now the sum of all: {running}. So the answer is {total}.",
     ),
     "most": (
-        "Who has most? {way}. So the most is {top} for {name}.",
-        "Now we compare: {way}. At the top is {top} for {name}.",
+        "Who has most? {way}. So {name} has the most.",
+        "Now we compare: {way}. At the top is {name}.",
     ),
 }
 INTROS = {
@@ -118,22 +118,21 @@ def person_text(style: int, kind: str, person: dict[str, Any]) -> str:
 def conclusions(facts: dict[str, Any]) -> list[str]:
     """All ways to conclude."""
     names, totals = [p["name"] for p in facts["people"]], [total_of(p) for p in facts["people"]]
-    top = max(totals)
     way = in_order(list(zip(names, totals, strict=True)), "most")
-    fill = {"running": running(totals), "total": sum(totals), "way": way, "top": top}
-    return [close.format(**fill, name=names[totals.index(top)]) for close in CLOSES[facts["goal"]]]
+    fill = {"running": running(totals), "total": sum(totals), "way": way}
+    return [close.format(**fill, name=names[totals.index(max(totals))]) for close in CLOSES[facts["goal"]]]
 
 
 def draw_people(rng: Random, kind: str, count: int) -> People:
-    """``count`` people with their items; nobody shares the highest total, and each total has two digits."""
+    """``count`` people with their items; each total has two digits and is nobody else's."""
     while True:
         people = [
             {"name": name, "items": [[rng.randint(1, 5), item, rng.randint(1, 9)] for item in items]}
             for name in rng.sample(NAMES, count)
             for items in [rng.sample(GOODS[kind], 2)]
         ]
-        totals = sorted(total_of(person) for person in people)
-        if totals[-1] > totals[-2] and totals[0] >= 10:
+        totals = {total_of(person) for person in people}
+        if len(totals) == count and min(totals) >= 10:
             return people
 
 
