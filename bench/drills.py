@@ -137,8 +137,8 @@ def running(rng: Random) -> Drill:
 
 
 def _totals(rng: Random, count: int) -> list[tuple[str, int]]:
-    """Words with different numbers of two digits."""
-    numbers = rng.sample(range(10, rng.choice((30, 100))), count)
+    """Words with numbers that are easily told apart, as totals are."""
+    numbers = [10 * tens + rng.randrange(10) for tens in rng.sample(range(1, 10), count)]
     return list(zip(rng.sample(WORDS, count), numbers, strict=True))
 
 

@@ -11,7 +11,7 @@ from types import ModuleType
 import pytest
 
 from pastalm.data.tasks import chain, distance, ranking, rewrite, sharing, totals
-from pastalm.data.tasks.assembly import in_order
+from pastalm.data.tasks.assembly import in_order, told_apart
 from pastalm.data.tasks.matching import marks_fit, read, sums_hold
 from pastalm.data.tasks.task import Chunk, Draft, Family
 from pastalm.lang.answer import Sync
@@ -158,6 +158,11 @@ def test_named_numbers_are_brought_in_order() -> None:
     named = "Ada has 15; Ben has 17; Fay has 12. "
     assert in_order(pairs, "most") == named + "The most first: 17 for Ben, 15 for Ada, 12 for Fay"
     assert in_order(pairs, "least", down=False) == named + "The least first: 12 for Fay, 15 for Ada, 17 for Ben"
+
+
+def test_numbers_told_apart_have_two_digits_and_other_first_ones() -> None:
+    assert told_apart([10, 29, 38]) and not told_apart([21, 29, 38])
+    assert not told_apart([9, 29]) and not told_apart([29, 100])
 
 
 @pytest.mark.parametrize("family", [totals, distance, ranking], ids=["totals", "distance", "ranking"])

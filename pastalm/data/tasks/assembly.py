@@ -61,6 +61,11 @@ def listed(items: Sequence[str], last: str = " and ") -> str:
     return last.join(filter(None, (", ".join(items[:-1]), items[-1])))
 
 
+def told_apart(numbers: Sequence[int]) -> bool:
+    """Whether all numbers have two digits and no two of them the same first: such are sorted by one look at each."""
+    return all(10 <= number < 100 for number in numbers) and len({n // 10 for n in numbers}) == len(numbers)
+
+
 def in_order(pairs: Sequence[tuple[str, int]], word: str, down: bool = True) -> str:
     """Named numbers, then the same in order: ``Ada has 15; Ben has 17. The most first: 17 for Ben, 15 for Ada``."""
     named = "; ".join(f"{name} has {number}" for name, number in pairs)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from random import Random
 from typing import Any
 
-from pastalm.data.tasks.assembly import LAYOUTS, arrange, assemble, in_order, listed
+from pastalm.data.tasks.assembly import LAYOUTS, arrange, assemble, in_order, listed, told_apart
 from pastalm.data.tasks.matching import ends_well, fits, marks_fit, read, sums_hold
 from pastalm.data.tasks.task import Chunk, Draft, Family
 from pastalm.data.tasks.wording import capital
@@ -149,13 +149,12 @@ def draw_other(rng: Random, low: int, high: int, value: int) -> int:
 
 
 def draw_segments(rng: Random, count: int) -> list[list[int]]:
-    """Segments of different squared lengths, each of two digits."""
+    """Segments whose squared lengths are easily told apart."""
     low, high = rng.choice(((-3, 9), (0, 20), (0, 20), (0, 20)))
     while True:
         starts = [[rng.randint(low, high) for _ in range(2)] for _ in range(count)]
         found = [[*start, *(draw_other(rng, low, high, value) for value in start)] for start in starts]
-        lengths = {sum(squares(ends)) for ends in found}
-        if len(lengths) == count and min(lengths) >= 10:
+        if told_apart([sum(squares(ends)) for ends in found]):
             return found
 
 

@@ -6,7 +6,7 @@ import re
 from random import Random
 from typing import Any
 
-from pastalm.data.tasks.assembly import in_order
+from pastalm.data.tasks.assembly import in_order, told_apart
 from pastalm.data.tasks.matching import fits, read
 from pastalm.data.tasks.reading import bound, fits_layout, fits_opening, hasty, mentions, runs, told, unmarked
 from pastalm.data.tasks.task import Chunk, Draft, Family
@@ -87,11 +87,10 @@ def draw(rng: Random) -> Draft:
 
 
 def _scores(rng: Random, names: list[str], points: list[str]) -> dict[str, dict[str, int]]:
-    """Scores such that no two things have the same total, and each total has two digits: such can be sorted."""
+    """Scores whose totals are easily told apart."""
     while True:
-        scores = {name: {point: rng.randint(4, 9) for point in points} for name in names}
-        totals = [sum(row.values()) for row in scores.values()]
-        if len(set(totals)) == len(totals):
+        scores = {name: {point: rng.randint(2, 30) for point in points} for name in names}
+        if told_apart([sum(row.values()) for row in scores.values()]):
             return scores
 
 

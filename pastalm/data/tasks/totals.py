@@ -5,7 +5,7 @@ from __future__ import annotations
 from random import Random
 from typing import Any
 
-from pastalm.data.tasks.assembly import LAYOUTS, arrange, assemble, in_order, listed
+from pastalm.data.tasks.assembly import LAYOUTS, arrange, assemble, in_order, listed, told_apart
 from pastalm.data.tasks.matching import ends_well, fits, marks_fit, read, sums_hold
 from pastalm.data.tasks.task import Chunk, Draft, Family
 from pastalm.data.tasks.words import NAMES
@@ -124,15 +124,14 @@ def conclusions(facts: dict[str, Any]) -> list[str]:
 
 
 def draw_people(rng: Random, kind: str, count: int) -> People:
-    """``count`` people with their items; each total has two digits and is nobody else's."""
+    """``count`` people with their items; the totals are easily told apart."""
     while True:
         people = [
             {"name": name, "items": [[rng.randint(1, 5), item, rng.randint(1, 9)] for item in items]}
             for name in rng.sample(NAMES, count)
             for items in [rng.sample(GOODS[kind], 2)]
         ]
-        totals = {total_of(person) for person in people}
-        if len(totals) == count and min(totals) >= 10:
+        if told_apart([total_of(person) for person in people]):
             return people
 
 
