@@ -170,7 +170,7 @@ def draw_data(rng: Random, kind: str, labels: list[str], segments: list[list[int
 
 
 def draw(rng: Random) -> Draft:
-    """One segment with its two directions, or two or three segments."""
+    """One segment with its two directions, or three or four segments."""
     kind = rng.choice(("one", "longest", "longest", "list", "list"))
     count = {"one": 1, "longest": 3}.get(kind) or rng.choice((3, 3, 4))  # the conclusion of "longest" is long
     labels = rng.sample(rng.choice((LETTERS, COLOURS)), count)

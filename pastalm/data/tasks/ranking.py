@@ -1,4 +1,4 @@
-"""Ranking: things are rated on a few points; each one's sum is worked out alone, then all sums are compared."""
+"""Ranking: things are rated on a few points; each one's sum is worked out alone, then all are brought in order."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def _sentence(style: int, subject: str, row: dict[str, int]) -> str:
     cell, joint, whole, step, then = STYLES[style]
     told = joint.join(cell.format(p=point, v=value) for point, value in row.items())
     added = then.join(step.format(a=a, b=b, c=c) for a, b, c in _steps(list(row.values())))
-    return whole.format(S=capital(subject), s=subject, scores=told, sum=added, total=sum(row.values()))
+    return whole.format(S=capital(subject), s=subject, scores=told, sum=added)
 
 
 def _conclusion(ending: str, subject: str, scores: dict[str, dict[str, int]], want: str, most: str) -> str:
@@ -159,7 +159,7 @@ def _concludes(facts: dict[str, Any], body: str) -> bool:
         return False
     pairs = [[name, str(total)] for name, total in totals.items()]
     ranked = sorted(pairs, key=lambda pair: int(pair[1]), reverse=facts["want"] == "high")
-    best, order = ranked[0], [told for pair in ranked for told in pair[::-1]]
+    best, order = ranked[0], [piece for pair in ranked for piece in pair[::-1]]
     return fits(read(last, names), [*([pair] for pair in pairs), [[], order], [best, best[::-1], best[:1]]])
 
 
