@@ -26,7 +26,7 @@ from typing import Any
 from pastalm.lang.positions import POLICIES
 from pastalm.training.prefer_config import SPEEDS
 
-LAMBDAS = ("1", "0", "0.25", "2", "4", "8", "inf")  # the first is the one whose samples the others share
+LAMBDAS = ("1", "0.25", "2", "4", "8", "inf")  # the first is the one whose samples the others share
 SNAPSHOTS = "0.1,0.6"
 ROUNDS = {  # the paper's figure: after 10% and 100% of round 1, after 10% and 60% of round 2
     "10": "round1/snapshot-10",

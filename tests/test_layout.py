@@ -66,6 +66,7 @@ POSITIONS = {
     "pred10": [0, 1, 2, 3, 4, 12, 13, 14, 15, 33, 34],  # jumps 10 * 1 and 10 * 2
     "pred1": [0, 1, 2, 3, 4, 3, 4, 5, 6, 6, 7],  # jumps 1 and 2: too small, so they overlap
     "const40": [0, 1, 2, 3, 4, 42, 43, 44, 45, 83, 84],  # jumps 40 and 40
+    "const80": [0, 1, 2, 3, 4, 82, 83, 84, 85, 163, 164],
     "oracle": [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10],  # jumps 3 and 3, the chunks with their tags: no gap
     "contiguous": [0, 1, 2, 3, 4, 2, 3, 4, 5, 3, 4],  # no jumps
 }

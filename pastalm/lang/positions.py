@@ -34,6 +34,7 @@ POLICIES = {
         PositionPolicy("const40", 10, lambda tokens, content: 40),
         PositionPolicy("oracle", 10, lambda tokens, content: content + 2, needs_length=True),
         PositionPolicy("contiguous", 10, lambda tokens, content: 0),
+        PositionPolicy("const80", 10, lambda tokens, content: 80),
     )
 }
 

@@ -19,14 +19,23 @@ NAME = "pasta"
 
 
 class View(Protocol):
-    """What a forward pass sees. Shapes: B requests, H heads, Q queries, S keys, D head width."""
+    """What a forward pass sees. Shapes: B rows that the model is fed, L rows that attend, each with keys of its own, H
+    heads, N or Q queries in such a row, S keys, D head width. L and Q are B and N except in a batch of requests."""
 
-    def extend(self, layer: int, key_BHQD: Tensor, value_BHQD: Tensor) -> tuple[Tensor, Tensor]:
-        """Take a layer's new keys and values in; return all there are, [B, H, S, D] each."""
+    def extend(self, layer: int, key_BHND: Tensor, value_BHND: Tensor) -> tuple[Tensor, Tensor]:
+        """Take a layer's new keys and values in; return all there are, [L, H, S, D] each."""
+        ...
+
+    def spread(self, query_BHND: Tensor) -> Tensor:
+        """The queries [L, H, Q, D], those of a request in a row."""
+        ...
+
+    def gather(self, out_LHQD: Tensor) -> Tensor:
+        """What has been attended to, where :meth:`spread` found its query: [B, H, N, D]."""
         ...
 
     def mask(self, window: int | None) -> Tensor:
-        """Bool [B, 1, Q, S]: which keys a query sees, within ``window`` positions if the layer slides."""
+        """Bool [L, 1, Q, S]: which keys a query sees, within ``window`` positions if the layer slides."""
         ...
 
 
@@ -46,6 +55,14 @@ class DenseView:
     def extend(self, layer: int, key_BHQD: Tensor, value_BHQD: Tensor) -> tuple[Tensor, Tensor]:
         """Keys and values as they are: everything is in this one pass."""
         return key_BHQD, value_BHQD
+
+    def spread(self, query_BHQD: Tensor) -> Tensor:
+        """Queries as they are."""
+        return query_BHQD
+
+    def gather(self, out_BHQD: Tensor) -> Tensor:
+        """The outcome as it is."""
+        return out_BHQD
 
     def mask(self, window: int | None) -> Tensor:
         """See :class:`View`."""
@@ -76,7 +93,7 @@ def pasta_attention(
     s_aux: Tensor | None = None,
     **_: Any,
 ) -> tuple[Tensor, None]:
-    """Attention in the form transformers calls: q [B, Hq, Q, D], k and v [B, Hkv, Q, D] -> [B, Q, Hq, D].
+    """Attention in the form transformers calls: q [B, Hq, N, D], k and v [B, Hkv, N, D] -> [B, N, Hq, D].
 
     ``softcap`` bounds scores as Gemma 2 does; ``s_aux`` [Hq] are attention sinks. Raises ``RuntimeError`` if no view
     is on the seat of :func:`attach`.
@@ -86,7 +103,7 @@ def pasta_attention(
     if view is None:
         raise RuntimeError("No view: put one on the seat that attach() returned before a forward pass.")
     key, value = view.extend(module.layer_idx, key, value)
-    mask = view.mask(sliding_window)
+    query, mask = view.spread(query), view.mask(sliding_window)
     heads, group = query.shape[1], query.shape[1] // key.shape[1]
     # The query heads of one key head become further queries of it: bit-identical, and every fused kernel takes a mask.
     folded = query.reshape(query.shape[0], key.shape[1], group * query.shape[2], query.shape[3])
@@ -98,7 +115,7 @@ def pasta_attention(
     else:
         out = _explicit(folded, key, value, mask, scaling, softcap, s_aux)
     out = out.reshape(query.shape[0], heads, query.shape[2], value.shape[3])
-    return out.transpose(1, 2).contiguous(), None
+    return view.gather(out).transpose(1, 2).contiguous(), None
 
 
 def _explicit(

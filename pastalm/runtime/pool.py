@@ -14,15 +14,15 @@ from torch import Tensor
 from pastalm.runtime.attention import within
 from pastalm.runtime.thread import Feed, Fork, Operation, Path
 
-JUNK = 0  # the slot that padding queries write to and look at; no thread ever sees it
+JUNK = 0  # the slot that nobody writes and no thread sees: what a place without a query looks at
 
 
 class Lane:
     """The slots of one request. ``rows`` [S] say what each thread sees, ``positions`` [S] where slots' tokens stand."""
 
-    def __init__(self, index: int, slots: int, device: torch.device) -> None:
-        self.index, self.slots, self.device = index, slots, device
-        self.positions = torch.zeros(slots, dtype=torch.long, device=device)
+    def __init__(self, index: int, positions: Tensor) -> None:
+        self.index, self.positions = index, positions
+        self.slots, self.device = len(positions), positions.device
         self.rows: dict[Path, Tensor] = {}
         self.used = 1  # the junk slot
 
@@ -90,23 +90,14 @@ class Queries:
     def __len__(self) -> int:
         return len(self.tokens)
 
-    def padded(self, width: int) -> Queries:
-        """The same with ``width`` queries; those added see and write the junk slot only."""
-        more = width - len(self)
-        if not more:
-            return self
-        zeros = self.tokens.new_full((more,), JUNK)
-        blind = self.visible.new_zeros(more, self.visible.shape[1])
-        blind[:, JUNK] = True
-        tokens, positions, slots = (torch.cat([part, zeros]) for part in (self.tokens, self.positions, self.slots))
-        return Queries(tokens, positions, slots, torch.cat([self.visible, blind]), self.last)
-
 
 class Pool:
-    """Keys and values of all layers, [lanes, Hkv, S, D] each, made when a layer first writes."""
+    """Keys and values of all layers, [lanes, Hkv, S, D] each, made when a layer first writes; ``positions`` [lanes, S]
+    is where each slot's token stands."""
 
     def __init__(self, lanes: int, slots: int, device: torch.device) -> None:
-        self.lanes = [Lane(index, slots, device) for index in range(lanes)]
+        self.positions = torch.zeros(lanes, slots, dtype=torch.long, device=device)
+        self.lanes = [Lane(index, positions) for index, positions in enumerate(self.positions)]
         self.slots = slots
         self.keys: dict[int, Tensor] = {}
         self.values: dict[int, Tensor] = {}
@@ -122,35 +113,70 @@ class Pool:
 class PoolView:
     """What one step of some lanes sees: a :class:`pastalm.runtime.attention.View` over the pool.
 
-    ``queries`` are of equal width, one for each of ``lanes``.
+    The model is fed all queries in one row of N (``tokens``, ``positions`` [1, N]), without padding. For attention each
+    lane needs a row of its own: L lanes x Q queries, as many as the lane with the most has.
     """
 
     def __init__(self, pool: Pool, lanes: Sequence[Lane], queries: Sequence[Queries]) -> None:
         self.pool = pool
         self.used = max(lane.used for lane in lanes)
-        self.index = torch.tensor([lane.index for lane in lanes], device=queries[0].tokens.device)
-        run = slice(lanes[0].index, lanes[0].index + len(lanes))
-        self.run = run if [lane.index for lane in lanes] == list(range(run.start, run.stop)) else None
-        self.slots_BQ = torch.stack([query.slots for query in queries])
-        self.positions_BQ = torch.stack([query.positions for query in queries])
-        self.visible = torch.stack([query.visible[:, : self.used] for query in queries])[:, None]
-        self.key_positions_BS = torch.stack([lane.positions[: self.used] for lane in lanes])
+        self.read, rows = _reading([lane.index for lane in lanes])
+        device, counts = queries[0].tokens.device, torch.tensor([len(query) for query in queries])
+        self.shape = (max(rows) + 1, int(counts.max()))
+        self.rows_N = torch.tensor(rows).repeat_interleave(counts).to(device)
+        self.columns_N = torch.cat([torch.arange(len(query)) for query in queries]).to(device)
+        self.lanes_N = torch.tensor([lane.index for lane in lanes]).repeat_interleave(counts).to(device)
+        self.slots_N = torch.cat([query.slots for query in queries])
+        self.tokens = torch.cat([query.tokens for query in queries])[None]
+        self.positions = torch.cat([query.positions for query in queries])[None]
+        self.visible = torch.zeros(*self.shape, self.used, dtype=torch.bool, device=device)
+        self.visible[..., JUNK] = True
+        self.visible[self.rows_N, self.columns_N] = torch.cat([query.visible[:, : self.used] for query in queries])
+        self.visible = self.visible[:, None]
         self.windows: dict[int, Tensor] = {}
 
-    def extend(self, layer: int, key_BHQD: Tensor, value_BHQD: Tensor) -> tuple[Tensor, Tensor]:
-        """Write the new keys and values into their slots; returns those of all used slots."""
-        keys, values = self.pool.layer(layer, key_BHQD, value_BHQD)
-        where = (self.index[:, None], slice(None), self.slots_BQ)
-        keys[where] = key_BHQD.transpose(1, 2)
-        values[where] = value_BHQD.transpose(1, 2)
-        if self.run:  # lanes side by side are read where they lie
-            return keys[self.run, :, : self.used], values[self.run, :, : self.used]
-        return keys[self.index, :, : self.used], values[self.index, :, : self.used]
+    def extend(self, layer: int, key_1HND: Tensor, value_1HND: Tensor) -> tuple[Tensor, Tensor]:
+        """Write the new keys and values into their slots; returns those of all used slots, [L, Hkv, S, D] each."""
+        keys, values = self.pool.layer(layer, key_1HND, value_1HND)
+        where = (self.lanes_N, slice(None), self.slots_N)
+        keys[where] = key_1HND[0].transpose(0, 1)
+        values[where] = value_1HND[0].transpose(0, 1)
+        return keys[self.read, :, : self.used], values[self.read, :, : self.used]
+
+    def spread(self, query_1HND: Tensor) -> Tensor:
+        """See :class:`pastalm.runtime.attention.View`."""
+        if self.shape[0] == 1:
+            return query_1HND
+        rows, columns = self.shape
+        query_LHQD = query_1HND.new_zeros(rows, query_1HND.shape[1], columns, query_1HND.shape[3])
+        query_LHQD[self.rows_N, :, self.columns_N] = query_1HND[0].transpose(0, 1)
+        return query_LHQD
+
+    def gather(self, out_LHQD: Tensor) -> Tensor:
+        """See :class:`pastalm.runtime.attention.View`."""
+        if self.shape[0] == 1:
+            return out_LHQD
+        return out_LHQD[self.rows_N, :, self.columns_N].transpose(0, 1)[None]
 
     def mask(self, window: int | None) -> Tensor:
-        """Bool [B, 1, Q, S]; see :class:`pastalm.runtime.attention.View`."""
+        """Bool [L, 1, Q, S]; see :class:`pastalm.runtime.attention.View`."""
         if window is None:
             return self.visible
         if window not in self.windows:
-            self.windows[window] = self.visible & within(window, self.positions_BQ, self.key_positions_BS)
+            positions_LQ = self.positions.new_zeros(self.shape)
+            positions_LQ[self.rows_N, self.columns_N] = self.positions[0]
+            key_positions_LS = self.pool.positions[self.read, : self.used]
+            self.windows[window] = self.visible & within(window, positions_LQ, key_positions_LS)
         return self.windows[window]
+
+
+def _reading(lanes: list[int]) -> tuple[slice | list[int], list[int]]:
+    """Which lanes' keys to read, and the row of each of ``lanes`` (ascending) among them.
+
+    A slice is read where it lies, so one goes for it even if some lanes in between are idle; many of those would cost
+    more than the copy.
+    """
+    first, last = lanes[0], lanes[-1]
+    if last - first < 2 * len(lanes):
+        return slice(first, last + 1), [lane - first for lane in lanes]
+    return lanes, list(range(len(lanes)))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections import Counter
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -67,17 +68,14 @@ class Runner:
     ) -> list[Tensor]:
         """Carry out each lane's operations in one pass; returns for each the logits [threads, V] of its ``paths``."""
         queries = [lane.apply(ops) for lane, ops in zip(lanes, operations, strict=True)]
-        wanted = [[query.last[path] for path in own] for query, own in zip(queries, paths, strict=True)]
-        if len(lanes) == 1:
-            keep = torch.tensor(wanted[0], device=self.device)
-            return [self._forward(pool, lanes, queries, keep)[0]]
-        width = max(map(len, queries))
-        logits = self._forward(pool, lanes, [query.padded(width) for query in queries], None)
-        return [row[own] for row, own in zip(logits, wanted, strict=True)]
+        starts = accumulate(map(len, queries), initial=0)
+        wanted = [start + query.last[path] for start, query, own in zip(starts, queries, paths) for path in own]
+        logits = self._forward(pool, lanes, queries, torch.tensor(wanted, device=self.device))[0]
+        return list(logits.split([len(own) for own in paths]))
 
-    def _forward(self, pool: Pool, lanes: Sequence[Lane], queries: Sequence[Queries], keep: Tensor | None) -> Tensor:
+    def _forward(self, pool: Pool, lanes: Sequence[Lane], queries: Sequence[Queries], keep: Tensor) -> Tensor:
         view = PoolView(pool, lanes, queries)
-        return self._logits(torch.stack([query.tokens for query in queries]), view.positions_BQ, view, keep)
+        return self._logits(view.tokens, view.positions, view, keep)
 
     def _logits(self, tokens_BQ: Tensor, positions_BQ: Tensor, view: Any, keep: Tensor | None) -> Tensor:
         """Logits [B, Q, V] of one pass; with ``keep`` [K] only those of these queries, [B, K, V]."""

@@ -128,7 +128,10 @@ def _reference(
 
 
 class _Keeper:
-    """Writes models of a running round, each into a folder that is there whole or not at all."""
+    """Writes models of a running round, each into a folder that is there whole or not at all.
+
+    In float32: bfloat16 would round away many of stage 2's small steps, and rounds go on from what is written.
+    """
 
     def __init__(self, round_: Round, trainer: PreferTrainer, tokenizer: Any, stage: SftConfig) -> None:
         self.round, self.trainer, self.tokenizer, self.stage = round_, trainer, tokenizer, stage
@@ -136,7 +139,7 @@ class _Keeper:
     def last(self) -> None:
         """The model that the round ends with."""
         part = self._part(self.round.model)
-        save_trained(self.trainer, self.tokenizer, replace(self.stage, out=str(part)))
+        save_trained(self.trainer, self.tokenizer, replace(self.stage, out=str(part)), torch.float32)
         self._settle(part, self.round.model)
 
     def snapshot(self, share: float) -> None:
@@ -152,7 +155,8 @@ class _Keeper:
                 copy = whole(
                     live, {name: weight.cpu() for name, weight in state.items()}, self._vocabulary(), self.stage
                 )
-            save(merge(copy) if is_adapted(copy) else copy, self.tokenizer, replace(self.stage, out=str(part)))
+            kept = merge(copy) if is_adapted(copy) else copy
+            save(kept, self.tokenizer, replace(self.stage, out=str(part)), torch.float32)
             self._settle(part, place)
         accelerator.wait_for_everyone()
 

@@ -17,7 +17,9 @@ from pastalm.training.adapters import add_adapters, bare, is_adapted, merge
 from pastalm.training.config import SftConfig
 
 
-def save_trained(trainer: Trainer, tokenizer: PreTrainedTokenizerBase, config: SftConfig) -> None:
+def save_trained(
+    trainer: Trainer, tokenizer: PreTrainedTokenizerBase, config: SftConfig, dtype: torch.dtype = torch.bfloat16
+) -> None:
     """Write what ``trainer`` has trained to ``config.out``, adapters merged and also alone in its ``adapter``.
 
     All processes call it, for each may hold a part of the weights (FSDP); the first writes. The trainer's model is not
@@ -33,7 +35,7 @@ def save_trained(trainer: Trainer, tokenizer: PreTrainedTokenizerBase, config: S
             model.peft_config["default"].base_model_name_or_path = config.model
             model.save_pretrained(Path(config.out) / "adapter", save_embedding_layers=False)
             model = merge(model)
-        save(model, tokenizer, config)
+        save(model, tokenizer, config, dtype)
     trainer.accelerator.wait_for_everyone()
 
 
@@ -52,7 +54,9 @@ def whole(model: Any, state: dict[str, Tensor], vocabulary: Vocabulary, config: 
     return built
 
 
-def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, config: SftConfig) -> Path:
+def save(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, config: SftConfig, dtype: torch.dtype = torch.bfloat16
+) -> Path:
     """Write model and tokenizer to ``config.out``, with the position policy in the model's config if it learned one.
 
     Weights come last and are moved into their place, so that a kill leaves no half of a model there.
@@ -66,7 +70,7 @@ def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, config: Sft
     out.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix=".saving-", dir=out) as part:
         tokenizer.save_pretrained(part)
-        model.to(torch.bfloat16).save_pretrained(part)
+        model.to(dtype).save_pretrained(part)
         for file in sorted(Path(part).iterdir(), key=lambda path: path.name.endswith((".safetensors", ".index.json"))):
             file.replace(out / file.name)
     return out

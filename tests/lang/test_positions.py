@@ -18,7 +18,8 @@ def test_pred1_counts_ones(content: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "jump"), [("pred10", 30), ("pred1", 3), ("const40", 40), ("oracle", 27), ("contiguous", 0)]
+    ("name", "jump"),
+    [("pred10", 30), ("pred1", 3), ("const40", 40), ("const80", 80), ("oracle", 27), ("contiguous", 0)],
 )
 def test_jumps_over_a_block_of_25_tokens_promised_as_3(name: str, jump: int) -> None:
     assert position_policy(name).jump(3, 25) == jump
@@ -30,5 +31,5 @@ def test_only_the_oracle_needs_the_truth_and_pred10_is_the_default() -> None:
 
 
 def test_an_unknown_policy_names_the_known_ones() -> None:
-    with pytest.raises(ValueError, match="'pred11'; choose one of pred10, pred1, const40, oracle, contiguous"):
+    with pytest.raises(ValueError, match="'pred11'; choose one of pred10, pred1, const40, oracle, contiguous, const80"):
         position_policy("pred11")

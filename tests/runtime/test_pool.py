@@ -1,4 +1,4 @@
-"""The pool's rows of bools: what a slot sees there is what the layout's mask says, and padding sees junk only."""
+"""The rows of bools: what a slot sees is what the layout's mask says; a place without a query sees junk."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from hypothesis import given
 from pastalm.lang.positions import position_policy
 from pastalm.lang.vocabulary import Vocabulary
 from pastalm.layout import layout
-from pastalm.runtime.pool import JUNK, Lane
+from pastalm.runtime.pool import JUNK, Pool, PoolView
 from pastalm.runtime.thread import Feed, Path, script_of
 from tests.runtime.scripted import START, Case, Fed, cases, places, play
 
@@ -20,7 +20,7 @@ def test_rows_are_the_mask(vocabulary: Vocabulary, case: Case) -> None:
     run = play(case, vocabulary)
     script = script_of(run.interpreter.main, vocabulary)
     where, mask = places(script), layout([0] * START, script, position_policy(case.policy)).mask()
-    lane = Lane(0, 1 + START + len(run.feeds), CPU)
+    lane = Pool(1, 1 + START + len(run.feeds), CPU).lanes[0]
     lane.prefill([0] * START, 0)
     queries = lane.apply(run.operations) if run.feeds else None
     counts: dict[Path, int] = {}
@@ -36,17 +36,32 @@ def test_rows_are_the_mask(vocabulary: Vocabulary, case: Case) -> None:
 
 
 def test_prefill_in_pieces_is_causal() -> None:
-    lane = Lane(0, 8, CPU)
+    lane = Pool(1, 8, CPU).lanes[0]
     first, second = lane.prefill([5, 6], 0), lane.prefill([7], 2)
     rows = ["".join(map(str, row)) for row in [*first.visible.int().tolist(), *second.visible.int().tolist()]]
     assert rows == ["01000000", "01100000", "01110000"]
     assert lane.positions[:4].tolist() == [0, 0, 1, 2]
 
 
-def test_padding_writes_and_sees_the_junk_slot_only() -> None:
-    lane = Lane(0, 6, CPU)
-    lane.prefill([5], 0)
-    padded = lane.apply([Feed((), 7, 1)]).padded(3)
-    assert len(padded) == 3 and padded.slots.tolist() == [2, JUNK, JUNK]
-    assert padded.visible[1:].int().tolist() == [[1, 0, 0, 0, 0, 0]] * 2
-    assert padded.last == {(): 0}
+def test_places_without_a_query_see_the_junk_slot_only() -> None:
+    pool = Pool(4, 6, CPU)
+    views = [lane.prefill([5], 0) and lane.apply([Feed((), 7, 1)] * fed) for lane, fed in zip(pool.lanes, (1, 3, 2))]
+    view = PoolView(pool, pool.lanes[:3], views)
+    rows = [["".join(map(str, row)) for row in lane[0].int().tolist()] for lane in view.mask(None)]
+    assert rows == [["01100", "10000", "10000"], ["01100", "01110", "01111"], ["01100", "01110", "10000"]]
+    query = torch.randn(1, 2, 6, 3)
+    assert view.spread(query).shape == (3, 2, 3, 3) and torch.equal(view.gather(view.spread(query)), query)
+
+
+def test_idle_lanes_between_are_read_along_unless_they_are_many() -> None:
+    pool = Pool(9, 6, CPU)
+    for indices, rows in (((1, 2), 2), ((1, 3), 3), ((1, 4), 4), ((1, 5), 2), ((1, 8), 2)):
+        lanes = [pool.lanes[index] for index in indices]
+        for lane in lanes:
+            lane.clear()
+        view = PoolView(pool, lanes, [lane.prefill([lane.index, 7], 0) for lane in lanes])
+        key = torch.randn(1, 2, 4, 3)
+        keys, _ = view.extend(0, key, key)
+        assert len(keys) == len(view.mask(None)) == rows
+        assert torch.equal(keys[0, :, 1:3], key[0, :, :2]) and torch.equal(keys[-1, :, 1:3], key[0, :, 2:])
+        pool.keys.clear()

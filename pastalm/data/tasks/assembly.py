@@ -11,6 +11,8 @@ from pastalm.lang.answer import Sync
 LAYOUTS = ("flow", "lines", "dashes", "numbers")
 STEP_LAYOUTS = (*LAYOUTS, "steps", "flowing steps")
 
+TERSE = 0.25  # the share of answers that leave out what they could do without, an opening or bringing totals in order
+
 _LEADS = {
     "flow": " ",
     "lines": "\n",
@@ -40,6 +42,11 @@ def assemble(
     return tuple(part for part in parts if part != "")
 
 
+def opening(rng: Random, intros: Sequence[str], **fill: object) -> str:
+    """One of the openings, or none: some answers come at once to the point, faster, with less to hold on to."""
+    return "" if rng.random() < TERSE else rng.choice(intros).format(**fill)
+
+
 def tidy(text: str) -> str:
     """The text without doubled spaces, spaces at the ends of lines and more than one blank line."""
     lines = [" ".join(line.split()) for line in text.strip().split("\n")]
@@ -66,8 +73,13 @@ def told_apart(numbers: Sequence[int]) -> bool:
     return all(10 <= number < 100 for number in numbers) and len({n // 10 for n in numbers}) == len(numbers)
 
 
-def in_order(pairs: Sequence[tuple[str, int]], word: str, down: bool = True) -> str:
-    """Named numbers, then the same in order: ``Ada has 15; Ben has 17. The most first: 17 for Ben, 15 for Ada``."""
+def in_order(pairs: Sequence[tuple[str, int]], word: str, down: bool = True, terse: bool = False) -> str:
+    """Named numbers, then the same in order: ``Ada has 15; Ben has 17. The most first: 17 for Ben, 15 for Ada``.
+
+    ``terse`` leaves out the second half, so that who comes first has to be seen at once.
+    """
     named = "; ".join(f"{name} has {number}" for name, number in pairs)
+    if terse:
+        return named
     ranked = sorted(pairs, key=lambda pair: pair[1], reverse=down)
     return f"{named}. The {word} first: {', '.join(f'{number} for {name}' for name, number in ranked)}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from random import Random
 from typing import Any
 
-from pastalm.data.tasks.assembly import STEP_LAYOUTS, arrange, assemble
+from pastalm.data.tasks.assembly import STEP_LAYOUTS, arrange, assemble, opening
 from pastalm.data.tasks.matching import ends_well, fits, marks_fit, read
 from pastalm.data.tasks.task import Chunk, Draft, Family
 from pastalm.data.tasks.words import COLOURS, NAMES
@@ -170,7 +170,7 @@ def draw(rng: Random) -> Draft:
     steps, closes = texts(facts)
     style = rng.randrange(len(steps[0]))
     chunks = [Chunk(f"step {n}", step[style], independent=False) for n, step in enumerate(steps, 1)]
-    parts = assemble(rng.choice(STEP_LAYOUTS), rng.choice(INTROS), chunks, rng.choice(closes), sync=False)
+    parts = assemble(rng.choice(STEP_LAYOUTS), opening(rng, INTROS), chunks, rng.choice(closes), sync=False)
     return Draft(prompt, parts, facts, ("chain", kind, order, style, len(chunks)))
 
 

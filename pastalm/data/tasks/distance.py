@@ -5,7 +5,7 @@ from __future__ import annotations
 from random import Random
 from typing import Any
 
-from pastalm.data.tasks.assembly import LAYOUTS, arrange, assemble, in_order, listed, told_apart
+from pastalm.data.tasks.assembly import LAYOUTS, TERSE, arrange, assemble, in_order, listed, opening, told_apart
 from pastalm.data.tasks.matching import ends_well, fits, marks_fit, read, sums_hold
 from pastalm.data.tasks.task import Chunk, Draft, Family
 from pastalm.data.tasks.wording import capital
@@ -121,15 +121,15 @@ def segment_text(style: int, label: str, ends: list[int]) -> str:
     return capital(text)
 
 
-def conclusions(facts: dict[str, Any]) -> list[str]:
-    """All ways to conclude."""
+def conclusions(facts: dict[str, Any], terse: bool) -> list[str]:
+    """All ways to conclude; ``terse`` ones do not bring the lengths in order."""
     totals = [sum(squares(ends)) for ends in facts["segments"]]
     if facts["kind"] == "one":
         a, b = squares(facts["segments"][0])
         return [close.format(a=a, b=b, total=a + b) for close in CLOSES]
     if facts["kind"] == "longest":
         named = list(zip(map(naming, facts["labels"]), totals, strict=True))
-        way = capital(in_order(named, "longest"))
+        way = capital(in_order(named, "longest", terse=terse))
         return [close.format(way=way, label=named[totals.index(max(totals))][0]) for close in LONGEST]
     pairs = listed([f"{t} for {naming(label)}" for t, label in zip(totals, facts["labels"], strict=True)])
     return [close.format(pairs=pairs) for close in LISTS]
@@ -170,9 +170,9 @@ def draw_data(rng: Random, kind: str, labels: list[str], segments: list[list[int
 
 
 def draw(rng: Random) -> Draft:
-    """One segment with its two directions, or three or four segments."""
+    """One segment with its two directions, or three to five segments."""
     kind = rng.choice(("one", "longest", "longest", "list", "list"))
-    count = {"one": 1, "longest": 3}.get(kind) or rng.choice((3, 3, 4))  # the conclusion of "longest" is long
+    count = {"one": 1, "longest": 3}.get(kind) or rng.choice((4, 4, 5))  # the conclusion of "longest" is long
     labels = rng.sample(rng.choice((LETTERS, COLOURS)), count)
     facts = {"kind": kind, "labels": labels, "segments": draw_segments(rng, count)}
     data = draw_data(rng, kind, labels, facts["segments"])
@@ -181,8 +181,8 @@ def draw(rng: Random) -> Draft:
     style = rng.randrange(len(texts[0]))
     topics = rng.choice(TOPICS) if kind == "one" else [naming(label).removeprefix("the ") for label in labels]
     chunks = [Chunk(topic, text[style]) for topic, text in zip(topics, texts, strict=True)]
-    intro = rng.choice(INTROS[kind]).format(n=count)
-    parts = assemble(rng.choice(LAYOUTS), intro, chunks, rng.choice(conclusions(facts)))
+    intro = opening(rng, INTROS[kind], n=count)
+    parts = assemble(rng.choice(LAYOUTS), intro, chunks, rng.choice(conclusions(facts, rng.random() < TERSE)))
     return Draft(prompt, parts, facts, ("distance", kind, order, style, count))
 
 
@@ -190,7 +190,8 @@ def check(facts: dict[str, Any], text: str) -> bool:
     """Whether each chunk has its numbers, in order, all sums are true and the conclusion is right."""
     chunks = chunk_texts(facts)
     counted = ["", str(len(chunks))]  # an opening may say how many
-    allowed = [[read(way, WORDS) for way in ways] for ways in (counted, *chunks, conclusions(facts))]
+    closes = [*conclusions(facts, False), *conclusions(facts, True)]
+    allowed = [[read(way, WORDS) for way in ways] for ways in (counted, *chunks, closes)]
     formed = ends_well(text) and marks_fit(text, len(chunks))
     return formed and sums_hold(text) and fits(read(text, WORDS), allowed)
 

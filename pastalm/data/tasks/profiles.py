@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any
 
+from pastalm.data.tasks.assembly import opening
 from pastalm.data.tasks.reading import bound, fits_layout, fits_opening, idle, stretches, told, unmarked
 from pastalm.data.tasks.task import Chunk, Draft, Family
 from pastalm.data.tasks.wording import arranged, article, capital, draw_layout, laid_out
@@ -78,8 +79,11 @@ KINDS = {
     "products": Kind("products", OBJECTS, "the {}", WARES),
 }
 
-# How three clauses become sentences: {S} and {s} are the subject, with and without a capital.
-JOINS = ("{S} {0} and {1}. We also know that {s} {2}.", "{S} {0}. Besides, {s} {1} and also {2}.")
+# How clauses become sentences, by their number: {S} and {s} are the subject, with and without a capital.
+JOINS = {
+    3: ("{S} {0} and {1}. We also know that {s} {2}.", "{S} {0}. Besides, {s} {1} and also {2}."),
+    4: ("{S} {0} and {1}. We also know that {s} {2} and {3}.", "{S} {0} and {1}. Besides, {s} {2} and also {3}."),
+}
 
 ASKS = (
     "Write a short profile of each of these {n} {things}.",
@@ -103,17 +107,19 @@ INTROS = (
     "Profiles of all {n}:",
 )
 
-COUNTS = (3, 4, 4, 5, 5, 6)
+COUNTS = (4, 5, 5, 6, 6, 7)
+LONG = 6  # more profiles than these are shorter ones
+STYLES = 6  # three wordings of the clauses, each joined in two ways
 
 
 def draw(rng: Random) -> Draft:
     """Draw a kind, its records and a style, and write them down."""
     name = rng.choice(tuple(KINDS))
     kind, count = KINDS[name], rng.choice(COUNTS)
-    fields = rng.sample(kind.fields, 3)
+    fields = rng.sample(kind.fields, 3 if count > LONG else rng.choice((3, 4, 4)))
     columns = [rng.sample(field.values, count) for field in fields]
     records = dict(zip(rng.sample(kind.names, count), zip(*columns, strict=True), strict=True))
-    ask, style = rng.randrange(len(ASKS)), rng.randrange(3 * len(JOINS))
+    ask, style = rng.randrange(len(ASKS)), rng.randrange(STYLES)
     layout, wish = draw_layout(rng)
     words = {"n": count, "things": kind.plural}
     chunks = [Chunk(thing, _profile(kind, thing, fields, row, style)) for thing, row in records.items()]
@@ -121,7 +127,7 @@ def draw(rng: Random) -> Draft:
     labelled = {thing: dict(zip(labels, row, strict=True)) for thing, row in records.items()}
     facts = {"kind": name, "layout": layout if wish else None, "records": labelled}
     prompt = arranged(rng, ASKS[ask].format(**words), _table(rng, labelled), wish)
-    parts = laid_out(rng, layout, INTROS[style].format(**words), chunks)
+    parts = laid_out(rng, layout, opening(rng, INTROS[style : style + 1], **words), chunks)
     return Draft(prompt, parts, facts, ("profiles", name, ask, style, count))
 
 
@@ -130,7 +136,7 @@ def _profile(kind: Kind, name: str, fields: list[Field], row: tuple[str, ...], s
     told_of = zip(fields, row, strict=True)
     clauses = [field.clauses[style % 3].format(v=value, a=article(value)) for field, value in told_of]
     subject = kind.subject.format(name)
-    return JOINS[style // 3].format(*clauses, S=capital(subject), s=subject)
+    return JOINS[len(row)][style // 3].format(*clauses, S=capital(subject), s=subject)
 
 
 def _table(rng: Random, records: dict[str, dict[str, str]]) -> str:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any
 
+from pastalm.data.tasks.assembly import opening
 from pastalm.data.tasks.reading import fits_opening, idle, stretches, told
 from pastalm.data.tasks.task import Chunk, Draft, Family
 from pastalm.data.tasks.wording import HEADERS
@@ -105,7 +106,7 @@ NOTES_BY_PERSON = (("{N}: {}", "{t} {d}", "; "), ("- {N} {}", "{d} ({t})", ", ")
 def draw(rng: Random) -> Draft:
     """Draw the people, what they did and when, and the style; tell it in the order in which the notes name them."""
     kind, times = rng.choice(tuple(KINDS)), rng.choice(tuple(TIMES))
-    count = rng.choice((4, 4, 5, 5, 6))
+    count = rng.choice((4, 5, 5, 6, 6))
     deeds = rng.sample(KINDS[kind], 2)
     columns = [rng.sample(deed.values, count) for deed in deeds]
     people = dict(zip(rng.sample(NAMES, count), zip(*columns, strict=True), strict=True))
@@ -145,7 +146,8 @@ def _told(style: int, name: str, did: list[str], times: list[str]) -> str:
 def _paragraph(rng: Random, style: int, chunks: list[Chunk]) -> tuple[str | Chunk, ...]:
     """The opening, the chunks with connecting words between them, and an ending."""
     openings, others, _ = STYLES[style]
-    parts: list[str | Chunk] = [rng.choice(openings).format(n=len(chunks)) + " ", chunks[0]]
+    first = opening(rng, openings, n=len(chunks))
+    parts: list[str | Chunk] = [first + " ", chunks[0]] if first else [chunks[0]]
     for chunk in chunks[1:]:
         parts += [rng.choice(others), chunk]
     outro = rng.choice(OUTROS)

@@ -6,7 +6,7 @@ import re
 from random import Random
 from typing import Any
 
-from pastalm.data.tasks.assembly import in_order, told_apart
+from pastalm.data.tasks.assembly import TERSE, in_order, opening, told_apart
 from pastalm.data.tasks.matching import fits, read
 from pastalm.data.tasks.reading import bound, fits_layout, fits_opening, hasty, mentions, runs, told, unmarked
 from pastalm.data.tasks.task import Chunk, Draft, Family
@@ -75,9 +75,9 @@ def draw(rng: Random) -> Draft:
     layout, wish = draw_layout(rng)
     chunks = [Chunk(name, _sentence(style, subject.format(name), row)) for name, row in scores.items()]
     words = {"n": count, "things": kind, "most": most}
-    parts = laid_out(rng, layout, rng.choice(INTROS[style]).format(**words), chunks)
+    parts = laid_out(rng, layout, opening(rng, INTROS[style], **words), chunks)
     gap = " " if layout == "running" else rng.choice(("\n", "\n\n"))
-    ending = gap + _conclusion(rng.choice(ENDINGS), subject, scores, want, most)
+    ending = gap + _conclusion(rng.choice(ENDINGS), subject, scores, want, most, rng.random() < TERSE)
     line, cell, comma = rng.choice(TABLES)
     rows = {name: comma.join(cell.format(p=p, v=v) for p, v in row.items()) for name, row in scores.items()}
     table = "\n".join(line.format(*row) for row in rows.items())
@@ -108,11 +108,11 @@ def _sentence(style: int, subject: str, row: dict[str, int]) -> str:
     return whole.format(S=capital(subject), s=subject, scores=told, sum=added)
 
 
-def _conclusion(ending: str, subject: str, scores: dict[str, dict[str, int]], want: str, most: str) -> str:
-    """All totals, the totals in order, and the thing with the wanted one."""
+def _conclusion(ending: str, subject: str, scores: dict[str, dict[str, int]], want: str, most: str, terse: bool) -> str:
+    """All totals, the totals in order unless it is ``terse``, and the thing with the wanted one."""
     totals = [(subject.format(name), sum(row.values())) for name, row in scores.items()]
     best, _ = WANTED[want](totals, key=lambda pair: pair[1])
-    return ending.format(way=in_order(totals, most, want == "high"), best=best, most=most)
+    return ending.format(way=in_order(totals, most, want == "high", terse), best=best, most=most)
 
 
 def check(facts: dict[str, Any], text: str) -> bool:

@@ -107,10 +107,10 @@ def draw(rng: Random) -> Draft:
 
     A plan names the thing in the topic, in two of three answers; without one the topics are blind.
     """
-    kind, count = rng.choice(tuple(THINGS)), rng.randint(3, 5)
+    kind, count = rng.choice(tuple(THINGS)), rng.randint(3, 6)
     people = rng.sample(NAMES, count)
     things = rng.sample(THINGS[kind], count + rng.randint(0, 2))
-    setting = rng.choice(SETTINGS).format(count=("three", "four", "five")[count - 3], people=listed(people))
+    setting = rng.choice(SETTINGS).format(count=("three", "four", "five", "six")[count - 3], people=listed(people))
     choice = rng.choice(LISTS).format(kind=kind, Kind=kind.capitalize(), things=", ".join(things))
     ask = rng.choice(ASKS).format(kind=kind).replace("a instrument", "an instrument")
     order, prompt = arrange(rng, PATTERNS, setting=setting, list=choice, ask=ask)

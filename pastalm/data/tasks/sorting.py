@@ -6,6 +6,7 @@ import re
 from random import Random
 from typing import Any
 
+from pastalm.data.tasks.assembly import opening
 from pastalm.data.tasks.reading import any_of, bound, fits_layout, fits_opening, stretches, unmarked
 from pastalm.data.tasks.task import Chunk, Draft, Family
 from pastalm.data.tasks.wording import arranged, capital, draw_layout, laid_out
@@ -84,7 +85,7 @@ def draw(rng: Random) -> Draft:
     """Draw what is sorted, which way, and the lists; sort them."""
     things = rng.choice(("numbers", "numbers", "numbers", "words"))
     way = rng.choice(("up", "down"))
-    owner, count = rng.choice(tuple(OWNERS)), rng.choice((3, 4, 4, 5))
+    owner, count = rng.choice(tuple(OWNERS)), rng.choice((4, 4, 5, 6))
     lists = {name: _items(rng, things) for name in rng.sample(OWNERS[owner][0], count)}
     ask, style = rng.randrange(len(ASKS)), rng.randrange(len(STYLES[things]))
     layout, wish = draw_layout(rng)
@@ -97,7 +98,7 @@ def draw(rng: Random) -> Draft:
         for name, items in lists.items()
     ]
     facts = {"things": things, "way": way, "lists": lists, "layout": layout if wish else None}
-    intro = rng.choice(INTROS[style]).format(n=count, way=ORDERS[things, way])
+    intro = opening(rng, INTROS[style], n=count, way=ORDERS[things, way])
     parts = laid_out(rng, layout, intro, chunks)
     prompt = arranged(rng, ASKS[ask].format(**fill), table, wish)
     return Draft(prompt, parts, facts, ("sorting", f"{things} {way} {owner}", ask, style, count))

@@ -6,6 +6,7 @@ import re
 from random import Random
 from typing import Any
 
+from pastalm.data.tasks.assembly import opening
 from pastalm.data.tasks.reading import fits_layout, fits_opening, stretches, unmarked
 from pastalm.data.tasks.task import Chunk, Draft, Family
 from pastalm.data.tasks.wording import arranged, capital, draw_layout, laid_out
@@ -58,7 +59,7 @@ _RUN = re.compile(r"(?<![a-z0-9'])[a-z](?:[\s,;.-]+[a-z](?![a-z0-9']))+")
 
 def draw(rng: Random) -> Draft:
     """Draw some words, real or made up, and spell them."""
-    count = rng.choice((4, 5, 5, 6))
+    count = rng.choice((5, 5, 6, 7))
     words = _words(rng, count)
     ask, style, gap = rng.randrange(len(ASKS)), rng.randrange(len(STYLES)), rng.randrange(len(GAPS))
     counted = rng.random() < 0.35
@@ -67,7 +68,7 @@ def draw(rng: Random) -> Draft:
     table = "".join(map(rng.choice(TABLES).format, words)).strip("\n ,;/")
     chunks = [Chunk(word, _sentence(word, style, GAPS[gap], counted)) for word in words]
     facts = {"words": words, "count": counted, "layout": layout if wish else None}
-    intro = rng.choice(INTROS[style][gap]).format(n=count)
+    intro = opening(rng, INTROS[style][gap], n=count)
     kind = "count" if counted else "plain"
     parts = laid_out(rng, layout, intro, chunks)
     return Draft(arranged(rng, asked, table, wish), parts, facts, ("spelling", kind, ask, (style, gap), count))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from random import Random
 from typing import Any
 
-from pastalm.data.tasks.assembly import LAYOUTS, arrange, assemble, in_order, listed, told_apart
+from pastalm.data.tasks.assembly import LAYOUTS, TERSE, arrange, assemble, in_order, listed, opening, told_apart
 from pastalm.data.tasks.matching import ends_well, fits, marks_fit, read, sums_hold
 from pastalm.data.tasks.task import Chunk, Draft, Family
 from pastalm.data.tasks.words import NAMES
@@ -115,10 +115,10 @@ def person_text(style: int, kind: str, person: dict[str, Any]) -> str:
     )
 
 
-def conclusions(facts: dict[str, Any]) -> list[str]:
-    """All ways to conclude."""
+def conclusions(facts: dict[str, Any], terse: bool) -> list[str]:
+    """All ways to conclude; ``terse`` ones do not bring the totals in order."""
     names, totals = [p["name"] for p in facts["people"]], [total_of(p) for p in facts["people"]]
-    way = in_order(list(zip(names, totals, strict=True)), "most")
+    way = in_order(list(zip(names, totals, strict=True)), "most", terse=terse)
     fill = {"running": running(totals), "total": sum(totals), "way": way}
     return [close.format(**fill, name=names[totals.index(max(totals))]) for close in CLOSES[facts["goal"]]]
 
@@ -154,8 +154,8 @@ def draw(rng: Random) -> Draft:
     order, prompt = arrange(rng, PATTERNS, setting=setting, ask=ask, data=draw_data(rng, kind, people))
     style = rng.randrange(len(STYLES))
     chunks = [Chunk(person["name"], person_text(style, kind, person)) for person in people]
-    intro = rng.choice(INTROS[goal]).format(n=len(people))
-    parts = assemble(rng.choice(LAYOUTS), intro, chunks, rng.choice(conclusions(facts)))
+    intro = opening(rng, INTROS[goal], n=len(people))
+    parts = assemble(rng.choice(LAYOUTS), intro, chunks, rng.choice(conclusions(facts, rng.random() < TERSE)))
     return Draft(prompt, parts, facts, ("totals", kind, goal, order, style, len(people)))
 
 
@@ -170,7 +170,8 @@ def check(facts: dict[str, Any], text: str) -> bool:
     ways = [[person_text(style, kind, person) for style in range(len(STYLES))] for person in people]
     words = known_words(kind)
     counted = ["", str(len(people))]  # an opening may say how many
-    allowed = [[read(way, words) for way in part] for part in (counted, *ways, conclusions(facts))]
+    closes = [*conclusions(facts, False), *conclusions(facts, True)]
+    allowed = [[read(way, words) for way in part] for part in (counted, *ways, closes)]
     formed = ends_well(text) and marks_fit(text, len(people))
     return formed and sums_hold(text) and fits(read(text, words), allowed)
 
