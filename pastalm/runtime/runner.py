@@ -31,12 +31,24 @@ class Runner:
         self.model = model.eval()
         self.device = model.device
         _require_decoder(model)
-        tokens = torch.arange(4, device=self.device) % self.vocabulary_size
-        own = _own_logits(model, tokens)
-        self._seat = attach(model)
         self._keeps_logits = "logits_to_keep" in inspect.signature(model.forward).parameters
-        self._probe(own, tokens)
+        attention = model.config._attn_implementation
+        try:
+            self._take_over()
+        except Exception as error:
+            model.set_attn_implementation(attention)  # a refused model stays as it came
+            if isinstance(error, UnsupportedModelError):
+                raise
+            reason = " ".join(str(error).split()) or type(error).__name__
+            raise UnsupportedModelError(f"{type(model).__name__} cannot be driven by PASTA: {reason}") from error
         narrow(model)
+
+    def _take_over(self) -> None:
+        """Make the model run with our attention, and see that it is the model that it was."""
+        tokens = torch.arange(4, device=self.device) % self.vocabulary_size
+        own = _own_logits(self.model, tokens)
+        self._seat = attach(self.model)
+        self._probe(own, tokens)
 
     @property
     def window(self) -> int | None:
@@ -106,10 +118,7 @@ class Runner:
         """See that every layer asks our view, once, and that the logits stay what the model's ``own`` attention gave: a
         layer with a state of its own cannot be forked, and an attention of its own would not see the mask."""
         view, name = _Probe(len(tokens), self.device), type(self.model).__name__
-        try:
-            logits = self._logits(tokens[None], view.positions, view, None)
-        except Exception as error:
-            raise UnsupportedModelError(f"{name} cannot be driven by PASTA: {error}") from error
+        logits = self._logits(tokens[None], view.positions, view, None)
         layers = self.model.config.get_text_config().num_hidden_layers
         if len(view.layers) != layers:
             raise UnsupportedModelError(

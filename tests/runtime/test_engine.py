@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -18,11 +20,13 @@ from transformers import (
     Qwen3NextForCausalLM,
     T5Config,
 )
+from transformers.models.llama.modeling_llama import LlamaAttention
 
 from pastalm import Engine
 from pastalm.lang.parse import parse
 from pastalm.lang.positions import POLICIES
 from pastalm.lang.vocabulary import MissingTagsError
+from pastalm.runtime.attention import NAME
 from pastalm.runtime.events import DoneEvent, ForkEvent, JoinEvent, TokenEvent
 from pastalm.runtime.load import LoadError
 from pastalm.runtime.runner import UnsupportedModelError
@@ -266,6 +270,34 @@ def test_linear_attention_is_refused(tokenizer: PreTrainedTokenizerFast) -> None
     )
     with pytest.raises(UnsupportedModelError, match="3 of its 4 layers do not attend"):
         Engine(Qwen3NextForCausalLM(config), tokenizer)
+
+
+def test_a_refused_model_stays_as_it_came(tokenizer: PreTrainedTokenizerFast, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, ids = tiny("llama", len(tokenizer)), torch.tensor([[5, 6, 7]])
+    own = model(input_ids=ids).logits
+    monkeypatch.setattr(LlamaAttention, "forward", _tempered(LlamaAttention.forward))
+    for _ in range(2):  # a second try meets the same refusal
+        with pytest.raises(UnsupportedModelError, match="more than scores, mask and softmax"):
+            Engine(model, tokenizer)
+    monkeypatch.undo()
+    torch.testing.assert_close(model(input_ids=ids).logits, own)
+
+
+def _tempered(forward: Callable) -> Callable:
+    """An attention that does something of its own unless ours is at work."""
+
+    def tempered(self: LlamaAttention, *args: Any, **kwargs: Any) -> tuple:
+        out, weights = forward(self, *args, **kwargs)
+        return (out if self.config._attn_implementation == NAME else -out), weights
+
+    return tempered
+
+
+def test_a_model_whose_forward_fails_is_refused(tokenizer: PreTrainedTokenizerFast) -> None:
+    model = tiny("llama", len(tokenizer))
+    model.model.norm = torch.nn.LayerNorm(7)
+    with pytest.raises(UnsupportedModelError, match=r"^LlamaForCausalLM cannot be driven by PASTA: .*normalized_shape"):
+        Engine(model, tokenizer)
 
 
 @pytest.fixture(scope="module")
