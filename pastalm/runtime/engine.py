@@ -26,6 +26,7 @@ from pastalm.runtime.sampling import LegalMasks, Sampler, SamplingOptions
 
 Prompt = str | Sequence[dict[str, str]]
 MODES = ("async", "sequential")
+NO_TOKEN = -1  # ends the replay of an answer where no token does; an end is not fed to the model
 
 
 class Options(TypedDict, total=False):
@@ -202,9 +203,11 @@ class Engine:
         observe: Observer | None = None,
     ) -> Response:
         """Like :meth:`replay`, of ids: exactly these tokens are fed."""
-        known = Replay(script, min(self.eos, default=None))
+        eos = self.eos or frozenset([NO_TOKEN])
+        vocabulary = self._tags() if self.eos else Vocabulary(self._tags().tokenizer, eos)
+        known = Replay(script, min(eos))
         limits = Limits(max_tokens=max(1, known.total), max_threads=max_threads, max_depth=max(1, len(script.blocks)))
-        language = Language(self.codec, self.eos, self._tags(), asynchronous=True, constrained=False)
+        language = Language(self.codec, eos, vocabulary, asynchronous=True, constrained=False)
         limits = self._bounded(limits, prompt)
         interpreter = Interpreter(language, policy, limits, len(prompt), lengths=known.length)
         return self._finish(Request(prompt, interpreter, known, observe=observe))
@@ -239,6 +242,12 @@ class Engine:
             raise MissingTagsError(
                 "The tokenizer does not know PASTA's tags, so this model cannot mark chunks. `pasta train sft` adds "
                 "and trains them; without, decode with mode='sequential'."
+            )
+        if max(self.vocabulary.tags) >= self.runner.known_tokens:
+            raise MissingTagsError(
+                f"The tokenizer knows PASTA's tags, but the model knows {self.runner.known_tokens} tokens and not all "
+                "of these: let `pasta train sft` add and train them, or call "
+                "model.resize_token_embeddings(len(tokenizer)) before the engine is made."
             )
         return self.vocabulary
 

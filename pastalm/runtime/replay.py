@@ -12,7 +12,10 @@ from pastalm.runtime.thread import Path
 
 
 class Replay:
-    """Feeds each thread the tokens that ``script`` holds for it. Samples nothing, but waits for the logits."""
+    """Feeds each thread the tokens that ``script`` holds for it. Samples nothing, but waits for the logits.
+
+    The main thread ends with ``eos``; without one, the script ends it, and no chunk may go on after that.
+    """
 
     def __init__(self, script: Script, eos: int | None) -> None:
         self.paths = block_paths(script)

@@ -60,6 +60,11 @@ class Runner:
         """How many ids the model's head scores."""
         return self.model.get_output_embeddings().weight.shape[0]
 
+    @property
+    def known_tokens(self) -> int:
+        """How many ids the model can both read and write."""
+        return min(self.vocabulary_size, self.model.get_input_embeddings().weight.shape[0])
+
     @torch.inference_mode()
     def prefill(self, pool: Pool, lane: Lane, prompt: Sequence[int]) -> Tensor:
         """Read a prompt into an empty lane; returns the logits [V] of its last token."""

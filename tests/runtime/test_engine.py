@@ -25,7 +25,7 @@ from transformers.models.llama.modeling_llama import LlamaAttention
 from pastalm import Engine
 from pastalm.lang.parse import parse
 from pastalm.lang.positions import POLICIES
-from pastalm.lang.vocabulary import MissingTagsError
+from pastalm.lang.vocabulary import MissingTagsError, add_tags
 from pastalm.runtime.attention import NAME
 from pastalm.runtime.events import DoneEvent, ForkEvent, JoinEvent, TokenEvent
 from pastalm.runtime.load import LoadError
@@ -215,6 +215,27 @@ def test_a_model_without_tags_decodes_sequentially_only() -> None:
     assert engine.generate("hello", max_tokens=4, mode="sequential").metrics.tokens == 4
     with pytest.raises(MissingTagsError, match="pasta train sft"):
         engine.generate("hello")
+
+
+def test_a_model_without_rows_for_the_tags_decodes_sequentially_only(tokenizer: PreTrainedTokenizerFast) -> None:
+    engine = Engine(tiny("llama", len(tokenizer) - 3), tokenizer)
+    assert engine.generate("hello", max_tokens=4, mode="sequential").metrics.tokens == 4
+    for start in (engine.generate, lambda prompt: engine.replay(prompt, ANNOTATED)):
+        with pytest.raises(MissingTagsError, match=r"pasta train sft.*resize_token_embeddings\(len\(tokenizer\)\)"):
+            start("hello")
+
+
+def test_a_replay_needs_no_end_token() -> None:
+    tokenizer = byte_level_tokenizer()
+    tokenizer.eos_token = None
+    add_tags(tokenizer)
+    model = tiny("llama", len(tokenizer))
+    model.generation_config.eos_token_id = None
+    engine = Engine(model, tokenizer)
+    assert not engine.eos
+    for annotated in ("<async topic='a'>hello world foo</async>b", ANNOTATED, "foo bar"):
+        response = engine.replay("hello", annotated)
+        assert response.text == parse(annotated).plain and response.finish_reason == "stop"
 
 
 def test_loading_a_directory(saved: Path) -> None:
