@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pastalm.data.examples import field_problems
-from pastalm.data.lines import DataError, parse_object, read_lines
+from pastalm.data.lines import DataError, parse_object, text_of
 from pastalm.lang.answer import Answer, Block, Node
 from pastalm.lang.parse import scan
 from pastalm.lang.tags import MAX_TOPIC_WORDS
@@ -62,14 +62,24 @@ class CheckedRecord:
 def check_file(path: str | Path, *, max_depth: int = 1) -> Iterator[CheckedRecord]:
     """Check each record of a file; blank lines are none.
 
-    Raises ``OSError`` for a file that cannot be opened, :class:`DataError` for one without records or not in UTF-8.
+    Raises ``OSError`` for a file that cannot be opened, :class:`DataError` for one without records, or without any in
+    UTF-8.
     """
-    empty = True
-    for number, line in read_lines(path):
-        empty = False
-        yield CheckedRecord(number, tuple(check_line(line, number, max_depth=max_depth)), line)
-    if empty:
-        raise DataError(f"{path} is empty: it needs one JSON object a line.")
+    unread = readable = 0
+    with open(path, "rb") as file:
+        for number, line in enumerate(file, 1):
+            try:
+                text = text_of(line)
+            except DataError as error:
+                unread += 1
+                yield CheckedRecord(number, (Finding(number, str(error)),))
+                continue
+            if text.strip():
+                readable += 1
+                yield CheckedRecord(number, tuple(check_line(text, number, max_depth=max_depth)), text)
+    if not readable:
+        wrong = "holds no UTF-8 text; save it as UTF-8" if unread else "is empty"
+        raise DataError(f"{path} {wrong}: it needs one JSON object a line.")
 
 
 def check_line(line: str, number: int, *, max_depth: int = 1) -> Iterator[Finding]:

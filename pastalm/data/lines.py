@@ -24,11 +24,19 @@ def decoded(lines: Iterable[bytes], path: str | Path) -> Iterator[tuple[int, str
     """The lines of ``path`` that are not blank, with their numbers. Raises ``DataError`` for one that is not UTF-8."""
     for number, line in enumerate(lines, 1):
         try:
-            text = line.decode().removeprefix(BOM).rstrip("\r\n")
-        except UnicodeDecodeError as error:
-            raise DataError(f"{path}, line {number} is not UTF-8 text; save the file as UTF-8.") from error
+            text = text_of(line)
+        except DataError as error:
+            raise DataError(f"{path}, line {number} is {error}") from error
         if text.strip():
             yield number, text
+
+
+def text_of(line: bytes) -> str:
+    """The text of a line, without its line break. Raises ``DataError`` with a phrase of what it is instead."""
+    try:
+        return line.decode().removeprefix(BOM).rstrip("\r\n")
+    except UnicodeDecodeError as error:
+        raise DataError("not UTF-8 text; save the file as UTF-8.") from error
 
 
 def read_objects(path: str | Path) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -54,6 +62,8 @@ def parse_object(line: str) -> dict[str, Any]:
         raise DataError(f"not JSON ({error.msg}, column {error.colno}); write one object a line.") from error
     except RecursionError as error:
         raise DataError("nested too deeply to be read; write one object a line.") from error
+    except ValueError as error:
+        raise DataError("a number in it has too many digits to be read; make it a string.") from error
     if not isinstance(fields, dict):
         raise DataError("not an object; write one object a line.")
     return fields

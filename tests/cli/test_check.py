@@ -34,6 +34,14 @@ def test_the_report_is_on_the_sound_records(data: Path):
     assert "0: 50%  2: 50%" in rows["blocks per answer"]
 
 
+def test_a_line_that_is_not_text_ends_nothing(data: Path):
+    data.write_bytes(b'{"prompt": "\xe9"}\n{"a": ' + b"7" * 5000 + b"}\n" + data.read_bytes())
+    done = runner.invoke(app, ["check", str(data)])
+    assert done.exit_code == 1 and not isinstance(done.exception, ValueError)
+    assert f"{data}, line 1: not UTF-8 text" in done.stdout and f"{data}, line 2: a number in it" in done.stdout
+    assert "3 errors, in 3 of 5 records in 1 file." in done.stdout
+
+
 def test_json_tokens_and_plots(data: Path, tokenizer_dir: Path, tmp_path: Path):
     folder = tmp_path / "plots"
     flags = ["--json", "--tokenizer", str(tokenizer_dir), "--plots", str(folder), "--positions", "pred1"]

@@ -105,6 +105,14 @@ def test_files(tmp_path: Path):
     assert records[-1].findings[0].place(file) == f"{file}, line 24"
 
 
+def test_a_line_that_is_not_text_is_a_finding(tmp_path: Path):
+    file, good = tmp_path / "data.jsonl", json.dumps({"prompt": "hello", "annotated": GOOD}).encode()
+    file.write_bytes(good + b'\n{"prompt": "\xff"}\n' + good + b"\n")
+    records = list(check_file(file))
+    assert [record.line for record in records] == [1, 2, 3]
+    assert [record.findings for record in records] == [(), (Finding(2, "not UTF-8 text; save the file as UTF-8."),), ()]
+
+
 def test_unreadable_files(tmp_path: Path):
     file = tmp_path / "data.jsonl"
     file.write_text("\n \n")

@@ -23,6 +23,7 @@ def test_lines_keep_their_numbers(tmp_path: Path):
         (b"[1]", "line 2: not an object"),
         (b'{"a": "\xff"}', "line 2 is not UTF-8 text"),
         (b"[" * 100_000, "line 2: nested too deeply"),
+        (b'{"a": ' + b"7" * 5000 + b"}", "line 2: a number in it has too many digits"),
     ],
 )
 def test_a_bad_line(tmp_path: Path, line: bytes, says: str):
