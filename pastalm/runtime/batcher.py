@@ -38,7 +38,7 @@ class Request:
     lane: Lane | None = None
     groups: deque[list[Thread]] = field(default_factory=deque)
     steps: int = 0
-    started: float = field(default_factory=perf_counter)
+    started: float = 0.0  # when it got its lane: time in line is not its own
     response: Response | None = None
     error: Exception | None = None
 
@@ -94,6 +94,8 @@ class Batcher:
     """
 
     def __init__(self, runner: Runner, lanes: int, slots: int) -> None:
+        if lanes < 1:
+            raise ValueError(f"A batch must be at least 1 request, not {lanes}.")
         self.runner = runner
         self.pool = Pool(lanes, slots + 1, runner.device)
         self.free = list(self.pool.lanes)
@@ -122,6 +124,7 @@ class Batcher:
         return bool(self.running or self.waiting)
 
     def _admit(self, request: Request) -> None:
+        request.started = perf_counter()
         lane = request.lane = heappop(self.free)
         insort(self.running, request, key=lambda one: one.lane.index if one.lane else 0)
         with request.guarded():

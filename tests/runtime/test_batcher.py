@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from time import perf_counter
+
 import pytest
 from transformers import PreTrainedTokenizerFast
 
@@ -70,3 +72,22 @@ def test_a_forward_pass_that_fails_ends_those_in_it(engine: Engine) -> None:
             request.result()
     assert later.result().text == engine.generate("hello world", **OPTIONS).text
     assert clean(batcher)
+
+
+@pytest.mark.parametrize("batch", [0, -1])
+def test_a_batch_holds_something(engine: Engine, batch: int) -> None:
+    with pytest.raises(ValueError, match=f"at least 1 request, not {batch}"):
+        next(engine.generate_batch(["hello"], batch=batch, **OPTIONS))
+
+
+def test_time_in_line_is_not_counted(engine: Engine) -> None:
+    batcher = Batcher(engine.runner, 1, 400)
+    first, second = requests = [engine.request("hello world", **OPTIONS) for _ in range(2)]
+    for request in requests:
+        batcher.add(request)
+    while not first.over:
+        batcher.step()
+    between = perf_counter()
+    while batcher.step():
+        pass
+    assert second.result().metrics.wall_seconds <= perf_counter() - between
