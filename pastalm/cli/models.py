@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.resources import files
+from os.path import expanduser
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -68,7 +69,7 @@ def load_tokenizer(name: str) -> Any:
 
     A tokenizer without the tags gets them: any can count the tokens of an annotated answer.
     """
-    where = name
+    where = expanduser(name)
     if name == BUNDLED:
         where = str(_require_bundled("tokenizer", "tokenizer.json", "--tokenizer"))
     with working(f"Loading the tokenizer of {name} .."):

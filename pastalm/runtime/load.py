@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib.resources import files
+from os.path import expanduser
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +26,11 @@ def load(
     ``device`` "auto" takes a GPU if there is one. ``dtype`` "auto" takes the checkpoint's on a GPU and float32 on a
     CPU, where half precision is slow without hardware for it. Raises :class:`LoadError`.
     """
-    where = str(files("pastalm") / "bundled") if name_or_path == BUNDLED else str(name_or_path)
+    where = str(files("pastalm") / "bundled") if name_or_path == BUNDLED else expanduser(name_or_path)
     looks_local = where.startswith((".", "/", "~")) or where.count("/") > 1
     if name_or_path == BUNDLED and not (Path(where) / "config.json").is_file():
         raise LoadError("This installation has no bundled model; give a directory or a hub id.")
-    if looks_local and not Path(where).expanduser().is_dir():
+    if looks_local and not Path(where).is_dir():
         raise LoadError(f"There is no directory {where}; give a directory with a model, a hub id or 'bundled'.")
     chosen = _device(device)
     number = _dtype(dtype, chosen)
@@ -73,6 +74,10 @@ def _device(device: str) -> torch.device:
         raise LoadError(f"Unknown device {device!r}; give 'auto', 'cpu', 'cuda' or 'cuda:N'.") from error
     if chosen.type == "cuda" and not torch.cuda.is_available():
         raise LoadError(f"Device {device!r} was asked for, but torch sees no GPU here; use 'cpu' or 'auto'.")
+    try:
+        torch.empty(1, device=chosen)
+    except Exception as error:  # each kind of device has an error of its own
+        raise LoadError(f"Device {device!r} was asked for, but it is not there; use 'auto' or 'cpu'.") from error
     return chosen
 
 

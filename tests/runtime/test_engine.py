@@ -23,12 +23,13 @@ from transformers import (
 from transformers.models.llama.modeling_llama import LlamaAttention
 
 from pastalm import Engine
+from pastalm.cli.models import load_tokenizer
 from pastalm.lang.parse import parse
 from pastalm.lang.positions import POLICIES
 from pastalm.lang.vocabulary import MissingTagsError, add_tags
 from pastalm.runtime.attention import NAME
 from pastalm.runtime.events import DoneEvent, ForkEvent, JoinEvent, TokenEvent
-from pastalm.runtime.load import LoadError
+from pastalm.runtime.load import LoadError, load
 from pastalm.runtime.runner import UnsupportedModelError
 from tests.conftest import byte_level_tokenizer
 from tests.runtime.families import tiny
@@ -243,12 +244,21 @@ def test_loading_a_directory(saved: Path) -> None:
     assert response.metrics.tokens == 3
 
 
+def test_a_directory_below_home(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(saved.parent))
+    model, tokenizer = load(f"~/{saved.name}", "cpu")
+    assert len(tokenizer) == model.config.vocab_size
+    assert len(load_tokenizer(f"~/{saved.name}")) == len(tokenizer)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (("./nowhere",), "There is no directory ./nowhere"),
         ((".", "gpu"), "Unknown device 'gpu'"),
         ((".", "cpu", "int7"), "Unknown dtype 'int7'"),
+        ((".", "xpu:99"), "Device 'xpu:99' was asked for, but it is not there; use 'auto' or 'cpu'."),
+        ((".", "cuda:99"), "Device 'cuda:99' was asked for, but "),
     ],
 )
 def test_what_cannot_be_loaded_gets_a_sentence(arguments: tuple[str, ...], message: str) -> None:
