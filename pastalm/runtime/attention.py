@@ -96,8 +96,10 @@ def pasta_attention(
     """Attention in the form transformers calls: q [B, Hq, N, D], k and v [B, Hkv, N, D] -> [B, N, Hq, D].
 
     ``softcap`` bounds scores as Gemma 2 does; ``s_aux`` [Hq] are attention sinks. Raises ``RuntimeError`` if no view
-    is on the seat of :func:`attach`.
+    is on the seat of :func:`attach`, or for a mask: the view's is the only one.
     """
+    if attention_mask is not None:
+        raise RuntimeError("It makes an attention mask of its own, which would be passed over.")
     seat = getattr(module, "pasta_seat", None)
     view = seat.view if isinstance(seat, Seat) else None
     if view is None:

@@ -6,6 +6,7 @@ import inspect
 from collections import Counter
 from collections.abc import Sequence
 from itertools import accumulate
+from math import inf
 from typing import Any
 
 import torch
@@ -133,6 +134,12 @@ class Runner:
             )
         if max(view.layers.values()) > 1:
             raise UnsupportedModelError(f"{name} cannot be driven by PASTA: a layer of it attends more than once.")
+        unheard = _windowed(self.model.config.get_text_config()) - view.windowed
+        if unheard:
+            raise UnsupportedModelError(
+                f"{name} cannot be driven by PASTA: {len(unheard)} of its {layers} layers attend within a window or a "
+                "chunk that only the model's own mask knows of, so they would see more here."
+            )
         if own is not None and (logits - own).norm() > 0.1 * own.norm():
             raise UnsupportedModelError(
                 f"{name} cannot be driven by PASTA: its attention is more than scores, mask and softmax over keys."
@@ -140,16 +147,38 @@ class Runner:
 
 
 class _Probe(DenseView):
-    """A plain causal view that notes how often each layer uses it."""
+    """A plain causal view that notes how often each layer uses it, and which layers slide."""
 
     def __init__(self, length: int, device: torch.device) -> None:
         causal = torch.ones(1, length, length, dtype=torch.bool, device=device).tril()
         super().__init__(causal, torch.arange(length, device=device)[None])
         self.layers: Counter[int] = Counter()
+        self.windowed: set[int] = set()
+        self.layer = -1  # the one that is attending
 
     def extend(self, layer: int, key_BHQD: Tensor, value_BHQD: Tensor) -> tuple[Tensor, Tensor]:
+        self.layer = layer
         self.layers[layer] += 1
         return super().extend(layer, key_BHQD, value_BHQD)
+
+    def mask(self, window: int | None) -> Tensor:
+        if window is not None:
+            self.windowed.add(self.layer)
+        return super().mask(window)
+
+
+def _windowed(config: Any) -> set[int]:
+    """The layers that, as a text config says, do not see all that the model has positions for."""
+    sizes = {
+        "sliding_attention": getattr(config, "sliding_window", None),
+        "chunked_attention": getattr(config, "attention_chunk_size", None),
+    }
+    kinds = getattr(config, "layer_types", None)
+    if kinds is None:  # all layers are alike
+        sliding = sizes["sliding_attention"] and getattr(config, "use_sliding_window", True)
+        kinds = ["sliding_attention" if sliding else "chunked_attention"] * config.num_hidden_layers
+    positions = getattr(config, "max_position_embeddings", None) or inf
+    return {layer for layer, kind in enumerate(kinds) if 0 < (sizes.get(kind) or 0) < positions}
 
 
 @torch.inference_mode()

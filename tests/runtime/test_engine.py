@@ -32,8 +32,9 @@ from pastalm.runtime.events import DoneEvent, ForkEvent, JoinEvent, TokenEvent
 from pastalm.runtime.load import LoadError, load
 from pastalm.runtime.runner import UnsupportedModelError
 from tests.conftest import byte_level_tokenizer
-from tests.runtime.families import tiny
+from tests.runtime.families import FAMILIES, WINDOW, tiny
 
+EXPERTS = {"num_local_experts": 2, "num_experts": 2, "num_experts_per_tok": 1}
 ANNOTATED = (
     "ab <async topic='x y'>cd hello world</async> foo <async topic='z'>ef bar</async>g<sync/>hello "
     "<async topic='q'>12 34 56</async>end"
@@ -301,6 +302,37 @@ def test_linear_attention_is_refused(tokenizer: PreTrainedTokenizerFast) -> None
     )
     with pytest.raises(UnsupportedModelError, match="3 of its 4 layers do not attend"):
         Engine(Qwen3NextForCausalLM(config), tokenizer)
+
+
+@pytest.mark.parametrize(
+    ("family", "layers", "settings"),
+    [
+        ("qwen2_moe", 2, {"sliding_window": WINDOW, "use_sliding_window": True, "max_window_layers": 4}),
+        ("phimoe", 4, {"sliding_window": WINDOW}),
+        ("llama4_text", 3, {"attention_chunk_size": WINDOW, "intermediate_size_mlp": 32}),
+    ],
+)
+def test_a_window_that_only_a_mask_knows_is_refused(
+    tokenizer: PreTrainedTokenizerFast, monkeypatch: pytest.MonkeyPatch, family: str, layers: int, settings: dict
+) -> None:
+    monkeypatch.setitem(FAMILIES, family, {**settings, **EXPERTS})
+    with pytest.raises(UnsupportedModelError, match=f"{layers} of its 4 layers attend within a window or a chunk"):
+        Engine(tiny(family, len(tokenizer)), tokenizer)
+    windowless = {name: 512 if value == WINDOW else value for name, value in settings.items()}
+    monkeypatch.setitem(FAMILIES, family, {**windowless, **EXPERTS})
+    assert Engine(tiny(family, len(tokenizer)), tokenizer)  # all its positions are within the window
+
+
+def test_a_mask_of_the_models_own_is_refused(
+    tokenizer: PreTrainedTokenizerFast, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def masked(self: LlamaAttention, *args: Any, attention_mask: Any = None, **kwargs: Any) -> tuple:
+        return forward(self, *args, attention_mask=torch.zeros(1, 1, 4, 4), **kwargs)
+
+    forward = LlamaAttention.forward
+    monkeypatch.setattr(LlamaAttention, "forward", masked)
+    with pytest.raises(UnsupportedModelError, match="makes an attention mask of its own"):
+        Engine(tiny("llama", len(tokenizer)), tokenizer)
 
 
 def test_a_refused_model_stays_as_it_came(tokenizer: PreTrainedTokenizerFast, monkeypatch: pytest.MonkeyPatch) -> None:
