@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from functools import cache, cached_property
+from collections.abc import Callable, Iterable, Sequence
+from functools import cached_property
 from typing import Any
 
 from tokenizers import AddedToken
@@ -54,6 +54,7 @@ class Vocabulary:
         own = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
         self.eos = frozenset([*own, *eos])
         self.text = TextCodec(tokenizer)
+        self._found: dict[tuple[object, ...], tuple[int, ...]] = {}
 
     @cached_property
     def pieces(self) -> list[str | None]:
@@ -64,19 +65,20 @@ class Vocabulary:
         table = str.maketrans(dict.fromkeys(_SPACES, " "))
         return [None if i in special or not name else name.translate(table) for i, name in enumerate(names)]
 
-    @cache  # noqa: B019  one vocabulary lives as long as its engine
     def digits(self, room: int, first: bool) -> tuple[int, ...]:
         """Ids of the tokens that may continue a promise's number: at most ``room`` digits, no leading zero."""
-        return tuple(
-            i
-            for i, piece in enumerate(self.pieces)
-            if piece and len(piece) <= room and piece.isascii() and piece.isdigit() and not (first and piece[0] == "0")
-        )
+        return self._fitting(_fits_number, room, first)
 
-    @cache  # noqa: B019
     def topic_pieces(self, words: int, in_word: bool) -> tuple[int, ...]:
         """Ids that may continue a topic of ``words`` words so far, whose last character is or is not in a word."""
-        return tuple(i for i, piece in enumerate(self.pieces) if piece and _fits_topic(piece, words, in_word))
+        return self._fitting(_fits_topic, words, in_word)
+
+    def _fitting(self, fits: Callable[[str, int, bool], bool], count: int, flag: bool) -> tuple[int, ...]:
+        """Ids of the pieces that fit, looked for once."""
+        key = (fits, count, flag)
+        if key not in self._found:
+            self._found[key] = tuple(i for i, piece in enumerate(self.pieces) if piece and fits(piece, count, flag))
+        return self._found[key]
 
     def topic_words(self, ids: Sequence[int]) -> tuple[int, bool]:
         """How many words a topic's tokens make, and whether the last one is still being written."""
@@ -118,9 +120,12 @@ class TextCodec:
     def encode_prompt(self, text: str) -> list[int]:
         """Ids of a prompt, with the special tokens that the tokenizer adds and reads in it, except that PASTA's tags
         are ordinary text there: a prompt that talks about ``<br />`` must not open or close anything."""
+        return self._without_tags(text, add_special_tokens=True)
+
+    def _without_tags(self, text: str, *, add_special_tokens: bool) -> list[int]:
         tags = {self.tokenizer.convert_tokens_to_ids(tag): tag for tag in TAGS} if has_tags(self.tokenizer) else {}
         ids: list[int] = []
-        for token in self.tokenizer(text)["input_ids"]:
+        for token in self.tokenizer(text, add_special_tokens=add_special_tokens)["input_ids"]:
             ids += self.encode(tags[token]) if token in tags else [token]
         return ids
 
@@ -135,10 +140,7 @@ class TextCodec:
             text = self.tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True)
         except Exception as error:  # templates raise whatever they like, jinja's errors and others
             raise ValueError(f"The tokenizer's chat template refuses these messages: {error}") from error
-        ids = self.encode_prompt(text)
-        start = self.tokenizer.bos_token_id
-        doubled = start is not None and ids[:2] == [start, start]  # the template wrote one and the tokenizer another
-        return ids[1:] if doubled else ids
+        return self._without_tags(text, add_special_tokens=False)  # the template has written those that belong there
 
     def _raw(self, text: str) -> list[int]:
         """Ids of a text in which nothing is special. The backend is asked itself, which takes a third of the time; its
@@ -158,6 +160,10 @@ class TextCodec:
             if ids[: len(head)] != head or self.decode(ids[len(head) :]) != sample:
                 return False
         return True
+
+
+def _fits_number(piece: str, room: int, first: bool) -> bool:
+    return len(piece) <= room and piece.isascii() and piece.isdigit() and not (first and piece[0] == "0")
 
 
 def _fits_topic(piece: str, words: int, in_word: bool) -> bool:

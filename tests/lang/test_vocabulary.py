@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import string
+import weakref
 from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,7 +12,7 @@ from types import SimpleNamespace
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
 from pastalm.lang.tags import TAGS
@@ -139,6 +141,26 @@ def test_a_chat_needs_a_template_that_takes_it(tokenizer: PreTrainedTokenizerFas
             codec.encode_chat(messages)
     finally:
         tokenizer.chat_template = None
+
+
+@pytest.mark.parametrize("start", ["{{ bos_token }}", ""])
+def test_a_chat_is_encoded_as_transformers_does(start: str) -> None:
+    tokenizer = sentencepiece_tokenizer("first")
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing("<s> $A", special_tokens=[("<s>", 1)])
+    tokenizer.chat_template = start + "{% for m in messages %}{{ m['content'] }}{{ eos_token }}{% endfor %}"
+    messages = [{"role": "user", "content": "foo b"}]
+    expected = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
+    assert TextCodec(tokenizer).encode_chat(messages) == expected
+    assert expected.count(1) == bool(start) and TextCodec(tokenizer).encode_prompt("foo")[0] == 1
+
+
+def test_a_vocabulary_does_not_outlive_its_user() -> None:
+    vocabulary = Vocabulary(tagged("bytes").tokenizer)
+    assert vocabulary.digits(3, True) is vocabulary.digits(3, True) and vocabulary.topic_pieces(0, False)
+    gone = weakref.ref(vocabulary)
+    del vocabulary
+    gc.collect()
+    assert gone() is None
 
 
 def test_encoding_and_the_tokenizers_own_calls_leave_each_other_alone(vocabulary: Vocabulary) -> None:
