@@ -15,7 +15,7 @@ from pastalm.lang.positions import DEFAULT, PositionPolicy, position_policy
 from pastalm.lang.script import Script, compile_script
 from pastalm.lang.vocabulary import MissingTagsError, TextCodec, Vocabulary, has_tags
 from pastalm.runtime.batcher import Batcher, Observer, Request
-from pastalm.runtime.events import DoneEvent, Event
+from pastalm.runtime.events import NO_TOKEN, DoneEvent, Event
 from pastalm.runtime.interpreter import Interpreter, Language
 from pastalm.runtime.limits import Limits
 from pastalm.runtime.load import load
@@ -26,7 +26,6 @@ from pastalm.runtime.sampling import LegalMasks, Sampler, SamplingOptions
 
 Prompt = str | Sequence[dict[str, str]]
 MODES = ("async", "sequential")
-NO_TOKEN = -1  # ends the replay of an answer where no token does; an end is not fed to the model
 
 
 class Options(TypedDict, total=False):
@@ -203,7 +202,7 @@ class Engine:
         observe: Observer | None = None,
     ) -> Response:
         """Like :meth:`replay`, of ids: exactly these tokens are fed."""
-        eos = self.eos or frozenset([NO_TOKEN])
+        eos = self.eos or frozenset([NO_TOKEN])  # an end is never fed to the model
         vocabulary = self._tags() if self.eos else Vocabulary(self._tags().tokenizer, eos)
         known = Replay(script, min(eos))
         limits = Limits(max_tokens=max(1, known.total), max_threads=max_threads, max_depth=max(1, len(script.blocks)))

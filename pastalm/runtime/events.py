@@ -10,9 +10,15 @@ if TYPE_CHECKING:
     from pastalm.runtime.thread import Path
 
 
+NO_TOKEN = -1
+
+
 @dataclass(frozen=True)
 class TokenEvent:
     """A token was decoded. ``text`` is what can be shown now of its thread (empty for tags and unfinished characters).
+
+    Each sampled token has one event, the end of the answer none; text that another token brought to light comes with
+    ``NO_TOKEN``.
 
     ``place`` orders texts as the document does: sorted by place, the texts of all events joined are the answer.
     """

@@ -24,7 +24,7 @@ from pastalm.lang.recogniser import (
     text_of,
 )
 from pastalm.lang.vocabulary import TextCodec, Vocabulary
-from pastalm.runtime.events import DoneEvent, Event, ForkEvent, JoinEvent, TokenEvent, WaitEvent
+from pastalm.runtime.events import NO_TOKEN, DoneEvent, Event, ForkEvent, JoinEvent, TokenEvent, WaitEvent
 from pastalm.runtime.limits import Limits
 from pastalm.runtime.text_run import TextRun
 from pastalm.runtime.thread import Feed, Fork, Join, Operation, Path, Status, Thread
@@ -149,12 +149,12 @@ class Interpreter:
         ending = isinstance(marks[-1], Ended | Closed) if marks else False
         if not (ending and token in self.language.eos):
             self._keep(thread, token, synced=bool(marks) and isinstance(marks[-1], Synced))
+            if not (marks and isinstance(marks[-1], Words)):
+                self._tell(thread, token, "")
         for mark in marks:
-            self._apply(thread, mark, token)
+            self._apply(thread, mark, token if mark is marks[-1] else NO_TOKEN)
         if thread.run.stopped and thread.status is not Status.DONE:
             self._stop(thread)
-        if not marks and self.eager:
-            self.events.append(TokenEvent(thread.path, self._place(thread), token, ""))
         if thread.status is Status.RUNNING:
             self._check_room(thread)
 
@@ -197,9 +197,12 @@ class Interpreter:
             text = thread.run.push_text(text_of(words, self.language.codec, dict(self.language.tags)))
         else:
             text = thread.run.push(words.tokens)
+        self._tell(thread, token, text)
+        thread.pieces.append(text)
+
+    def _tell(self, thread: Thread, token: int, text: str) -> None:
         if self.eager:
             self.events.append(TokenEvent(thread.path, self._place(thread), token, text))
-        thread.pieces.append(text)
 
     def _note(self, thread: Thread, problem: str) -> None:
         if problem:
@@ -285,8 +288,7 @@ class Interpreter:
         text = thread.run.flush()
         if text:
             thread.pieces.append(text)
-            if self.eager:
-                self.events.append(TokenEvent(thread.path, self._place(thread), -1, text))
+            self._tell(thread, NO_TOKEN, text)
 
     def _end(self, thread: Thread) -> None:
         self._end_run(thread)

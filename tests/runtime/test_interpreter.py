@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 from random import Random
 
@@ -78,7 +79,7 @@ def test_neither_width_nor_order_nor_streaming_changes_an_answer(vocabulary: Voc
         return sorted(threads, key=lambda thread: len(thread.path))  # parents before children
 
     first = play(replace(case, limits=replace(case.limits, max_threads=None)), vocabulary)
-    others = [play(case, vocabulary)]
+    others = [play(case, vocabulary), play(case, vocabulary, eager=True)]
     others.append(drive(interpreter_of(case, vocabulary), Scribbler(vocabulary, case.seed), shuffled))
     for other in others:
         assert text_of(other) == text_of(first)
@@ -92,6 +93,16 @@ def test_streamed_text_in_order_of_place_is_the_answer(vocabulary: Vocabulary, c
     run = play(case, vocabulary, eager=True)
     tokens = sorted((event for event in run.events if isinstance(event, TokenEvent)), key=lambda event: event.place)
     assert "".join(event.text for event in tokens) == answer_of(run.interpreter.main).plain
+
+
+@given(cases)
+def test_each_sampled_token_is_told_once(vocabulary: Vocabulary, case: Case) -> None:
+    run = play(case, vocabulary, eager=True)
+    told = Counter(event.thread for event in run.events if isinstance(event, TokenEvent) and event.token >= 0)
+    assert told.total() == run.interpreter.sampled
+    for thread in run.interpreter.main.family():
+        written = [item for item in thread.written if not isinstance(item, Thread)]
+        assert len(written) - told[thread.path] in (0, 1)  # a closing tag that it did not write itself
 
 
 @given(cases)
