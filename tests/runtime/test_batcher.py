@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import count
 from time import perf_counter
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
 from pastalm import Engine
-from pastalm.runtime.batcher import Batcher
+from pastalm.lang.recogniser import Legal
+from pastalm.lang.render import render
+from pastalm.runtime.batcher import Batcher, Request
+from pastalm.runtime.thread import Path, answer_of
 from tests.runtime.families import tiny
+from tests.runtime.scripted import START, Case, Scribbler, cases, interpreter_of, play
 
 OPTIONS = {"max_tokens": 20, "mode": "sequential"}
 
@@ -72,6 +81,35 @@ def test_a_forward_pass_that_fails_ends_those_in_it(engine: Engine) -> None:
             request.result()
     assert later.result().text == engine.generate("hello world", **OPTIONS).text
     assert clean(batcher)
+
+
+@given(st.lists(cases, min_size=1, max_size=3), st.integers(0, 9))
+def test_whatever_is_written_all_slots_are_free_again(engine: Engine, written: list[Case], cancelled: int) -> None:
+    batcher = Batcher(engine.runner, 2, 1 + START + 80 + 2 * 80)
+    requests = [scripted(engine, case) for case in written]
+    for request in requests:
+        batcher.add(request)
+    for step in count():
+        if step == cancelled:
+            batcher.cancel(requests[0])
+        if not batcher.step():
+            break
+    assert clean(batcher)
+    for request, case in list(zip(requests, written, strict=True))[1:]:
+        response = request.result()
+        assert render(response.answer) == render(answer_of(play(case, engine.vocabulary).interpreter.main))
+        assert response.metrics.critical_path <= response.metrics.steps
+
+
+def scripted(engine: Engine, case: Case) -> Request:
+    """A request whose threads write what a case says, whatever the model thinks."""
+    scribbler = Scribbler(engine.vocabulary, case.seed)
+
+    def choose(logits: Tensor, legal: Sequence[Legal], paths: Sequence[Path]) -> list[int]:
+        assert len(logits) == len(paths) and not logits.isnan().any()
+        return [scribbler(path, one) for path, one in zip(paths, legal, strict=True)]
+
+    return Request([5] * START, interpreter_of(case, engine.vocabulary), choose)
 
 
 @pytest.mark.parametrize("batch", [0, -1])

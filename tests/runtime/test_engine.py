@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors import safe_open
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -26,8 +27,10 @@ from pastalm import Engine
 from pastalm.cli.models import load_tokenizer
 from pastalm.lang.parse import parse
 from pastalm.lang.positions import POLICIES
+from pastalm.lang.tags import TAGS
 from pastalm.lang.vocabulary import MissingTagsError, add_tags
 from pastalm.runtime.attention import NAME
+from pastalm.runtime.batcher import Request
 from pastalm.runtime.events import DoneEvent, ForkEvent, JoinEvent, TokenEvent
 from pastalm.runtime.load import LoadError, load
 from pastalm.runtime.runner import UnsupportedModelError
@@ -131,6 +134,39 @@ def test_forks_and_joins_are_told(engine: Engine) -> None:
     assert [event.thread for event in events if isinstance(event, ForkEvent)] == [(0,), (1,)]
     assert [event.children for event in events if isinstance(event, JoinEvent)] == [((0,), (1,))]
     assert response.text == "foofooend"
+
+
+def test_a_stream_tells_forks_and_joins(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    v = engine.vocabulary
+    promise = [v.promise_topic, *v.encode("x"), v.promise_tokens, *v.encode("1"), v.promise_end]
+    written: dict = {(): iter([*promise, *promise, v.sync, *v.encode("z"), min(v.eos)])}
+
+    def choose(logits: torch.Tensor, legal: list, paths: list) -> list[int]:
+        return [next(written.setdefault(path, iter([*v.encode("xyz"), v.async_end]))) for path in paths]
+
+    def scripted(*arguments: Any, **options: Any) -> Request:
+        request = asked(*arguments, **options)
+        request.choose = choose
+        return request
+
+    asked = engine.request
+    monkeypatch.setattr(engine, "request", scripted)
+    events = list(engine.stream("hello"))
+    forks = [event for event in events if isinstance(event, ForkEvent)]
+    assert forks == [ForkEvent((0,), (5,), "x", 1), ForkEvent((1,), (11,), "x", 1)]  # behind a promise of five tokens
+    joined = events.index(JoinEvent((), (13,), ((0,), (1,))))
+    ended = [events.index(DoneEvent(path, (*place, 4))) for path, place in (((0,), (5,)), ((1,), (11,)))]
+    assert events.index(forks[0]) < ended[0] and events.index(forks[1]) < ended[1] < joined < len(events) - 1
+    response = events[-1].response
+    assert response.text == "xyzxyzz" and response.metrics.sync_wait_steps == 3
+    tokens = [event for event in events if isinstance(event, TokenEvent) and event.token >= 0]
+    assert len(tokens) == response.metrics.tokens == 2 * 5 + 2 * 4 + 2
+
+
+@pytest.mark.parametrize(("behind", "waits"), [("", 7), ("a", 6), ("xyzxyz", 1), ("xyzxyzx", 0), ("xyzxyzxyz", 0)])
+def test_waits_at_a_sync_are_counted(engine: Engine, behind: str, waits: int) -> None:
+    response = engine.replay("hello", f"<async topic='x'>xyzxyzx</async>{behind}<sync/>b")
+    assert response.metrics.sync_wait_steps == waits
 
 
 def test_seeds_reproduce_and_differ(engine: Engine) -> None:
@@ -366,8 +402,7 @@ def test_a_model_whose_forward_fails_is_refused(tokenizer: PreTrainedTokenizerFa
 @pytest.fixture(scope="module")
 def bundled() -> str:
     folder = files("pastalm") / "bundled"
-    if not (folder / "config.json").is_file():
-        pytest.skip("no bundled model has been trained yet")
+    assert (folder / "config.json").is_file(), "the package ships without its model"
     return str(folder)
 
 
@@ -384,3 +419,13 @@ def test_the_bundled_files_are_plain_hugging_face(bundled: str) -> None:
     model = AutoModelForCausalLM.from_pretrained(bundled)
     assert model.config.pasta_positions == "pred10"
     assert len(tokenizer) == model.config.vocab_size
+
+
+def test_the_bundled_model_is_small_and_knows_the_tags(bundled: str) -> None:
+    weights = Path(bundled) / "model.safetensors"
+    assert sum(file.stat().st_size for file in Path(bundled).glob("*.safetensors")) <= 16e6
+    with safe_open(weights, "pt") as file:
+        assert {file.get_slice(name).get_dtype() for name in file.keys()} == {"BF16"}  # noqa: SIM118  it is no dict
+    tokenizer = AutoTokenizer.from_pretrained(bundled)
+    for tag in TAGS:
+        assert tokenizer(tag, add_special_tokens=False)["input_ids"] == [tokenizer.convert_tokens_to_ids(tag)]

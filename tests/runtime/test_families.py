@@ -23,6 +23,7 @@ from pastalm.runtime.engine import Engine
 from pastalm.runtime.interpreter import Interpreter
 from pastalm.runtime.limits import Limits
 from pastalm.runtime.oracle import oracle
+from pastalm.runtime.replay import block_paths
 from pastalm.runtime.response import Response
 from pastalm.runtime.thread import Path, Thread
 from tests.runtime.families import FAMILIES, WINDOW, tiny
@@ -140,11 +141,13 @@ def test_packed_training_forward_equals_decoding(engine: Engine) -> None:
     with torch.inference_mode():
         view = DenseView(batch["visible"], batch["position_ids"])
         dense = runner._logits(batch["input_ids"], batch["position_ids"], view, None)
+    assert response.script.tokens.count(engine.vocabulary.sync) and set(logits) > {(), (0,), (1,), (2,)}
+    paths, block = block_paths(response.script), layout(prompt, response.script, POLICY).block.tolist()
+    block[: len(prompt) - 1] = [-1] * (len(prompt) - 1)  # main's first choice is made at the prompt's end
     for row, start in ((0, len(first)), (1, 0)):
-        block = layout(prompt, response.script, POLICY).block.tolist()
-        own = [start + index for index, owner in enumerate(block) if owner == 1]
-        rows = torch.stack(logits[(0,)])
-        torch.testing.assert_close(dense[row, own[: len(rows)]], rows, atol=1e-4, rtol=0)
+        for path, rows in logits.items():
+            own = [start + index for index, owner in enumerate(block) if owner == paths.index(path)]
+            torch.testing.assert_close(dense[row, own[: len(rows)]], torch.stack(rows), atol=1e-4, rtol=0)
 
 
 def test_among_others_equals_alone(engine: Engine) -> None:
