@@ -34,18 +34,22 @@ ROUNDS = {  # the paper's figure: after 10% and 100% of round 1, after 10% and 6
     "110": "round2/snapshot-10",
     "160": "round2/snapshot-60",
 }
-COLUMNS = {
-    "theoretical x": "theoretical",
-    "realised x": "realised",
-    "efficiency": "efficiency",
-    "parallelism": "parallelism",
-    "forked": "forked",
-    "redundancy": "redundancy",
-    "length error": "length_error",
+COLUMNS = {  # of a table: where a report has what stands in each
+    "theoretical x": ("figures", "theoretical"),
+    "where it should fork": ("families", "should fork", "theoretical"),
+    "realised x": ("figures", "realised"),
+    "efficiency": ("figures", "efficiency"),
+    "parallelism": ("figures", "parallelism"),
+    "forked": ("figures", "forked"),
+    "forked wrongly": ("families", "should not", "forked"),
+    "redundancy": ("figures", "redundancy"),
+    "length error": ("figures", "length_error"),
+    "tokens": ("figures", "tokens"),
 }
 SIZES = {"tasks": 11000, "steps": 500, "prompts": 330, "samples": 10, "epochs": 2, "tested": 330, "timed": 66}
 ROOM = ("--max-tokens", 900)
 BATCHED = ("--batch", 32)
+NEAR = 3  # points below the sequential quality that still count as kept
 BIASES = (-3, -2, -1, 0, 1, 2, 3)
 MIDDLE = "lambda-4"  # the model whose rounds, speed terms and run-time knob are looked at
 LEARNT = {name: policy for name, policy in POLICIES.items() if not policy.needs_length}  # those a runtime can follow
@@ -125,7 +129,8 @@ class Study:
         first = PREFERRED[0]
         shared = ("--reuse", self.out / first)
         for name, weight in zip(PREFERRED, LAMBDAS, strict=True):
-            more = ("--rounds", 2, "--snapshots", SNAPSHOTS, *(() if name == first else shared))
+            kept = ("--snapshots", SNAPSHOTS) if name == MIDDLE else ()
+            more = ("--rounds", 2, *kept, *(() if name == first else shared))
             yield self._prefer(name, "--lambda", weight, *more)
         for speed in SPEEDS[1:]:
             yield self._prefer(f"speed-{speed}", "--lambda", 4, "--speed", speed, "--rounds", 1, *shared)
@@ -186,29 +191,79 @@ def run(one: Step, done: Path) -> None:
     mark.write_text(command)
 
 
+def reports(out: Path, names: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """The reports that are there, by name."""
+    places = {name: out / "eval" / name / "report.json" for name in names}
+    return {name: json.loads(place.read_text()) for name, place in places.items() if place.exists()}
+
+
 def tables(out: Path) -> Iterator[str]:
-    """The tables of all questions, of the reports that are there."""
+    """The tables of all questions, of the reports that are there; the losses of the policies; the aims."""
     for question, names in QUESTIONS.items():
-        places = [out / "eval" / name / "report.json" for name in names]
-        yield from (
-            f"## {question}",
-            "",
-            *table(json.loads(place.read_text()) for place in places if place.exists()),
-            "",
-        )
+        yield from (f"## {question}", "", *table(reports(out, names).values()), "")
+    yield from ("## loss on held-out tasks, nats a target", "", *losses(out), "", "## aims", "", *aims(out))
 
 
-def table(reports: Iterable[dict[str, Any]]) -> Iterator[str]:
+def table(found: Iterable[dict[str, Any]]) -> Iterator[str]:
     """A Markdown table, a row a report; without the figures that none of them has."""
-    reports = list(reports)
-    columns = {head: name for head, name in COLUMNS.items() if any(one["figures"].get(name) for one in reports)}
-    yield f"| {' | '.join(['model', 'accepted %', *columns])} |"
-    yield "|---" * (2 + len(columns)) + "|"
-    for report in reports:
-        quality, figures = report["quality"], report["figures"]
+    rows = [(one, {head: value(one, *place) for head, place in COLUMNS.items()}) for one in found]
+    heads = [head for head in COLUMNS if any(row[head] is not None for _, row in rows)]
+    yield f"| {' | '.join(['model', 'accepted %', *heads])} |"
+    yield "|---" * (2 + len(heads)) + "|"
+    for report, row in rows:
+        quality = report["quality"]
         accepted = f"{quality['value']:.1f} ({quality['low']:.1f} to {quality['high']:.1f})" if quality else ""
-        cells = [f"{figures[name]['value']:.2f}" if figures.get(name) else "" for name in columns.values()]
+        cells = ["" if row[head] is None else f"{row[head]:.{0 if head == 'tokens' else 2}f}" for head in heads]
         yield f"| {' | '.join([report['name'], accepted, *cells])} |"
+
+
+def value(report: dict[str, Any], *place: str) -> float | None:
+    """A figure of a report, or None where it has none."""
+    found: Any = report
+    for name in place:
+        found = (found or {}).get(name)
+    return found["value"] if isinstance(found, dict) else found
+
+
+def losses(out: Path) -> Iterator[str]:
+    """A row a position policy, the best first."""
+    runs = {policy: out / f"positions-{policy}" / "run.json" for policy in POLICIES}
+    found = {
+        policy: json.loads(run.read_text())["figures"]["eval_loss"] for policy, run in runs.items() if run.exists()
+    }
+    yield from ("| policy | loss |", "|---|---|")
+    yield from (f"| {policy} | {loss:.4f} |" for policy, loss in sorted(found.items(), key=lambda pair: pair[1]))
+
+
+def aims(out: Path) -> Iterator[str]:
+    """What the study was to show, each with what it came to."""
+    found = reports(out, QUESTIONS["main"])
+    trained = [found[name] for name in PREFERRED if name in found]
+    if not trained or not {"baseline-sft", "pasta-sft", "apar", "lambda-inf"} <= set(found):
+        return
+    sequential, infinite = found["baseline-sft"]["quality"]["value"], found["lambda-inf"]
+    near = [one for one in trained if one["quality"]["value"] >= sequential - NEAR]
+    yield f"- lambda inf: {_place(infinite)}; sequential {sequential:.1f}%; aim: as good, 1.5 x."
+    if near:
+        fastest = max(near, key=lambda one: one["figures"]["theoretical"]["value"])
+        yield f"- the fastest within {NEAR} points of sequential is {fastest['name']}: {_place(fastest)}; aim: 2.5 x."
+    better = [one["name"] for one in trained if _dominates(one, found["apar"])]
+    yield f"- faster and at least as good as APAR ({_place(found['apar'])}): {', '.join(better) or 'none'}."
+    chains = (f"{one['name']} {100 * one['families']['chain']['forked']:.0f}%" for one in trained)
+    yield f"- serial chains that fork: {', '.join(chains)}; aim: none."
+    repeated = (f"{one['name']} {100 * (value(one, 'figures', 'redundancy') or 0):.0f}%" for one in trained)
+    before = 100 * (value(found["pasta-sft"], "figures", "redundancy") or 0)
+    yield f"- redundancy: pasta-sft {before:.0f}%, {', '.join(repeated)}; aim: it falls."
+
+
+def _place(report: dict[str, Any]) -> str:
+    speeds = (value(report, "figures", "theoretical"), value(report, "families", "should fork", "theoretical"))
+    return f"{report['quality']['value']:.1f}% at {speeds[0]:.2f} x, {speeds[1]:.2f} x where it should fork"
+
+
+def _dominates(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    places = [(each["figures"]["theoretical"]["value"], each["quality"]["value"]) for each in (one, other)]
+    return places[0][0] > places[1][0] and places[0][1] >= places[1][1]
 
 
 def main() -> None:

@@ -92,6 +92,7 @@ def evaluate(
     from pastalm.data.questions import read_questions
     from pastalm.evaluation.answers import Answers, EvalSettings
     from pastalm.evaluation.quality import read_reference
+    from pastalm.evaluation.report import REPORT
     from pastalm.training.fingerprint import fingerprint
 
     key = _judge_key(judge, judge_model, judge_key_env, reference, calibration)
@@ -109,7 +110,8 @@ def evaluate(
         refused = answers.refused(questions)
     if not outcomes:
         raise EvalError(f"No prompt could be answered: {refused[0]}")
-    found = _write(out, called, settings, answers, outcomes, refused)
+    if not judge or not (out / REPORT).exists():  # a judge in trouble costs no figures, and no earlier verdicts
+        found = _write(out, called, settings, answers, outcomes, refused)
     if judge:
         against = _reference(reference, settings, called, outcomes)
         with _judging(judge, judge_model, key, judge_concurrency, judge_cache or out / "judge.jsonl") as asked:
@@ -203,6 +205,8 @@ def _write(
     instructions = [one.question.instruction for one in outcomes]
     datasets = [one.question.dataset for one in outcomes]
     base = Path(settings.baseline).name if settings.baseline else f"{name} (sequential)"
+    if base == name:  # the official tool would take the two for one model
+        base = f"{name} (baseline)"
     own, other = ([getattr(one, side).text for one in outcomes] for side in ("answer", "baseline"))
     write_whole(out / "model_outputs.json", model_outputs(instructions, own, name, datasets))
     write_whole(out / "baseline_outputs.json", model_outputs(instructions, other, base, datasets))

@@ -9,6 +9,8 @@ from rich.table import Table
 
 from pastalm.evaluation.report import GROUPS
 
+UNIT = "in the unit of `tokens`"  # tens of tokens, but for the policy pred1
+
 # Each row: what it is called, its figure in the report, its unit, its factor; and the figure in the second column.
 ROWS = (
     ("theoretical speedup", "theoretical", "x", 1, "theoretical_arithmetic"),
@@ -18,8 +20,8 @@ ROWS = (
     ("answers that fork", "forked", "%", 100, None),
     ("chunks an answer", "chunks", "", 1, None),
     ("redundancy", "redundancy", "%", 100, None),
-    ("length error", "length_error", "tens of tokens", 1, None),
-    ("promised too long by", "length_bias", "tens of tokens", 1, None),
+    ("length error", "length_error", UNIT, 1, None),
+    ("promised too long by", "length_bias", UNIT, 1, None),
     ("tokens", "tokens", "", 1, None),
     ("baseline's tokens", "baseline_tokens", "", 1, None),
     ("wall time", "seconds", "s", 1, None),

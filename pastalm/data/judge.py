@@ -144,7 +144,8 @@ class Judge:
     def _refused(self, refusal: RefusedError) -> None:
         self.tally.refused += 1
         self.on_change()
-        if not self.tally.asked and self.tally.refused >= min(MOST_REFUSED, self.tally.total - self.tally.known):
+        answered = self.tally.asked + self.tally.known
+        if not answered and self.tally.refused >= min(MOST_REFUSED, self.tally.total):
             raise EndpointError(f"The endpoint refuses every request ({refusal}).")
 
 

@@ -96,7 +96,7 @@ class Outcome:
     @property
     def pair(self) -> Pair:
         """The speedups, by the definitions of :mod:`pastalm.evaluation.comparison`."""
-        return Pair(self.answer, self.baseline, self.question.family)  # type: ignore[arg-type]  # it reads metrics only
+        return Pair(self.answer, self.baseline)  # type: ignore[arg-type]  # it reads metrics only
 
 
 class Answers:

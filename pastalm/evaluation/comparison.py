@@ -18,12 +18,10 @@ WARM_UP_TOKENS = 16
 
 @dataclass(frozen=True)
 class Pair:
-    """One prompt answered both ways by the same runtime. ``accepted`` are the checker's verdicts, None without one."""
+    """One prompt answered both ways by the same runtime."""
 
     asynchronous: Response
     sequential: Response
-    family: str = ""
-    accepted: tuple[bool, bool] | None = None
 
     @property
     def theoretical(self) -> float:
@@ -52,7 +50,7 @@ def timed(engine: Engine, prompt: Prompt, **options: Any) -> Pair:
 
 @dataclass(frozen=True)
 class Summary:
-    """Means over pairs. Speedups are geometric means, the arithmetic ones beside them; shares are in [0, 1]."""
+    """Speedups of pairs: geometric means, and the arithmetic ones beside them."""
 
     number: int
     theoretical: float
@@ -60,19 +58,12 @@ class Summary:
     efficiency: float
     theoretical_arithmetic: float
     realised_arithmetic: float
-    parallelism: float
-    forked: float
-    redundancy: float
-    accepted_async: float | None
-    accepted_sequential: float | None
 
 
 def summarise(pairs: Sequence[Pair]) -> Summary:
     """The means over at least one pair."""
     theoretical = [pair.theoretical for pair in pairs]
     realised = [pair.realised for pair in pairs]
-    verdicts = [pair.accepted for pair in pairs if pair.accepted is not None]
-    forking = [pair.asynchronous for pair in pairs if len(pair.asynchronous.threads) > 1]
     return Summary(
         number=len(pairs),
         theoretical=geometric(theoretical),
@@ -80,9 +71,4 @@ def summarise(pairs: Sequence[Pair]) -> Summary:
         efficiency=geometric(realised) / geometric(theoretical),
         theoretical_arithmetic=mean(theoretical),
         realised_arithmetic=mean(realised),
-        parallelism=geometric([pair.asynchronous.metrics.parallelism or 1.0 for pair in pairs]),
-        forked=len(forking) / len(pairs),
-        redundancy=mean([one.metrics.redundancy for one in forking] or [0.0]),
-        accepted_async=mean(a for a, _ in verdicts) if verdicts else None,
-        accepted_sequential=mean(s for _, s in verdicts) if verdicts else None,
     )

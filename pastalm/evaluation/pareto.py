@@ -11,6 +11,8 @@ from pastalm.data.lines import DataError
 from pastalm.evaluation.bootstrap import Estimate
 
 SPEEDS = ("realised", "theoretical")
+ALIKE = ("prompts", "max_tokens", "baseline_print")  # settings that reports in one figure have in common
+JUDGED = ("model", "reference")  # and what they say of their judge
 FRONT, DOMINATED = "#0b5394", "#9a9a9a"
 # Where a label may stand, in points from its mark, with its alignment; the first free place is taken.
 _PLACES = ((7, 6, "left"), (7, -13, "left"), (-7, 6, "right"), (-7, -13, "right"), (7, 20, "left"), (-7, 20, "right"))
@@ -81,12 +83,14 @@ def read_models(reports: Sequence[dict[str, Any]], speed: str = SPEEDS[0]) -> Co
 
 
 def _require_alike(reports: Sequence[dict[str, Any]]) -> None:
-    """Raise ``DataError`` for a report on other prompts, or with other room for an answer, than the first's."""
+    """Raise ``DataError`` for a report on other prompts, with other room for an answer, against another baseline or by
+    another judge than the first's."""
     first = reports[0]
     for other in reports[1:]:
         for what, one, two in (
             ("number of prompts", first["number"], other["number"]),
-            *((key, first["settings"][key], other["settings"][key]) for key in ("prompts", "max_tokens")),
+            *((key, first["settings"].get(key), other["settings"].get(key)) for key in ALIKE),
+            *((f"judge's {key}", *((one.get("judge") or {}).get(key) for one in (first, other))) for key in JUDGED),
         ):
             if one != two:
                 told = f"{first['name']} has {what} {one!r}, {other['name']} {two!r}"

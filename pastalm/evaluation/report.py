@@ -49,8 +49,8 @@ FIGURES: dict[str, _Figure] = {
     "parallelism_arithmetic": _mean("parallelism"),
     "forked": _mean("forked"),
     "redundancy": _ratio("redundancy", "forked"),
-    "length_error": _ratio("length error", "chunks"),
-    "length_bias": _ratio("length bias", "chunks"),
+    "length_error": _ratio("length error", "promises"),
+    "length_bias": _ratio("length bias", "promises"),
     "chunks": _mean("chunks"),
     "tokens": _mean("tokens"),
     "baseline_tokens": _mean("baseline tokens"),
@@ -103,7 +103,8 @@ def _columns(outcomes: Sequence[Outcome]) -> dict[str, list[float]]:
         add("efficiency", one.pair.efficiency)
         add("forked", forked)
         add("redundancy", answer.redundancy if forked else 0.0)
-        add("chunks", len(answer.length_errors))
+        add("chunks", len(one.answer.topics))
+        add("promises", len(answer.length_errors))  # Skeleton-of-Thought has chunks and promises nothing
         add("length error", sum(map(abs, answer.length_errors)))
         add("length bias", sum(answer.length_errors))
         for prefix, side, of in (("", one.answer, answer), ("baseline ", one.baseline, baseline)):

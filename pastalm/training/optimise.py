@@ -28,7 +28,7 @@ from pastalm.training.prefer_trainer import PreferTrainer, Snapshots, pair_loss,
 from pastalm.training.progress import shown
 from pastalm.training.recompute import recompute_layers
 from pastalm.training.record import last_checkpoint
-from pastalm.training.round import Round, rank, wait_until
+from pastalm.training.round import Round, own_device, rank, wait_until
 from pastalm.training.sampling import FIELDS
 from pastalm.training.saving import save, save_trained, whole
 from pastalm.training.trainer import training_arguments
@@ -117,8 +117,7 @@ def _reference(
     config: PreferConfig, pairs: Pairs, indices: Sequence[int], collator: PairCollator
 ) -> Iterator[dict[str, Any]]:
     model, _ = load_base(config.training(config.out, config.model))
-    if torch.cuda.is_available():
-        model = model.to("cuda", torch.cuda.current_device())
+    model = model.to(own_device())
     seat = attach(model)
     for start in range(0, len(indices), config.batch):
         batch = [pairs[index] for index in indices[start : start + config.batch]]

@@ -39,12 +39,16 @@ def wait_until(ready: Callable[[], bool]) -> None:
         sleep(POLL_SECONDS)
 
 
-def load_engine(model: str) -> Engine:
-    """An engine where this process runs: on the GPU of its number, if there are any."""
+def own_device() -> str:
+    """Where this process runs: on the GPU of its number, if there are any."""
     import torch
 
-    own = f"cuda:{os.environ['LOCAL_RANK']}" if torch.cuda.is_available() and "LOCAL_RANK" in os.environ else "auto"
-    return Engine.from_pretrained(model, device=own)
+    return f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if torch.cuda.is_available() else "cpu"
+
+
+def load_engine(model: str) -> Engine:
+    """An engine where this process runs."""
+    return Engine.from_pretrained(model, device=own_device())
 
 
 def draw(model: str, questions: Sequence[Question], sampling: Sampling, path: Path, what: str) -> None:
@@ -125,7 +129,8 @@ class Round:
             for key in samples.keys():  # noqa: SIM118 -- a journal is no dict
                 if key not in scores:
                     wanted.setdefault(key[0], []).append(key)
-            asked = [one for one in self.questions if one.index in wanted]
+            # A prompt that fills the baseline's window and not the model's has nothing to be measured against.
+            asked = [one for one in self.questions if one.index in wanted and (one.index, 0) in baseline]
             chunks = (asked[k : k + PROMPTS_AT_ONCE] for k in range(0, len(asked), PROMPTS_AT_ONCE))
             waiting = (
                 [(one, [samples[key] for key in wanted[one.index]], baseline[one.index, 0]) for one in chunk]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -43,6 +44,33 @@ def test_the_table_has_a_row_a_report() -> None:
     head, line, row = study.table([{"name": "lambda-4", "quality": quality, "figures": figures}])
     assert head.count("|") == line.count("|") == row.count("|")
     assert row.startswith("| lambda-4 | 90.0 (85.0 to 95.0) | 1.50 |")
+
+
+def test_aims_and_losses_say_what_was_found(tmp_path: Path) -> None:
+    def write(name: str, quality: float, speed: float, chains: float = 0.0) -> None:
+        figures = {"theoretical": {"value": speed}, "redundancy": {"value": 0.4 / speed}}
+        families = {"should fork": {"theoretical": 2 * speed}, "chain": {"forked": chains}}
+        report = {"name": name, "quality": {"value": quality}, "figures": figures, "families": families}
+        (tmp_path / "eval" / name).mkdir(parents=True)
+        (tmp_path / "eval" / name / "report.json").write_text(json.dumps(report))
+
+    assert list(study.aims(tmp_path)) == []
+    write("baseline-sft", 90, 1.0)
+    write("pasta-sft", 88, 1.6)
+    write("apar", 88, 1.1)
+    write("lambda-1", 80, 2.8, chains=0.5)
+    write("lambda-4", 87, 2.5)
+    write("lambda-inf", 91, 1.7)
+    infinite, fastest, apar, chains, redundancy = study.aims(tmp_path)
+    assert "91.0% at 1.70 x, 3.40 x where it should fork; sequential 90.0%" in infinite
+    assert "lambda-4: 87.0% at 2.50 x" in fastest  # lambda-1 is faster and too poor
+    assert apar.endswith(": lambda-inf.")  # lambda-4 is faster than APAR and not as good
+    assert "lambda-1 50%, lambda-4 0%, lambda-inf 0%" in chains
+    assert "pasta-sft 25%, lambda-1 14%, lambda-4 16%, lambda-inf 24%" in redundancy
+    for policy, loss in (("pred10", 0.2), ("oracle", 0.1)):
+        (tmp_path / f"positions-{policy}").mkdir()
+        (tmp_path / f"positions-{policy}" / "run.json").write_text(json.dumps({"figures": {"eval_loss": loss}}))
+    assert list(study.losses(tmp_path))[2:] == ["| oracle | 0.1000 |", "| pred10 | 0.2000 |"]
 
 
 def test_a_step_that_fails_is_not_done(tmp_path: Path) -> None:

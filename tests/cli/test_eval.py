@@ -103,6 +103,9 @@ def test_another_baseline(model_dir: Path, prompts: Path, tmp_path: Path):
     flags = ("--baseline", str(model_dir), "--limit", "1", "--mode", "sequential", "--json")
     report = json.loads(evaluate(model_dir, prompts, tmp_path / "out", *flags).stdout)
     assert report["figures"]["theoretical"]["value"] == 1 and report["settings"]["baseline_print"]
+    files = (tmp_path / "out" / f"{kind}_outputs.json" for kind in ("model", "baseline"))
+    own, other = (json.loads(file.read_text())[0]["generator"] for file in files)
+    assert other == f"{own} (baseline)"  # one name for both, and AlpacaEval would call them one model
 
 
 def test_the_judge(evaluated: Path, model_dir: Path, prompts: Path, tmp_path: Path, desk: JudgeDesk):
@@ -121,6 +124,9 @@ def test_the_judge(evaluated: Path, model_dir: Path, prompts: Path, tmp_path: Pa
     assert asked == 12
     again = json.loads(evaluate(model_dir, prompts, evaluated, *flags).stdout)
     assert again["quality"] == first["quality"] and len(desk.asks) == asked
+    desk.plan = lambda shown, nth: "401"
+    assert evaluate(model_dir, prompts, evaluated, *flags[:-3], "--judge-cache", str(tmp_path / "new")).exit_code == 2
+    assert json.loads((evaluated / "report.json").read_text())["quality"] == first["quality"]
 
 
 def test_a_judge_in_trouble_costs_no_answer(model_dir: Path, prompts: Path, tmp_path: Path, desk: JudgeDesk):

@@ -156,6 +156,7 @@ def test_one_refused_pair_does_not_stop_the_others(desk: JudgeDesk, cache: Path)
     found = judge(desk, cache, pairs(3), concurrency=1)
     assert [one.preference is None for one in found] == [False, True, False]
     assert len(lines(cache)) == 4  # what was refused cost nothing, and may be asked again
+    assert judge(desk, cache, pairs(3)) == found and len(lines(cache)) == 4  # which fails no run that knows the rest
 
 
 def test_fields_that_an_endpoint_does_not_know_are_left_out(desk: JudgeDesk, cache: Path):

@@ -14,7 +14,7 @@ ANNOTATED = "<async topic='x'>foo bar foo</async><async topic='y'>12 34 12</asyn
 def test_pairs_and_their_means(tiny_llama: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast) -> None:
     engine = Engine(tiny_llama, tokenizer)
     fork, plain = engine.replay("a", ANNOTATED), engine.replay("a", "foo bar foo12 34 12")
-    one, other = Pair(fork, plain, accepted=(True, True)), Pair(plain, plain, accepted=(False, True))
+    one, other = Pair(fork, plain), Pair(plain, plain)
     assert one.theoretical == plain.metrics.tokens / fork.metrics.critical_path
     assert one.realised == plain.metrics.wall_seconds / fork.metrics.wall_seconds
     assert other.theoretical == other.realised == other.efficiency == 1
@@ -22,7 +22,7 @@ def test_pairs_and_their_means(tiny_llama: LlamaForCausalLM, tokenizer: PreTrain
     assert means.theoretical == pytest.approx((one.theoretical * 1) ** 0.5)
     assert means.theoretical_arithmetic == pytest.approx((one.theoretical + 1) / 2)
     assert means.efficiency == pytest.approx(means.realised / means.theoretical)
-    assert (means.accepted_async, means.accepted_sequential, means.forked) == (0.5, 1.0, 0.5)
+    assert means.number == 2
 
 
 def test_timed_decodes_both_ways(tiny_llama: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast) -> None:

@@ -99,6 +99,11 @@ def test_the_figure(tmp_path: Path):
         ({"number": 4}, "a has number of prompts 3, b 4"),
         ({"settings": {"prompts": "set.json", "max_tokens": 20}}, "a has max_tokens 100, b 20"),
         ({"settings": {"prompts": "other.json", "max_tokens": 100}}, "a has prompts 'set.json', b 'other.json'"),
+        (
+            {"settings": {"prompts": "set.json", "max_tokens": 100, "baseline_print": "12"}},
+            "a has baseline_print None, b '12'",
+        ),
+        ({"judge": {"model": "j", "reference": "r"}}, "a has judge's model None, b 'j'"),
     ],
 )
 def test_other_prompts_or_room_do_not_compare(other: dict[str, Any], says: str):

@@ -52,5 +52,6 @@ def settings(model: Path, data: Path, out: Path, **other: object) -> PreferConfi
     return PreferConfig(str(model), str(data), str(out), **{**quick, **other})
 
 
-if __name__ == "__main__":  # a run in a process of its own, to be killed
-    train_prefer(settings(*map(Path, sys.argv[1:4]), snapshots="0.5"), variety)
+if __name__ == "__main__":  # a run in processes of its own, to be killed, or to be several
+    more = {"batch": int(sys.argv[4])} if sys.argv[4:] else {}
+    train_prefer(settings(*map(Path, sys.argv[1:4]), snapshots="0.5", **more), variety)

@@ -43,6 +43,7 @@ from pastalm.training.sampling import FIELDS, Sampling
 from pastalm.training.score import Candidate
 from tests.data.judge_server import JudgeDesk
 from tests.data.openai_server import serving
+from tests.training.launch import LAUNCH, SECONDS, environment
 from tests.training.prefer_model import settings, variety, write_model, write_prompts
 
 ROOT = Path(__file__).parents[2]
@@ -256,6 +257,23 @@ def stop_when(ready: Callable[[], bool], process: subprocess.Popen) -> None:
         time.sleep(0.002)
     process.send_signal(signal.SIGKILL)
     process.wait()
+
+
+@pytest.mark.slow
+def test_two_processes_are_as_one(model: Path, data: Path, whole: Path, tmp_path: Path):
+    """Each samples its share and trains on half of a step's pairs; what comes out is what one process makes."""
+    script = [*LAUNCH, "--multi_gpu", "-m", "tests.training.prefer_model", str(model), str(data), str(tmp_path), "1"]
+    done = subprocess.run(script, env=environment(), cwd=ROOT, capture_output=True, text=True, timeout=SECONDS)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+    first = tmp_path / "round1"
+    own, other = lines(first / "samples.jsonl"), lines(first / "samples.rank1.jsonl")
+    alone = {(one["prompt"], one["sample"]): one for one in lines(whole / "round1" / "samples.jsonl")}
+    assert own and other and {(one["prompt"], one["sample"]): one for one in own + other} == alone
+    assert lines(first / "pairs.jsonl") == lines(whole / "round1" / "pairs.jsonl")
+    found, expected = weights(first / "model"), weights(whole / "round1" / "model")
+    assert found.keys() == expected.keys() and (tmp_path / "round2" / "model").is_dir()
+    for name in found:
+        torch.testing.assert_close(found[name], expected[name], atol=1e-4, rtol=1e-3, msg=name)
 
 
 @pytest.mark.slow

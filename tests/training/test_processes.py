@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -15,14 +14,12 @@ import torch
 from safetensors.torch import load_file
 
 from pastalm.training.record import read_run
+from tests.training.launch import LAUNCH, ROOT, SECONDS, environment
 
-ROOT = Path(__file__).parents[2]
-LAUNCH = [sys.executable, "-m", "accelerate.commands.launch", "--num_processes", "2", "--main_process_port", "0"]
 FSDP = [
     "--use_fsdp", "--fsdp_version", "2", "--fsdp_auto_wrap_policy", "TRANSFORMER_BASED_WRAP",
     "--fsdp_transformer_layer_cls_to_wrap", "LlamaDecoderLayer", "--fsdp_state_dict_type", "FULL_STATE_DICT",
 ]  # fmt: skip
-SECONDS = 500
 
 
 def command(base: Path, data: Path, out: Path, batch: int, *more: object) -> list[str]:
@@ -30,10 +27,6 @@ def command(base: Path, data: Path, out: Path, batch: int, *more: object) -> lis
     more = ("--eval-data", data, *more)
     settings = ("--row", 200, "--batch", batch, "--steps", 4, "--learning-rate", 1e-2, "--log-every", 1)
     return ["train", "sft", "--model", str(base), "--data", str(data), "--out", str(out), *map(str, (*settings, *more))]
-
-
-def environment() -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
 
 
 def run(arguments: list[str]) -> str:
