@@ -84,6 +84,7 @@ class Interpreter:
         self.sampled = 0
         self.slots = start
         self.finish_reason: str | None = None
+        self.end: int | None = None  # the token that ended the answer; a model may have several for that
         self.problems: list[str] = []
         self.events: list[Event] = []
         self._reason = "stop"  # the finish reason once all threads are done
@@ -151,6 +152,8 @@ class Interpreter:
             self._keep(thread, token, synced=bool(marks) and isinstance(marks[-1], Synced))
             if not (marks and isinstance(marks[-1], Words)):
                 self._tell(thread, token, "")
+        elif thread is self.main:
+            self.end = token
         for mark in marks:
             self._apply(thread, mark, token if mark is marks[-1] else NO_TOKEN)
         if thread.run.stopped and thread.status is not Status.DONE:

@@ -50,7 +50,8 @@ class Metrics:
 @dataclass(frozen=True)
 class Response:
     """An answer. ``text`` is what the reader sees, ``annotated`` the same with tags, ``answer`` its tree, ``script``
-    its tokens. ``finish_reason``: "stop", or "length" if a limit ended it. ``problems``: malformed tags, if any."""
+    its tokens, ``end`` the token that ended it, if one did. ``finish_reason``: "stop", or "length" if a limit ended it.
+    ``problems``: malformed tags, if any."""
 
     text: str
     annotated: str
@@ -61,6 +62,7 @@ class Response:
     prompt_tokens: int
     answer: Answer
     script: Script
+    end: int | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The response as plain JSON types, without tree and script."""
@@ -106,6 +108,7 @@ def respond(interpreter: Interpreter, prompt_tokens: int, steps: int, seconds: f
         prompt_tokens=prompt_tokens,
         answer=answer,
         script=script,
+        end=interpreter.end,
     )
 
 

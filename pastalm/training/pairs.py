@@ -51,8 +51,8 @@ def sampled_answer(prompt: Sequence[int], record: dict[str, Any], vocabulary: Vo
     """
     script = read_script(record["script"])
     forced = forced_tokens(script, vocabulary, record["cut"])
-    if record["ended"] and vocabulary.tokenizer.eos_token_id is not None:
-        script.append([vocabulary.tokenizer.eos_token_id], 0)
+    if record["ended"] and record["end"] is not None:
+        script.append([record["end"]], 0)
     example = Example(prompt, script)
     return SampledAnswer(example, tuple(_giver(script, index, len(prompt)) for index in sorted(forced)))
 

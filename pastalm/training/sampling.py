@@ -89,8 +89,8 @@ def _answers(
 def record(key: Key, response: Response) -> dict[str, Any]:
     """An answer as a journal keeps it: texts, figures, and its token ids exactly as they were decoded.
 
-    ``cut`` are the blocks that a limit ended; ``ended`` says that no limit ended the main thread, ``finished`` that
-    none ended anything.
+    ``cut`` are the blocks that a limit ended; ``ended`` says that no limit ended the main thread, by the token ``end``,
+    ``finished`` that none ended anything.
     """
     cut = [block for block, thread in enumerate(response.threads) if thread.truncated]
     ended = response.finish_reason == "stop"
@@ -98,6 +98,7 @@ def record(key: Key, response: Response) -> dict[str, Any]:
         **dict(zip(FIELDS, key, strict=True)),
         "finished": ended and not cut,
         "ended": ended,
+        "end": response.end,
         "tokens": response.metrics.tokens,
         "content_tokens": response.metrics.content_tokens,
         "critical_path": response.metrics.critical_path,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from copy import deepcopy
 from itertools import pairwise
 from math import inf
 from pathlib import Path
@@ -99,6 +100,16 @@ def test_answers_keep_their_tokens(engine: Engine, answers):
         tokens = list(answer.example.script.tokens)
         end = [engine.tokenizer.eos_token_id] if line["ended"] else []
         assert tokens == line["script"]["tokens"] and tokens[len(tokens) - len(end) :] == end
+
+
+def test_an_answer_ends_with_the_token_that_ended_it(engine: Engine, answers):
+    """Chat models often have two: the end of a turn and the end of the text."""
+    vocabulary, ended = Vocabulary(engine.tokenizer), [line for *_, line in answers if line["ended"]]
+    assert {line["end"] for line in ended} == {engine.tokenizer.eos_token_id}
+    for end, tail in ((7, [7]), (None, [])):  # None: a stop string, say
+        line = deepcopy(ended[0]) | {"end": end}
+        written = list(line["script"]["tokens"])
+        assert sampled_answer([1], line, vocabulary).example.script.tokens == [*written, *tail]
 
 
 def test_forced_tokens(engine: Engine):
