@@ -270,10 +270,12 @@ def test_two_processes_are_as_one(model: Path, data: Path, whole: Path, tmp_path
     alone = {(one["prompt"], one["sample"]): one for one in lines(whole / "round1" / "samples.jsonl")}
     assert own and other and {(one["prompt"], one["sample"]): one for one in own + other} == alone
     assert lines(first / "pairs.jsonl") == lines(whole / "round1" / "pairs.jsonl")
-    found, expected = weights(first / "model"), weights(whole / "round1" / "model")
-    assert found.keys() == expected.keys() and (tmp_path / "round2" / "model").is_dir()
-    for name in found:
-        torch.testing.assert_close(found[name], expected[name], atol=1e-4, rtol=1e-3, msg=name)
+    assert (tmp_path / "round2" / "model").is_dir()
+    # Logits, not weights: nothing depends on the bias of keys, so Adam moves it by what rounding leaves.
+    places = (model, *(out / "round1" / "model" for out in (tmp_path, whole)))
+    start, found, expected = (load(str(place))[0](torch.arange(20)[None]).logits for place in places)
+    torch.testing.assert_close(found, expected, atol=1e-3, rtol=1e-3)
+    assert (start - expected).abs().max() > 0.02  # far more than the two may differ by
 
 
 @pytest.mark.slow
