@@ -1,16 +1,21 @@
 # Everything here sets up its own environment first; nothing has to be installed by hand.
 PYTHON ?= python3
 VENV := .venv
+BASE := $(VENV)/.base
 READY := $(VENV)/.ready
 
-$(READY): pyproject.toml constraints.txt
+$(BASE): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet -c constraints.txt -e .
+	touch $@
+
+$(READY): $(BASE)
 	$(VENV)/bin/python -m pip install --quiet -c constraints.txt -e '.[train,annotate,eval,plots,serve,test]'
 	touch $@
 
 .PHONY: run test lint model figures study
 
-run: $(READY)  ## answer a prompt with the bundled model
+run: $(BASE)  ## answer a prompt with the bundled model
 	$(VENV)/bin/pasta run
 
 test: $(READY)  ## all tests
