@@ -9,7 +9,7 @@ from rich.table import Table
 
 from pastalm.evaluation.report import GROUPS
 
-UNIT = "in the unit of `tokens`"  # tens of tokens, but for the policy pred1
+UNIT = "in `tokens`"  # the attribute counts tens of tokens, but for the policy pred1
 
 # Each row: what it is called, its figure in the report, its unit, its factor; and the figure in the second column.
 ROWS = (

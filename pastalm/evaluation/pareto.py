@@ -15,7 +15,11 @@ ALIKE = ("prompts", "max_tokens", "baseline_print")  # settings that reports in 
 JUDGED = ("model", "reference")  # and what they say of their judge
 FRONT, DOMINATED = "#0b5394", "#9a9a9a"
 # Where a label may stand, in points from its mark, with its alignment; the first free place is taken.
-_PLACES = ((7, 6, "left"), (7, -13, "left"), (-7, 6, "right"), (-7, -13, "right"), (7, 20, "left"), (-7, 20, "right"))
+NEAR = 20  # points; a label that stands further from its mark has a line to it
+_PLACES = (
+    *((7, 6, "left"), (7, -13, "left"), (-7, 6, "right"), (-7, -13, "right"), (7, 20, "left"), (-7, 20, "right")),
+    *((x, y, "left" if x > 0 else "right") for far in (36, 56, 76) for x in (12, -12, 40, -40) for y in (far, -far)),
+)
 
 
 class MissingPlotsError(ValueError):
@@ -163,6 +167,8 @@ def _reach(estimates: Sequence[Estimate]) -> list[list[float]]:
 
 def _labels(axes: Any, found: Comparison) -> None:
     """A name beside each mark, where it covers neither a mark nor another name, if there is such a place."""
+    from matplotlib.text import Text
+
     ground = {"facecolor": "white", "edgecolor": "none", "alpha": 0.7, "pad": 0.6}  # so that a line does not cross it
     renderer = axes.figure.canvas.get_renderer()
     points = axes.transData.transform([(model.speed.value, model.quality.value) for model in found.models])
@@ -180,8 +186,9 @@ def _labels(axes: Any, found: Comparison) -> None:
                 fontsize=9,
                 color=color,
                 bbox=ground,
+                arrowprops={"arrowstyle": "-", "color": color, "linewidth": 0.6} if abs(y) > NEAR else None,
             )
-            box = label.get_window_extent(renderer)
+            box = Text.get_window_extent(label, renderer)  # without its line
             inside = axes.bbox.x0 <= box.x0 and box.x1 <= axes.figure.bbox.x1
             if inside and not any(box.overlaps(other) for other in taken) and box.count_contains(points) == 0:
                 break

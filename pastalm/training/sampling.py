@@ -46,7 +46,8 @@ def sample(
     share: tuple[int, int] = (0, 1),
     what: str = "Sampling",
 ) -> int:
-    """Draw the answers that ``journal`` lacks, ``sampling.samples`` a prompt, and write each as soon as it is there.
+    """Draw the answers that ``journal`` lacks, ``sampling.samples`` a prompt, and write each as soon as it and those
+    before it are there.
 
     ``share`` (rank, processes) takes every so many-th prompt. Prompts that fill the model's window are left out.
     Returns how many answers the journal will hold when all processes are through.
