@@ -188,8 +188,9 @@ def _labels(axes: Any, found: Comparison) -> None:
                 bbox=ground,
                 arrowprops={"arrowstyle": "-", "color": color, "linewidth": 0.6} if abs(y) > NEAR else None,
             )
+            label.update_positions(renderer)
             box = Text.get_window_extent(label, renderer)  # without its line
-            inside = axes.bbox.x0 <= box.x0 and box.x1 <= axes.figure.bbox.x1
+            inside = axes.bbox.x0 <= box.x0 and box.x1 <= axes.figure.bbox.x1 and axes.bbox.y0 <= box.y0
             if inside and not any(box.overlaps(other) for other in taken) and box.count_contains(points) == 0:
                 break
             if (x, y, side) != _PLACES[-1]:
