@@ -170,9 +170,9 @@ def draw_data(rng: Random, kind: str, labels: list[str], segments: list[list[int
 
 
 def draw(rng: Random) -> Draft:
-    """One segment with its two directions, or three to five segments."""
+    """One segment with its two directions, or three or four segments."""
     kind = rng.choice(("one", "longest", "longest", "list", "list"))
-    count = {"one": 1, "longest": 3}.get(kind) or rng.choice((4, 4, 5))  # the conclusion of "longest" is long
+    count = {"one": 1, "longest": 3}.get(kind) or rng.choice((3, 4, 4))  # the conclusion of "longest" is long
     labels = rng.sample(rng.choice((LETTERS, COLOURS)), count)
     facts = {"kind": kind, "labels": labels, "segments": draw_segments(rng, count)}
     data = draw_data(rng, kind, labels, facts["segments"])
