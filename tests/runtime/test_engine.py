@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -14,14 +13,8 @@ from safetensors import safe_open
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
-    BertConfig,
-    BertLMHeadModel,
     PreTrainedTokenizerFast,
-    Qwen3NextConfig,
-    Qwen3NextForCausalLM,
-    T5Config,
 )
-from transformers.models.llama.modeling_llama import LlamaAttention
 
 from pastalm import Engine
 from pastalm.cli.models import load_tokenizer
@@ -29,15 +22,12 @@ from pastalm.lang.parse import parse
 from pastalm.lang.positions import POLICIES
 from pastalm.lang.tags import TAGS
 from pastalm.lang.vocabulary import MissingTagsError, add_tags
-from pastalm.runtime.attention import NAME
 from pastalm.runtime.batcher import Request
 from pastalm.runtime.events import DoneEvent, ForkEvent, JoinEvent, TokenEvent
 from pastalm.runtime.load import LoadError, load
-from pastalm.runtime.runner import UnsupportedModelError
 from tests.conftest import byte_level_tokenizer
-from tests.runtime.families import FAMILIES, WINDOW, tiny
+from tests.runtime.families import tiny
 
-EXPERTS = {"num_local_experts": 2, "num_experts": 2, "num_experts_per_tok": 1}
 ANNOTATED = (
     "ab <async topic='x y'>cd hello world</async> foo <async topic='z'>ef bar</async>g<sync/>hello "
     "<async topic='q'>12 34 56</async>end"
@@ -309,94 +299,6 @@ def test_a_name_that_the_hub_does_not_know_gets_a_sentence() -> None:
     with pytest.raises(LoadError, match="|".join(map(re.escape, known))) as caught:  # without the network, and with it
         Engine.from_pretrained("nobody/nothing-of-this-name")
     assert "\n" not in str(caught.value)
-
-
-def test_an_encoder_decoder_is_refused(tmp_path: Path) -> None:
-    T5Config(num_layers=1).save_pretrained(tmp_path)
-    with pytest.raises(LoadError, match="has an encoder"):
-        Engine.from_pretrained(str(tmp_path))
-
-
-def test_an_encoder_is_refused(tokenizer: PreTrainedTokenizerFast) -> None:
-    config = BertConfig(vocab_size=len(tokenizer), hidden_size=32, num_hidden_layers=1, num_attention_heads=2)
-    with pytest.raises(UnsupportedModelError, match="encoder"):
-        Engine(BertLMHeadModel(config), tokenizer)
-
-
-def test_linear_attention_is_refused(tokenizer: PreTrainedTokenizerFast) -> None:
-    config = Qwen3NextConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=32,
-        intermediate_size=32,
-        moe_intermediate_size=32,
-        num_hidden_layers=4,
-        num_attention_heads=2,
-        num_key_value_heads=1,
-        num_experts=2,
-        num_experts_per_tok=1,
-        shared_expert_intermediate_size=32,
-    )
-    with pytest.raises(UnsupportedModelError, match="3 of its 4 layers do not attend"):
-        Engine(Qwen3NextForCausalLM(config), tokenizer)
-
-
-@pytest.mark.parametrize(
-    ("family", "layers", "settings"),
-    [
-        ("qwen2_moe", 2, {"sliding_window": WINDOW, "use_sliding_window": True, "max_window_layers": 4}),
-        ("phimoe", 4, {"sliding_window": WINDOW}),
-        ("llama4_text", 3, {"attention_chunk_size": WINDOW, "intermediate_size_mlp": 32}),
-    ],
-)
-def test_a_window_that_only_a_mask_knows_is_refused(
-    tokenizer: PreTrainedTokenizerFast, monkeypatch: pytest.MonkeyPatch, family: str, layers: int, settings: dict
-) -> None:
-    monkeypatch.setitem(FAMILIES, family, {**settings, **EXPERTS})
-    with pytest.raises(UnsupportedModelError, match=f"{layers} of its 4 layers attend within a window or a chunk"):
-        Engine(tiny(family, len(tokenizer)), tokenizer)
-    windowless = {name: 512 if value == WINDOW else value for name, value in settings.items()}
-    monkeypatch.setitem(FAMILIES, family, {**windowless, **EXPERTS})
-    assert Engine(tiny(family, len(tokenizer)), tokenizer)  # all its positions are within the window
-
-
-def test_a_mask_of_the_models_own_is_refused(
-    tokenizer: PreTrainedTokenizerFast, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def masked(self: LlamaAttention, *args: Any, attention_mask: Any = None, **kwargs: Any) -> tuple:
-        return forward(self, *args, attention_mask=torch.zeros(1, 1, 4, 4), **kwargs)
-
-    forward = LlamaAttention.forward
-    monkeypatch.setattr(LlamaAttention, "forward", masked)
-    with pytest.raises(UnsupportedModelError, match="makes an attention mask of its own"):
-        Engine(tiny("llama", len(tokenizer)), tokenizer)
-
-
-def test_a_refused_model_stays_as_it_came(tokenizer: PreTrainedTokenizerFast, monkeypatch: pytest.MonkeyPatch) -> None:
-    model, ids = tiny("llama", len(tokenizer)), torch.tensor([[5, 6, 7]])
-    own = model(input_ids=ids).logits
-    monkeypatch.setattr(LlamaAttention, "forward", _tempered(LlamaAttention.forward))
-    for _ in range(2):  # a second try meets the same refusal
-        with pytest.raises(UnsupportedModelError, match="more than scores, mask and softmax"):
-            Engine(model, tokenizer)
-    monkeypatch.undo()
-    torch.testing.assert_close(model(input_ids=ids).logits, own)
-
-
-def _tempered(forward: Callable) -> Callable:
-    """An attention that does something of its own unless ours is at work."""
-
-    def tempered(self: LlamaAttention, *args: Any, **kwargs: Any) -> tuple:
-        out, weights = forward(self, *args, **kwargs)
-        return (out if self.config._attn_implementation == NAME else -out), weights
-
-    return tempered
-
-
-def test_a_model_whose_forward_fails_is_refused(tokenizer: PreTrainedTokenizerFast) -> None:
-    model = tiny("llama", len(tokenizer))
-    model.model.norm = torch.nn.LayerNorm(7)
-    with pytest.raises(UnsupportedModelError, match=r"^LlamaForCausalLM cannot be driven by PASTA: .*normalized_shape"):
-        Engine(model, tokenizer)
 
 
 @pytest.fixture(scope="module")
