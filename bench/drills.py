@@ -186,7 +186,7 @@ def letters(rng: Random) -> Drill:
     for _ in range(rng.randrange(2, 6)):
         word = rewrite.draw_word(rng)
         step = rewrite.draw_steps(rng, word)[0]
-        asked.append(f"{word}, {rewrite.act(step)}")
+        asked.append(f"{word}, {rewrite.act(step, rng.randrange(rewrite.WAYS))}")
         told.append(f"{mark.join(word)} then {mark.join(rewrite.apply(step, word))}")
     return "; ".join(asked), "\n".join(told)
 

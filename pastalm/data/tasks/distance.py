@@ -30,21 +30,28 @@ ASKS = {
         "What is the squared length of the segment?",
         "Find the square of the distance between the ends.",
         "How long is it, squared?",
-        "Work out the squared length without taking a root.",
+        "Work out the length without taking the root.",
         "Give the squared distance, first each direction and then both.",
+        "Multiply each difference by itself and add the two.",
+        "How much is the length times itself?",
+        "How far apart are the ends? Leave the root away.",
     ),
     "longest": (
         "Which segment is the longest? Compare squared lengths.",
         "Find the longest one by its squared length.",
-        "Work out all squared lengths and name the greatest.",
-        "Tell me which one has the greatest squared length.",
-        "Compare the segments by squared length. Which one wins?",
+        "Work out all lengths without the roots and name the greatest.",
+        "Which one is the longest?",
+        "Compare them by length times length. Which one wins?",
+        "Which of these has its ends farthest apart?",
+        "Name the longest; no roots, please.",
     ),
     "list": (
         "What are the squared lengths?",
         "List the squared length of each segment.",
         "Give me the square of every length.",
-        "Work out how long each one is, squared.",
+        "How long is each one? Leave out the roots.",
+        "I need every length times itself.",
+        "Give the lengths of all, without the roots.",
     ),
 }
 DATA_ONE = (
@@ -56,6 +63,8 @@ DATA_ONE = (
     "An ant walks straight from {p} to {q}.",
 )
 DATA_MANY = ("{label} goes from {p} to {q}", "{label} joins {p} and {q}", "{label}: {p} to {q}")
+POINTS = ("({x}, {y})", "({x}, {y})", "{x}|{y}", "[{x}; {y}]", "{x} / {y}", "x={x} y={y}")
+LINES = ("segment", "segment", "line", "stick")
 
 AXES = (
     "The two {axis} values are {a} and {b}. Their difference is {gap}, and {d} times {d} is {square}.",
@@ -98,9 +107,9 @@ def squares(ends: list[int]) -> tuple[int, int]:
     return (x1 - x2) ** 2, (y1 - y2) ** 2
 
 
-def naming(label: str) -> str:
+def naming(label: str, line: str = "segment") -> str:
     """How a segment is called in a sentence."""
-    return f"segment {label}" if label in LETTERS else f"the {label} segment"
+    return f"{line} {label}" if label in LETTERS else f"the {label} {line}"
 
 
 def axis_text(style: int, axis: int, ends: list[int]) -> str:
@@ -160,9 +169,9 @@ def draw_segments(rng: Random, count: int) -> list[list[int]]:
 
 def draw_data(rng: Random, kind: str, labels: list[str], segments: list[list[int]]) -> str:
     """The points as the prompt gives them."""
-    form = rng.choice(DATA_ONE if kind == "one" else DATA_MANY)
+    form, point, line = rng.choice(DATA_ONE if kind == "one" else DATA_MANY), rng.choice(POINTS), rng.choice(LINES)
     given = [
-        form.format(label=naming(label), p=f"({x1}, {y1})", q=f"({x2}, {y2})")
+        form.format(label=naming(label, line), p=point.format(x=x1, y=y1), q=point.format(x=x2, y=y2))
         for label, (x1, y1, x2, y2) in zip(labels, segments, strict=True)
     ]
     text = given[0] if kind == "one" else rng.choice(("; ", ", ")).join(given) + "."

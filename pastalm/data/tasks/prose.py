@@ -89,13 +89,14 @@ OUTROS = ("", "", "", " That was all.", " And so it ended.", " Those were their 
 
 ASKS = (
     "Tell in one paragraph what each of the {who} did, in order of time.",
-    "Write a flowing text, with no list, about what these {n} {who} did, one person after the other.",
+    "Write a flowing text, with no list, about what these {n} {who} did, each in turn.",
     "Make one paragraph of the notes. Finish with one person before the next and keep the order of time.",
-    "Please turn these notes into a little story in one paragraph, person by person.",
+    "Please turn these notes into a little story without line breaks, name by name.",
     "What did each of the {who} do? Answer in running text without line breaks.",
     "The notes on the {who} are mixed up. Tell it in prose, one after the other, in a single paragraph.",
-    "Put the notes on the {n} {who} together as plain prose in one paragraph.",
+    "Put the notes on the {n} {who} together as plain prose.",
     "Describe, without any list, how it went for each of the {who}. Use one paragraph.",
+    "From this make a text that flows, with all that each of the {who} did from early to late.",
 )
 ORDERS = ("{ask}\n{notes}", "{notes}\n{ask}", "{notes}\n\n{ask}", "{ask}\n\n{notes}")
 

@@ -21,25 +21,43 @@ SEPARATORS = ("-", ", ", "/", "-")
 SPELLED = re.compile(r"(?<![A-Za-z])[a-z](?:(?:-|, |/)[a-z](?![A-Za-z]))*(?![A-Za-z])")
 Step = list[str]
 
+# What is done, in three ways of speaking; the answer speaks as the prompt does.
 ACTS = {
-    "reverse": "reverse it",
-    "drop first": "drop the first letter",
-    "drop last": "drop the last letter",
-    "double first": "double the first letter",
-    "double last": "double the last letter",
-    "first to end": "move the first letter to the end",
-    "last to front": "move the last letter to the front",
-    "swap ends": "swap the first and the last letter",
-    "put front": "put the letter {letter} in front",
-    "put end": "put the letter {letter} at the end",
+    "reverse": ("reverse it", "reverse the order", "turn it round"),
+    "drop first": ("drop the first letter", "remove the leading character", "cut off the front"),
+    "drop last": ("drop the last letter", "remove the last character", "cut off the end"),
+    "double first": ("double the first letter", "repeat the leading character", "write the front twice"),
+    "double last": ("double the last letter", "repeat the last character", "write the end twice"),
+    "first to end": (
+        "move the first letter to the end",
+        "bring the leading character to the end",
+        "put the front last",
+    ),
+    "last to front": (
+        "move the last letter to the front",
+        "bring the last character to the front",
+        "put the end first",
+    ),
+    "swap ends": ("swap the first and the last letter", "swap the outer characters", "swap front and end"),
+    "put front": (
+        "put the letter {letter} in front",
+        "add the character {letter} in front",
+        "write {letter} before it",
+    ),
+    "put end": (
+        "put the letter {letter} at the end",
+        "add the character {letter} at the end",
+        "write {letter} after it",
+    ),
 }
+WAYS = 3
 STYLES = (
     "{Act}: the word {before} becomes {after}.",
     "We {act}, which turns {before} into {after}.",
 )
 CLOSES = ("The final word is {end}.", "The result reads {end}.")
 SETTINGS = {
-    "spelled": ("The letters are {word}.", "Start with {word}.", "The word is {word}.", "Take the letters {word}."),
+    "spelled": ("The letters are {word}.", "Start with {word}.", "The word is {word}.", "Take {word}."),
     "whole": ("The word is {word}.", "Start with the word {word}.", "Take the word {word}."),
 }
 ASKS = (
@@ -48,7 +66,8 @@ ASKS = (
     "What comes out?",
     "Which letters are left at the end, in order?",
     "Give the word after all steps.",
-    "Show the word after each step.",
+    "How does it look when all is done?",
+    "Show what each step makes of it.",
 )
 PATTERNS = (
     "{setting} {steps} {ask}",
@@ -82,10 +101,10 @@ def apply(step: Step, word: str) -> str:
     }[op]
 
 
-def act(step: Step) -> str:
-    """What is done in a step."""
+def act(step: Step, way: int) -> str:
+    """What is done in a step, in one way of speaking."""
     op, letter = step
-    return ACTS[op].format(letter=letter)
+    return ACTS[op][way].format(letter=letter)
 
 
 def draw_word(rng: Random) -> str:
@@ -115,26 +134,26 @@ def texts(facts: dict[str, Any]) -> tuple[list[list[str]], list[str]]:
     word, mark, chunks = facts["word"], facts["separator"], []
     for step in facts["steps"]:
         after = apply(step, word)
-        done, before, spelled = act(step), mark.join(word), mark.join(after)
+        done, before, spelled = act(step, facts["way"]), mark.join(word), mark.join(after)
         chunks.append([s.format(act=done, Act=capital(done), before=before, after=spelled) for s in STYLES])
         word = after
     return chunks, [close.format(end=mark.join(word)) for close in CLOSES]
 
 
-def draw_steps_text(rng: Random, steps: list[Step]) -> str:
+def draw_steps_text(rng: Random, steps: list[Step], way: int) -> str:
     """The steps as the prompt gives them: as one sentence or as a list."""
-    acts = [act(step) for step in steps]
+    acts = [act(step, way) for step in steps]
     joint = rng.choice((", then ", ", and then ", "; ", ". Then ", "\n- "))
-    return joint + joint.join(acts) if joint == "\n- " else "First " + joint.join(acts) + "."
+    return joint + joint.join(acts) if joint == "\n- " else capital(rng.choice(("first ", "")) + joint.join(acts)) + "."
 
 
 def draw(rng: Random) -> Draft:
     """A word and three to five steps; no step can be written without the one before."""
     word, mark = draw_word(rng), rng.choice(SEPARATORS)
     kind = "whole" if word in WORDS and rng.random() < 0.5 else "spelled"
-    facts = {"word": word, "separator": mark, "steps": draw_steps(rng, word)}
+    facts = {"word": word, "separator": mark, "steps": draw_steps(rng, word), "way": rng.randrange(WAYS)}
     setting = rng.choice(SETTINGS[kind]).format(word=word if kind == "whole" else mark.join(word))
-    steps_text = draw_steps_text(rng, facts["steps"])
+    steps_text = draw_steps_text(rng, facts["steps"], facts["way"])
     order, prompt = arrange(rng, PATTERNS, setting=setting, ask=rng.choice(ASKS), steps=steps_text)
     steps, closes = texts(facts)
     style = rng.randrange(len(STYLES))

@@ -68,11 +68,13 @@ SETTINGS = (
 LISTS = ("The {kind} list: {things}.", "{Kind} options: {things}.", "Choose from: {things}.", "There is: {things}.")
 ASKS = (
     "Give everyone a different {kind}, with one or two sentences for each person.",
-    "Nobody may have the same {kind} as another. Write one or two sentences on each person.",
+    "Nobody may have the same {kind} as another. Write a short reason for everyone.",
     "Assign a {kind} to each person so that no two share one, and explain it shortly.",
     "Who gets which {kind}? All must differ. One or two sentences each, please.",
-    "Choose one {kind} per person, never the same twice, and say why.",
-    "Make a plan in which every person has a {kind} of their own, with a reason.",
+    "Choose one {kind} per person, never the same again, and say why.",
+    "Make a plan in which all have a {kind} of their own, with a reason.",
+    "Find a {kind} for each of them, all different, and tell us briefly why.",
+    "Everybody needs a {kind}, and none may be given out again. Explain each choice in a few words.",
 )
 PATTERNS = (
     "{setting} {list} {ask}",

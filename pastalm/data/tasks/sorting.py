@@ -51,18 +51,20 @@ KEYS = {
 }
 
 ENDS = {
-    "numbers": ("the smallest and the largest number", "its smallest and its largest value"),
-    "words": ("the first and the last word", "the word at its start and the one at its end"),
+    "numbers": ("the smallest and the largest number", "its smallest and its largest value", "both extremes"),
+    "words": ("the first and the last word", "the word at its start and the one at its end", "both ends"),
 }
 ASKS = (
     "Sort each list {way}. For each, name {ends} and say how many {things} it has.",
-    "Put every list in order, {way}, and give {ends} and the count.",
-    "I have {n} lists of {things}. Please order each {way}; tell me {ends} and its size.",
-    "Arrange the {things} of each list {way}. Also state {ends} and how many there are.",
-    "Can you sort these lists {way}? I also want {ends} of each and the number of {things}.",
-    "Order these {n} lists {way}. Then say {ends} and count the {things}.",
-    "The {things} are mixed up. Bring each list in order {way}, with {ends} and its length.",
+    "Put every row in order, {way}, and give {ends} and the count.",
+    "I have {n} lists of {things}. Please order each {way}; tell me {ends}, then its size.",
+    "Arrange the {things} of each line {way}. Also state {ends}, and how many there are.",
+    "Can you sort these {way}? I also want {ends} of each, with the number of {things}.",
+    "Order these {n} lists {way}. Then say {ends}; count the {things}.",
+    "The {things} are mixed up. Bring each row in order {way}, with {ends} and its length.",
     "For each list: sort it {way}, find {ends}, count the {things}.",
+    "Here are {n} rows of {things}. Sort them one by one {way}. For each say {ends} and how long it is.",
+    "Bring some order in here, {way}: row by row, naming {ends} and the size.",
 )
 
 # For each style, its openings.

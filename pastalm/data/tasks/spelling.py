@@ -33,15 +33,22 @@ COUNTING = (" It has {n} letters.", " These are {n} letters.")
 ASKS = (
     "Spell each word letter by letter, then backwards, and join the backward letters.",
     "For every word, give its letters, its letters from the end, and the reversed word.",
-    "Please spell these {n} words forwards and backwards, and say what each becomes in reverse.",
+    "Please spell these {n} forwards and backwards, and say what each becomes in reverse.",
     "Take each word apart into letters. Then turn them around and write the turned word.",
     "How are these words spelled, and what do they read from the end?",
-    "I want to see the letters of each word in both directions and the word turned round.",
+    "I want to see each of these in both directions, sign by sign, and turned round as a whole.",
     "Write out the letters of all {n} words, reverse them, and put them together.",
-    "Reverse these words. Show the letters one by one before and after.",
-    "Practise spelling: letters first, then from the back, then the word that results.",
+    "Reverse these. Show the letters one by one before and after.",
+    "Practise spelling: first from the front, then from the back, then what results.",
+    "Spell these, turn each round, and join it again.",
+    "Please take these {n} apart, one after the other. What does each give from back to front?",
 )
-ASKS_COUNT = ("Also count the letters.", "Add how many letters it has.", "Say the number of letters too.")
+ASKS_COUNT = (
+    "Also count the letters.",
+    "Add how long it is.",
+    "Say the number of letters too.",
+    "Tell its length, too.",
+)
 
 # For each style and gap, and with or without counting, an opening; each in two wordings.
 INTROS = (

@@ -50,6 +50,9 @@ PATTERNS = (
     "Please help me to count. {setting} {data}\n{ask}",
     "Question: {ask}\nNotes: {data}",
 )
+# How a prompt gives an item, and what joins two; without a form it is given as in the answer.
+ITEMS = ("", "", "{item} {q} x {p}", "{q} x {p} for {item}", "{item} ({q} x {p})")
+JOINTS = (" and ", " and ", ", ", " plus ", " + ")
 RECORDS = ("{name} {does} {all}.", "{name}: {all};", "\n{name}: {all}", "\n- {name} {does} {all}")
 
 STYLES = (
@@ -93,17 +96,17 @@ def total_of(person: dict[str, Any]) -> int:
     return sum(quantity * price for quantity, _, price in person["items"])
 
 
-def unit_text(kind: str, item: tuple[int, str, int]) -> str:
-    """``3 pears at 4``."""
+def written(form: str, item: tuple[int, str, int]) -> str:
+    """An item in a form, such as ``3 pears at 4``."""
     quantity, name, price = item
-    text = UNITS[kind].format(q=quantity, item=one_or_many(quantity, name), p=price)
+    text = form.format(q=quantity, item=one_or_many(quantity, name), p=price)
     return text.replace(" 1 miles", " 1 mile")
 
 
 def person_text(style: int, kind: str, person: dict[str, Any]) -> str:
     """The sum of one person."""
     items = person["items"]
-    units = [unit_text(kind, item) for item in items]
+    units = [written(UNITS[kind], item) for item in items]
     products = [quantity * price for quantity, _, price in items]
     makes = [f"{'makes' if quantity == 1 else 'make'} {quantity * price}" for quantity, _, price in items]
     return STYLES[style].format(
@@ -137,9 +140,9 @@ def draw_people(rng: Random, kind: str, count: int) -> People:
 
 def draw_data(rng: Random, kind: str, people: People) -> str:
     """The people's items as the prompt gives them."""
-    form = rng.choice(RECORDS)
+    form, item_form, joint = rng.choice(RECORDS), rng.choice(ITEMS) or UNITS[kind], rng.choice(JOINTS)
     records = [
-        form.format(name=p["name"], does=DOES[kind], all=listed([unit_text(kind, item) for item in p["items"]]))
+        form.format(name=p["name"], does=DOES[kind], all=joint.join(written(item_form, item) for item in p["items"]))
         for p in people
     ]
     return ("" if form.startswith("\n") else " ").join(records).removesuffix(";")
