@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import geometric_mean, mean
@@ -88,13 +89,12 @@ def content_tokens(script: Script, vocabulary: Vocabulary) -> list[int]:
 
 def redundancy(script: Script) -> float:
     """Mean share of a block's 4-grams that stand in a sibling, over the blocks that have any; 0 without blocks."""
-    grams = [_grams(script.of(index)[1:-1]) for index in range(len(script.blocks))]
-    shares = []
-    for index, block in enumerate(script.blocks[1:], 1):
-        siblings = [k for k, other in enumerate(script.blocks) if other.parent == block.parent and k not in (0, index)]
-        others = set().union(*(grams[k] for k in siblings))
-        if grams[index]:
-            shares.append(sum(gram in others for gram in grams[index]) / len(grams[index]))
+    own: list[list[int]] = [[] for _ in script.blocks]
+    for token, block in zip(script.tokens, script.block, strict=True):
+        own[block].append(token)
+    blocks = [(block.parent, _grams(tokens[1:-1])) for block, tokens in zip(script.blocks, own, strict=True)][1:]
+    holders = Counter((parent, gram) for parent, grams in blocks for gram in set(grams))
+    shares = [sum(holders[parent, gram] > 1 for gram in grams) / len(grams) for parent, grams in blocks if grams]
     return mean(shares) if shares else 0.0
 
 

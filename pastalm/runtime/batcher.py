@@ -106,6 +106,12 @@ class Batcher:
         """Put a request in line."""
         self.waiting.append(request)
 
+    def reserve(self) -> None:
+        """Make the cache now, not with the first request. Raises what torch raises where there is no room."""
+        lane = self.pool.lanes[0]
+        self.runner.prefill(self.pool, lane, [0])
+        lane.clear()
+
     def cancel(self, request: Request) -> None:
         """Take a request out, wherever it is: its lane is free for the next. One that is over stays as it is."""
         if request in self.waiting:
@@ -116,7 +122,7 @@ class Batcher:
 
     def step(self) -> bool:
         """Admit what fits, run one step; returns whether there is more to do."""
-        while self.waiting and self.free:
+        for _ in range(min(len(self.waiting), len(self.free))):  # those that end at once do not keep the others waiting
             self._admit(self.waiting.popleft())
         if self.running:
             self._decode()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any, TypedDict, Unpack
@@ -116,12 +117,12 @@ class Engine:
         """Answer many prompts, up to ``batch`` at once, in their order. Each answer is what it would be alone.
         ``seeds``, one for each prompt, stand for ``seed``."""
         each = [{**options, "seed": seed} for seed in seeds] or [options] * len(prompts)
-        requests = [self.request(prompt, **own) for prompt, own in zip(prompts, each, strict=True)]
-        slots = max((self._slots(request) for request in requests), default=1)
-        batcher = Batcher(self.runner, batch, slots)
+        requests = deque(self.request(prompt, **own) for prompt, own in zip(prompts, each, strict=True))
+        batcher = Batcher(self.runner, batch, max(map(self._slots, requests), default=1))
         for request in requests:
             batcher.add(request)
-        for request in requests:
+        while requests:
+            request = requests.popleft()  # nobody holds one that is over
             while not request.over:
                 batcher.step()
             yield request.result()
@@ -212,8 +213,12 @@ class Engine:
         return self._finish(Request(prompt, interpreter, known, observe=observe))
 
     def encode(self, prompt: Prompt) -> list[int]:
-        """The ids of a prompt. Raises :class:`RequestError` for an empty one."""
-        ids = self.codec.encode_prompt(prompt) if isinstance(prompt, str) else self.codec.encode_chat(prompt)
+        """The ids of a prompt. Raises :class:`RequestError` for an empty one, and for messages without a template, or
+        that it refuses."""
+        try:
+            ids = self.codec.encode_prompt(prompt) if isinstance(prompt, str) else self.codec.encode_chat(prompt)
+        except ValueError as error:
+            raise RequestError(str(error)) from error
         if not ids:
             raise RequestError("The prompt is empty: there is nothing to answer.")
         return ids

@@ -105,8 +105,10 @@ class Pool:
     def layer(self, layer: int, key_BHQD: Tensor, value_BHQD: Tensor) -> tuple[Tensor, Tensor]:
         """The pair of tensors of a layer, of the shape and type that its keys and values need."""
         if layer not in self.keys:
-            for held, new in ((self.keys, key_BHQD), (self.values, value_BHQD)):
-                held[layer] = new.new_zeros(len(self.lanes), new.shape[1], self.slots, new.shape[3])
+            made = [
+                new.new_zeros(len(self.lanes), new.shape[1], self.slots, new.shape[3]) for new in (key_BHQD, value_BHQD)
+            ]
+            self.keys[layer], self.values[layer] = made  # both or none: there may be no room for the second
         return self.keys[layer], self.values[layer]
 
 

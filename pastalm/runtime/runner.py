@@ -53,8 +53,10 @@ class Runner:
 
     @property
     def window(self) -> int | None:
-        """How many positions the model knows; None if its config does not say."""
-        return getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
+        """How many positions the model can be used for; None if its config does not say."""
+        config = self.model.config.get_text_config()
+        known = getattr(config, "max_position_embeddings", None)
+        return min(filter(None, (known, *_short_windows(config))), default=None)
 
     @property
     def vocabulary_size(self) -> int:
@@ -179,6 +181,14 @@ def _windowed(config: Any) -> set[int]:
         kinds = ["sliding_attention" if sliding else "chunked_attention"] * config.num_hidden_layers
     positions = getattr(config, "max_position_embeddings", None) or inf
     return {layer for layer, kind in enumerate(kinds) if 0 < (sizes.get(kind) or 0) < positions}
+
+
+def _short_windows(config: Any) -> list[int]:
+    """Where "longrope" turns: one position beyond gives all tokens of a pass the long factors, while the keys in the
+    cache, and those of other requests, have the short ones."""
+    rope = getattr(config, "rope_parameters", None) or {}
+    kinds = [rope, *(kind for kind in rope.values() if isinstance(kind, dict))]  # one for all layers, or one a kind
+    return [kind["original_max_position_embeddings"] for kind in kinds if kind.get("rope_type") == "longrope"]
 
 
 @torch.inference_mode()

@@ -15,6 +15,7 @@ from pastalm.lang.recogniser import Legal
 from pastalm.runtime.thread import Path
 
 MAX_SPEED = 3
+TEMPERATURES = (1e-6, 1e6)  # beyond these float32 has no numbers left, and the draws would be the same
 
 
 @dataclass(frozen=True)
@@ -67,9 +68,9 @@ class Sampler:
         logits = self._allowed(logits_TV, legal)
         if self.options.temperature == 0:
             return logits.argmax(-1).tolist()
-        logits = logits.float()
+        logits, (low, high) = logits.float(), TEMPERATURES
         logits = logits - logits.amax(-1, keepdim=True)  # no temperature, however low, makes them infinite
-        probabilities = torch.softmax(logits / self.options.temperature, dim=-1)
+        probabilities = torch.softmax(logits / min(max(self.options.temperature, low), high), dim=-1)
         noise = torch.stack([self._noise(path, logits.shape[-1]) for path in paths]).to(logits.device)
         return (self._nucleus(probabilities) / noise).argmax(-1).tolist()  # a draw without a host round trip
 

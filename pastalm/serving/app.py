@@ -15,9 +15,10 @@ from fastapi.responses import JSONResponse, Response, StreamingResponse
 from starlette.exceptions import HTTPException
 
 from pastalm.runtime.response import Response as Answer
-from pastalm.serving.errors import AbsentError, BrokenError, ElsewhereError, ServingError, misfit
+from pastalm.serving.errors import AbsentError, BrokenError, ElsewhereError, InvalidError, ServingError, misfit
 from pastalm.serving.key import Door
 from pastalm.serving.reply import Reply, failure
+from pastalm.serving.scale import Scale
 from pastalm.serving.schema import Card, Cards, ChatRequest, CompletionRequest
 from pastalm.serving.worker import News, Ticket, Worker
 
@@ -47,6 +48,7 @@ def build_app(worker: Worker, offer: Offer) -> FastAPI:
         worker.join()
 
     app = FastAPI(title="PASTA", lifespan=life, docs_url=None, redoc_url=None)
+    app.add_middleware(Scale)
     if offer.key:
         app.add_middleware(Door, key=offer.key)
     _add_errors(app)
@@ -65,7 +67,7 @@ class Counter:
         """Answer one request, whole or as a stream. A stream begins with its first text, so that what goes wrong before
         has its status."""
         if asked.model != self.offer.name:
-            raise AbsentError(f"There is no model {asked.model!r} here; this server has {self.offer.name!r}.")
+            raise AbsentError(asked.model, self.offer.name)
         given = {"max_tokens": self.offer.max_tokens, "mode": self.offer.mode, "seed": secrets.randbelow(SEEDS)}
         reply = Reply(asked, given | asked.options)
         ticket = Ticket(asked.prompt, reply.options, stream=bool(asked.stream))
@@ -104,6 +106,7 @@ async def _events(reply: Reply, news: News, ticket: Ticket) -> AsyncIterator[str
 
 def _add_routes(app: FastAPI, counter: Counter) -> None:
     worker, offer = counter.worker, counter.offer
+    card = Card(id=offer.name, created=offer.since)
 
     @app.get("/health")
     async def health() -> Response:
@@ -114,7 +117,14 @@ def _add_routes(app: FastAPI, counter: Counter) -> None:
     @app.get("/v1/models")
     async def models() -> Cards:
         """The one model."""
-        return Cards(data=[Card(id=offer.name, created=offer.since)])
+        return Cards(data=[card])
+
+    @app.get("/v1/models/{name:path}")
+    async def model(name: str) -> Card:
+        """The one model, by its name."""
+        if name != offer.name:
+            raise AbsentError(name, offer.name)
+        return card
 
     @app.post("/v1/chat/completions")
     async def chat(asked: ChatRequest, http: Request) -> Response:
@@ -140,6 +150,8 @@ def _add_errors(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def elsewhere(http: Request, error: HTTPException) -> Response:
+        if error.status_code == 400:  # the path was right; what came cannot be read at all
+            return await told(http, InvalidError("The body cannot be read as JSON in UTF-8."))
         return await told(http, ElsewhereError(f"{http.method} {http.url.path} is not served here.", error.status_code))
 
     @app.exception_handler(Exception)

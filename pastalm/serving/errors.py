@@ -14,13 +14,21 @@ class ServingError(Exception):
 
     def body(self) -> dict[str, Any]:
         """The error as it is sent."""
-        return {"error": {"message": str(self), "type": self.kind, "code": self.code}}
+        return {"error": {"message": str(self), "type": self.kind, "param": None, "code": self.code}}
 
 
 class InvalidError(ServingError):
     """A request that asks for what cannot be done."""
 
     status, kind = 400, "invalid_request_error"
+
+
+class UnwieldyError(InvalidError):
+    """A body that is too large, or may be; the status says which."""
+
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(message)
+        self.status = status
 
 
 class StrangerError(ServingError):
@@ -33,6 +41,9 @@ class AbsentError(ServingError):
     """A request for a model that is not here."""
 
     status, kind, code = 404, "invalid_request_error", "model_not_found"
+
+    def __init__(self, asked: str, served: str) -> None:
+        super().__init__(f"There is no model {asked!r} here; this server has {served!r}.")
 
 
 class WithdrawnError(ServingError):

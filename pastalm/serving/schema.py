@@ -28,9 +28,10 @@ NOT_DONE: dict[str, tuple[Any, ...]] = {
     "logprobs": (False,),
     "top_logprobs": (0,),
     "logit_bias": ({},),
-    "presence_penalty": (0,),
-    "frequency_penalty": (0,),
+    "presence_penalty": (0, 0.0),
+    "frequency_penalty": (0, 0.0),
 }
+MOST_STOPS = 16
 # Fields about the client and its bill, which change no answer.
 WITHOUT_EFFECT = (
     *("user", "metadata", "store", "service_tier", "safety_identifier"),
@@ -43,6 +44,13 @@ def _whole(text: str) -> str:
     if any("\ud800" <= char <= "\udfff" for char in text):
         raise ValueError("A text holds half of a surrogate pair, which is no character.")
     return text
+
+
+def _few(stop: str | list[str] | None) -> str | list[str] | None:
+    """Each is looked for in every piece of text, on the thread that decodes for all."""
+    if isinstance(stop, list) and len(stop) > MOST_STOPS:
+        raise ValueError(f"stop takes at most {MOST_STOPS} strings, not {len(stop)}.")
+    return stop
 
 
 Text = Annotated[str, AfterValidator(_whole)]
@@ -73,7 +81,7 @@ class Asked(BaseModel):
     temperature: float | None = None
     top_p: float | None = None
     seed: int | None = None
-    stop: str | list[str] | None = None
+    stop: Annotated[str | list[str] | None, AfterValidator(_few)] = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     mode: str | None = None
@@ -88,7 +96,8 @@ class Asked(BaseModel):
         if not isinstance(fields, dict):
             return fields
         for name, harmless in NOT_DONE.items():
-            if fields.get(name) is not None and fields[name] not in harmless:
+            given = fields.get(name)
+            if given is not None and not any(given == one and type(given) is type(one) for one in harmless):
                 only = f"must be {harmless[0]}" if name in ("n", "best_of") else "is not supported: leave it out"
                 raise ValueError(f"{name} {only}; a request gets one answer, as text.")
         return {name: fields[name] for name in fields if name not in NOT_DONE and name not in WITHOUT_EFFECT}

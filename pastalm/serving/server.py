@@ -24,7 +24,9 @@ class Server(uvicorn.Server):
     ``GRACE_SECONDS``, and those that are not over are told so."""
 
     def __init__(self, app: FastAPI, worker: Worker, ready: Callable[[], None] = lambda: None) -> None:
-        super().__init__(uvicorn.Config(app, log_level="warning", access_log=False))
+        patience = int(GRACE_SECONDS) + 5  # then connections on which nothing comes are cut
+        config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=patience)
+        super().__init__(config)
         self.worker, self.ready = worker, ready
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:

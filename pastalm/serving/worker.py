@@ -39,8 +39,9 @@ class Ticket:
 class Worker:
     """Decodes up to ``lanes`` requests at once; up to ``max_waiting`` more stand in line, in the order they came.
 
-    ``engine`` needs ``pool_tokens``, the cache slots of a lane. :meth:`submit`, :meth:`cancel` and :meth:`close` may be
-    called from any thread and return at once; what they ask for happens between two steps.
+    ``engine`` needs ``pool_tokens``, the cache slots of a lane. The cache is made at once; ``ValueError`` says if there
+    is no room for it. :meth:`submit`, :meth:`cancel` and :meth:`close` may be called from any thread and return at
+    once; what they ask for happens between two steps.
     """
 
     def __init__(self, engine: Engine, *, lanes: int = 8, max_waiting: int = 256) -> None:
@@ -50,6 +51,12 @@ class Worker:
             raise ValueError(f"A worker needs a lane and a line, not {lanes} lanes and {max_waiting} waiting.")
         self.engine, self.lanes, self.room = engine, lanes, lanes + max_waiting
         self.batcher = Batcher(engine.runner, lanes, engine.pool_tokens)
+        try:
+            self.batcher.reserve()
+        except RuntimeError as error:  # what torch raises for memory that it does not get
+            raise ValueError(
+                f"There is no room for a cache of {lanes} lanes with {engine.pool_tokens} tokens each; take fewer."
+            ) from error
         self.open = 0  # tickets that are not over; under the lock
         self.stopped = False  # under the lock
         self._requests: dict[Ticket, Request] = {}  # those the batcher knows; the worker's thread alone

@@ -10,7 +10,7 @@ from typing import Any
 from pastalm.data.examples import DataError, as_messages
 from pastalm.data.questions import Question
 from pastalm.lang.script import Script, ScriptBlock
-from pastalm.runtime.engine import Engine
+from pastalm.runtime.engine import Engine, RequestError
 from pastalm.runtime.response import Response
 from pastalm.training.journal import Journal, Key
 from pastalm.training.progress import shown
@@ -49,18 +49,25 @@ def sample(
     """Draw the answers that ``journal`` lacks, ``sampling.samples`` a prompt, and write each as soon as it and those
     before it are there.
 
-    ``share`` (rank, processes) takes every so many-th prompt. Prompts that fill the model's window are left out.
+    ``share`` (rank, processes) takes every so many-th prompt. Prompts that fill the model's window, or that its chat
+    template refuses, are left out.
     Returns how many answers the journal will hold when all processes are through.
     """
     rank, processes = share
     window = engine.runner.window
 
     def fits(question: Question) -> bool:
-        return window is None or len(engine.encode(as_messages(question.prompt, engine.tokenizer))) < window
+        try:
+            ids = engine.encode(as_messages(question.prompt, engine.tokenizer))
+        except RequestError:
+            return False
+        return window is None or len(ids) < window
 
     asked = [one for one in questions if fits(one)]
     if not asked:
-        raise DataError(f"Every prompt fills the model's window of {window} tokens; shorten them.")
+        raise DataError(
+            f"Every prompt fills the model's window of {window} tokens, or its chat template refuses it; give others."
+        )
     total = len(asked) * sampling.samples
     keys = [(one.index, k) for one in asked[rank::processes] for k in range(sampling.samples)]
     wanted = [key for key in keys if key not in journal]

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import count
 from time import perf_counter
+from typing import Any
+from weakref import WeakSet
 
 import pytest
 from hypothesis import given
@@ -81,6 +83,47 @@ def test_a_forward_pass_that_fails_ends_those_in_it(engine: Engine) -> None:
             request.result()
     assert later.result().text == engine.generate("hello world", **OPTIONS).text
     assert clean(batcher)
+
+
+def test_requests_that_end_at_once_do_not_keep_a_running_one_waiting(engine: Engine) -> None:
+    batcher = Batcher(engine.runner, 2, 400)
+    running = engine.request("hello world", **OPTIONS)
+    short = [engine.request("hello", max_tokens=1, mode="sequential") for _ in range(6)]
+    batcher.add(running)
+    batcher.step()
+    for request in short:
+        batcher.add(request)
+    for number in range(1, 7):
+        steps = running.steps
+        batcher.step()
+        assert running.steps == steps + 1 and sum(request.over for request in short) == number
+
+
+def test_a_cache_that_is_reserved_is_there_and_free(engine: Engine) -> None:
+    batcher = Batcher(engine.runner, 2, 40)
+    batcher.reserve()
+    assert clean(batcher) and len(batcher.pool.keys) == len(batcher.pool.values) == 4
+    held = batcher.pool.keys[0]
+    request = engine.request("hello", max_tokens=3, mode="sequential")
+    batcher.add(request)
+    while batcher.step():
+        pass
+    assert batcher.pool.keys[0] is held
+    assert request.result().text == engine.generate("hello", max_tokens=3, mode="sequential").text
+
+
+def test_a_batch_lets_go_of_what_is_over(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    alive: WeakSet[Request] = WeakSet()
+    make = engine.request
+
+    def noted(*arguments: Any, **options: Any) -> Request:
+        alive.add(request := make(*arguments, **options))
+        return request
+
+    monkeypatch.setattr(engine, "request", noted)
+    answers = engine.generate_batch(["hello"] * 9, batch=1, max_tokens=2, mode="sequential")
+    for number, _ in enumerate(answers, 1):
+        assert len(alive) <= 9 - number + 1
 
 
 @given(st.lists(cases, min_size=1, max_size=3), st.integers(0, 9))

@@ -19,7 +19,7 @@ from pastalm.lang.script import Script
 from pastalm.layout import layout
 from pastalm.runtime.attention import DenseView
 from pastalm.runtime.batcher import Batcher, Request
-from pastalm.runtime.engine import Engine
+from pastalm.runtime.engine import Engine, RequestError
 from pastalm.runtime.interpreter import Interpreter
 from pastalm.runtime.limits import Limits
 from pastalm.runtime.oracle import oracle
@@ -193,3 +193,23 @@ def test_the_oracle_equals_the_stock_forward(family: str, tokenizer: PreTrainedT
             use_cache=False,
         ).logits[0]
     torch.testing.assert_close(dense, stock, atol=1e-4, rtol=0)
+
+
+def test_long_rope_is_used_up_to_where_it_turns(
+    tokenizer: PreTrainedTokenizerFast, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Beyond, a pass takes other factors for all its tokens than their keys in the cache have, or a neighbour's."""
+    turn = 64
+    rope = {"rope_type": "longrope", "short_factor": [1.0] * 4, "long_factor": [4.0] * 4, "rope_theta": 10000.0}
+    rope |= {"original_max_position_embeddings": turn, "factor": 8.0}
+    settings = {"rope_parameters": rope, "original_max_position_embeddings": turn, "sliding_window": None}
+    monkeypatch.setitem(FAMILIES, "phi3", settings)
+    engine = Engine(tiny("phi3", len(tokenizer)), tokenizer)
+    assert engine.runner.window == turn
+    options = {"max_tokens": 200, "mode": "sequential"}
+    prompts = ["hello", "hello world foo " * 3]
+    alone = [engine.generate(prompt, **options) for prompt in prompts]
+    assert all(answer.finish_reason == "length" for answer in alone)
+    assert [answer.text for answer in engine.generate_batch(prompts, batch=2, **options)] == [a.text for a in alone]
+    with pytest.raises(RequestError, match="window is 64"):
+        engine.generate("hello world " * 40, **options)

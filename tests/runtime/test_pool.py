@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from hypothesis import given
 
@@ -51,6 +52,18 @@ def test_places_without_a_query_see_the_junk_slot_only() -> None:
     assert rows == [["01100", "10000", "10000"], ["01100", "01110", "01111"], ["01100", "01110", "10000"]]
     query = torch.randn(1, 2, 6, 3)
     assert view.spread(query).shape == (3, 2, 3, 3) and torch.equal(view.gather(view.spread(query)), query)
+
+
+def test_a_layer_has_its_keys_and_values_or_neither() -> None:
+    class Unlucky(torch.Tensor):
+        def new_zeros(self, *_: object) -> torch.Tensor:
+            raise torch.OutOfMemoryError("no room")
+
+    pool, new = Pool(1, 6, CPU), torch.zeros(1, 2, 1, 3)
+    with pytest.raises(torch.OutOfMemoryError):
+        pool.layer(0, new, new.as_subclass(Unlucky))
+    keys, values = pool.layer(0, new, new)
+    assert keys.shape == values.shape == (1, 2, 6, 3)
 
 
 def test_idle_lanes_between_are_read_along_unless_they_are_many() -> None:

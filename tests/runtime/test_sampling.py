@@ -34,7 +34,7 @@ def test_greedy_takes_the_likeliest_legal_token() -> None:
     st.lists(st.floats(-20, 20, width=32), min_size=6, max_size=6),
     st.sets(st.integers(0, 5), min_size=1),
     st.booleans(),
-    st.sampled_from([0.0, 1e-40, 1.0, 1e30]),
+    st.sampled_from([0.0, 1e-46, 1e-40, 1.0, 1e30, 3.5e38]),
     st.sampled_from([1.0, 0.5]),
 )
 def test_never_draws_an_illegal_token(

@@ -29,6 +29,7 @@ class House:
 
     worker: Worker
     port: int
+    server: Server
 
     def client(self, key: str = "none") -> OpenAI:
         return OpenAI(base_url=f"http://127.0.0.1:{self.port}/v1", api_key=key, max_retries=0)
@@ -66,7 +67,7 @@ def house(engine: Engine, *, lanes: int = 2, max_waiting: int = 64, **offer: Any
         thread.start()
         try:
             assert ready.wait(60)
-            yield House(worker, port)
+            yield House(worker, port, server)
         finally:
             server.should_exit = True
             thread.join()

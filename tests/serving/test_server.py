@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 from concurrent.futures import ThreadPoolExecutor
+from http.client import HTTPConnection
 from typing import Any
 
 import openai
 import pytest
 
 from pastalm import Engine
+from pastalm.serving import server
+from pastalm.serving.scale import MOST_BYTES
 from tests.serving.conftest import House, house
 
 SPELL = "Spell each word, then spell it backwards: river, stone, maple, candle."
@@ -111,6 +114,9 @@ def test_messages_in_parts_and_fields_without_effect(served: House) -> None:
 
 def test_models_and_health(served: House) -> None:
     assert [card.id for card in served.client().models.list()] == ["bundled"]
+    assert served.client().models.retrieve("bundled").id == "bundled"
+    with pytest.raises(openai.NotFoundError, match="no model 'meta/llama' here"):
+        served.client().models.retrieve("meta/llama")
     connection = served.post({})
     connection.getresponse().read()
     connection.request("GET", "/health")
@@ -131,7 +137,10 @@ def test_models_and_health(served: House) -> None:
         ({"mode": "both"}, "Unknown mode 'both'; choose 'async' or 'sequential'."),
         ({"n": 2}, "n must be 1; a request gets one answer, as text."),
         ({"tools": [{}]}, "tools is not supported"),
+        ({"n": True}, "n must be 1"),
         ({"logprobs": True}, "logprobs is not supported"),
+        ({"logprobs": 0}, "logprobs is not supported"),
+        ({"stop": ["x"] * 17}, "stop takes at most 16 strings, not 17."),
         ({"stop": 5}, "stop: input should be a valid string."),
         ({"max_token": 5}, "Unknown field 'max_token'."),
         ({"stream_options": {"usage": True}}, "Unknown field 'stream_options.usage'."),
@@ -151,7 +160,7 @@ def test_wrong_fields_get_a_sentence(served: House, fields: dict[str, Any], said
         error = json.load(answer)["error"]
         connection.close()
         assert answer.status == 400 and said in error["message"] and "\n" not in error["message"]
-        assert set(error) == {"message", "type", "code"} and error["type"] == "invalid_request_error"
+        assert set(error) == {"message", "type", "param", "code"} and error["type"] == "invalid_request_error"
 
 
 @pytest.mark.parametrize(
@@ -159,6 +168,7 @@ def test_wrong_fields_get_a_sentence(served: House, fields: dict[str, Any], said
     [
         ("/v1/completions", '{"model":', 400, "The body is not JSON"),
         ("/v1/completions", "[]", 400, "The body must be a JSON object"),
+        ("/v1/completions", '{"prompt": "\xe9"}', 400, "The body cannot be read as JSON in UTF-8."),  # in Latin-1
         ("/v1/completions", '{"model": "bundled"}', 400, "The field 'prompt' is missing."),
         ("/v1/completions", '{"model": "bundled", "prompt": ""}', 400, "The prompt is empty"),
         ("/v1/embeddings", "{}", 404, "POST /v1/embeddings is not served here."),
@@ -234,6 +244,36 @@ def test_a_failure_of_ours_is_one_sentence_and_the_next_answer_comes(tiny: Engin
             tiny.codec.tokenizer = broken
         assert caught.value.status_code == 500 and "Traceback" not in str(caught.value)
         assert running.client().completions.create(model="tiny", prompt="hello", max_tokens=3).choices[0].text
+
+
+@pytest.mark.parametrize(
+    ("header", "value", "status", "said"),
+    [
+        ("Transfer-Encoding", "chunked", 411, "send a Content-Length."),
+        ("Content-Length", str(MOST_BYTES + 1), 413, "The body is larger than 16 MiB."),
+    ],
+)
+def test_bodies_are_weighed_before_they_are_read(
+    served: House, header: str, value: str, status: int, said: str
+) -> None:
+    connection = HTTPConnection("127.0.0.1", served.port)
+    connection.putrequest("POST", "/v1/completions")
+    connection.putheader(header, value)
+    connection.endheaders()
+    answer = connection.getresponse()
+    assert answer.status == status and said in json.load(answer)["error"]["message"]
+    connection.close()
+
+
+def test_half_a_body_does_not_keep_the_server(tiny: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "GRACE_SECONDS", 1.0)
+    with house(tiny, mode="sequential") as running:
+        connection = HTTPConnection("127.0.0.1", running.port)
+        connection.putrequest("POST", "/v1/completions")
+        connection.putheader("Content-Length", "100")
+        connection.endheaders(b'{"model":')
+        running.wait(lambda: bool(running.server.server_state.tasks))
+    connection.close()
 
 
 def test_the_end_of_the_server_is_told(tiny: Engine) -> None:
