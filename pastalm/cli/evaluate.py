@@ -161,7 +161,8 @@ def _measure(answers: Answers, settings: EvalSettings, questions: Sequence[Quest
     from pastalm.training.progress import shown
 
     engine = load_engine(settings.model, settings.device, settings.dtype)
-    other = load_engine(settings.baseline, settings.device, settings.dtype) if settings.baseline else engine
+    number = str(engine.runner.model.dtype).removeprefix("torch.")  # the same for both: their times are compared
+    other = load_engine(settings.baseline, settings.device, number) if settings.baseline else engine
     total = len({one.key for one in questions})
     for _ in shown(answers.measure(questions, engine, other), "Answering", total - missing, total, "prompts"):
         pass

@@ -32,9 +32,10 @@ class AlpacaError(ValueError):
 class WinRates:
     """Win rates of a model against a reference, all in percent.
 
-    ``number`` answers were judged. ``standard_error`` belongs to ``win_rate``; ``discrete`` counts each preference as
-    won, lost or half. ``length_controlled`` is None where lengths give nothing to fit: fewer than five judged answers,
-    or all of the same difference. ``formula``: ``length_controlled_v1``, or for prompts that are not AlpacaEval's
+    ``number`` answers were judged. ``standard_error`` belongs to ``win_rate``, and with the minimal formula, whose
+    predictions are all the same, to ``length_controlled`` too; ``discrete`` counts each preference as won, lost or
+    half. ``length_controlled`` is None where lengths give nothing to fit: fewer than five judged answers, or all of the
+    same difference. ``formula``: ``length_controlled_v1``, or for prompts that are not AlpacaEval's
     ``length_controlled_minimal``, which knows nothing of their difficulty.
     """
 
@@ -82,6 +83,8 @@ def win_rates(
             length = glm.get_length_controlled_winrate(
                 rows, glm_name=formula, save_weights_dir=None, is_warn_extreme_changes=False
             )
+    if length and formula == MINIMAL and names[0] != names[1]:  # the package's is the spread of the predictions: none
+        length["lc_standard_error"] = plain["standard_error"]
     return WinRates(
         len(judged),
         float(plain["win_rate"]),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from math import sqrt
+from statistics import NormalDist
 
 import numpy as np
 
@@ -49,6 +51,15 @@ class Bootstrap:
             return None
         low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
         return Estimate(value, float(low), float(high))
+
+
+def wilson(hits: int, number: int, level: float = LEVEL) -> Estimate:
+    """The share ``hits / number`` with Wilson's interval, which has a width where all or none are hits, too."""
+    share, z = hits / number, NormalDist().inv_cdf((1 + level) / 2)
+    middle = share + z * z / (2 * number)
+    reach = z * sqrt(share * (1 - share) / number + z * z / (4 * number * number))
+    low, high = ((middle + sign * reach) / (1 + z * z / number) for sign in (-1, 1))
+    return Estimate(share, max(0.0, low), min(1.0, high))
 
 
 def _means(table: np.ndarray, draws: int, rng: np.random.Generator) -> np.ndarray:

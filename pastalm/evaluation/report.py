@@ -15,7 +15,7 @@ from pastalm.data.lines import DataError
 from pastalm.data.tasks import FAMILIES
 from pastalm.evaluation.alpaca import WinRates
 from pastalm.evaluation.answers import Outcome
-from pastalm.evaluation.bootstrap import Bootstrap, Columns, Estimate
+from pastalm.evaluation.bootstrap import Bootstrap, Columns, Estimate, wilson
 
 FORM = 1  # of report.json
 REPORT = "report.json"
@@ -119,8 +119,7 @@ def checked(outcomes: Sequence[Outcome]) -> Quality | None:
     verdicts = [[one.question.accepts(side.text) for side in (one.answer, one.baseline)] for one in outcomes]
     if not verdicts or any(None in pair for pair in verdicts):
         return None
-    own = Bootstrap({"own": [bool(pair[0]) for pair in verdicts]}).estimate(_mean("own"))
-    assert own is not None  # a share of at least one verdict is a number
+    own = wilson(sum(bool(pair[0]) for pair in verdicts), len(verdicts))
     baseline = sum(bool(pair[1]) for pair in verdicts) / len(verdicts)
     return Quality("accepted", 100 * own.value, 100 * own.low, 100 * own.high, 100 * baseline)
 

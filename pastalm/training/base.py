@@ -17,13 +17,13 @@ class SettingsError(ValueError):
     """Settings that contradict the model or an earlier run."""
 
 
-def load_base(config: SftConfig) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+def load_base(config: SftConfig, *, merged: bool = False) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Load ``config.model`` with the tags adopted, on the CPU: the Trainer moves it to where its process runs.
 
-    Weights that are trained are float32; frozen ones, below low-rank adapters, are bfloat16 where that was asked for.
-    Raises ``LoadError``.
+    Weights that are trained are float32. Frozen ones, below low-rank adapters, are bfloat16 where that was asked for,
+    unless adapters are ``merged`` into them again and again: small steps would be lost. Raises ``LoadError``.
     """
-    dtype = "bfloat16" if config.lora and config.bf16 else "float32"
+    dtype = "bfloat16" if config.lora and config.bf16 and not merged else "float32"
     model, tokenizer = load(config.model, device="cpu", dtype=dtype)
     adopt_tags(model, tokenizer)
     return model, tokenizer

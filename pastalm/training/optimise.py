@@ -35,17 +35,25 @@ from pastalm.training.trainer import training_arguments
 
 
 class Pairs(Dataset):
-    """The pairs of a round as training reads them: token ids from the samples' journal, when they are needed."""
+    """The pairs of a round as training reads them: token ids from the samples' journal, when they are needed. Behind
+    them come None, as many as make the last step of an epoch a whole one."""
 
     def __init__(self, round_: Round, samples: Journal, vocabulary: Vocabulary) -> None:
         self.lines, self.samples, self.vocabulary = round_.pairs(), samples, vocabulary
         self.prompts = {one.index: one.prompt for one in round_.questions}
         self.references: dict[int, tuple[float, float]] = {}
+        self.empty = 0
 
     def __len__(self) -> int:
-        return len(self.lines)
+        return len(self.lines) + self.empty
 
-    def __getitem__(self, index: int) -> PreferencePair:
+    def fill(self, multiple: int) -> None:
+        """Add empty places, as :meth:`pastalm.training.data.PackedRows.fill` does."""
+        self.empty = -len(self.lines) % multiple
+
+    def __getitem__(self, index: int) -> PreferencePair | None:
+        if index >= len(self.lines):
+            return None
         line = self.lines[index]
         prompt = line["prompt"]
         ids = encode_prompt(self.prompts[prompt], self.vocabulary)
@@ -62,11 +70,12 @@ def optimise(round_: Round) -> None:
     stage = config.training(str(round_.folder), round_.start)
     with Journal(round_.folder / "samples.jsonl", FIELDS, rank()) as samples:
         set_seed(config.seed)
-        model, tokenizer = load_base(stage)
+        model, tokenizer = load_base(stage, merged=True)
         vocabulary = Vocabulary(tokenizer)
         pairs = Pairs(round_, samples, vocabulary)
         collator = _collator(model, tokenizer)
         _refer(round_, pairs, collator)
+        pairs.fill(config.batch * config.accumulate * processes())
         set_seed(config.seed)
         if config.lora:
             model = add_adapters(model, vocabulary, stage)
@@ -116,13 +125,13 @@ def _refer(round_: Round, pairs: Pairs, collator: PairCollator) -> None:
 def _reference(
     config: PreferConfig, pairs: Pairs, indices: Sequence[int], collator: PairCollator
 ) -> Iterator[dict[str, Any]]:
-    model, _ = load_base(config.training(config.out, config.model))
+    model, _ = load_base(config.training(config.out, config.model), merged=True)
     model = model.to(own_device())
     seat = attach(model)
     for start in range(0, len(indices), config.batch):
         batch = [pairs[index] for index in indices[start : start + config.batch]]
         found = reference_log_probabilities(model, seat, collator(batch), bf16=config.bf16)
-        for pair, (chosen, rejected) in zip(batch, found, strict=True):
+        for pair, (chosen, rejected) in zip(filter(None, batch), found, strict=True):
             yield {"prompt": pair.prompt, "chosen": chosen, "rejected": rejected}
 
 

@@ -84,13 +84,15 @@ class PairCollator:
     """Make a batch of pairs: all their answers, side by side in as few rows as hold the longest, blind to each other.
 
     Returns what :class:`pastalm.data.collate.Collator` does, and ``answer`` [B, T], the number of the answer that a
-    position belongs to: pair p's chosen is 2p, its rejected 2p + 1; and ``references`` [P, 2].
+    position belongs to: pair p's chosen is 2p, its rejected 2p + 1; and ``references`` [P, 2]. None is passed over; a
+    batch of nothing else has a row without targets, and P is 0.
     """
 
     def __init__(self, policy: PositionPolicy, pad: int) -> None:
         self.collator = Collator(policy, pad)
 
-    def __call__(self, pairs: Sequence[PreferencePair]) -> dict[str, Tensor]:
+    def __call__(self, batch_of: Sequence[PreferencePair | None]) -> dict[str, Tensor]:
+        pairs = [pair for pair in batch_of if pair is not None]
         answers = [answer for pair in pairs for answer in (pair.chosen, pair.rejected)]
         rows = share_rows([len(answer) for answer in answers])
         batch = self.collator([[answers[k].example for k in row] for row in rows])
@@ -102,13 +104,13 @@ class PairCollator:
                 for place in answers[k].silent:
                     batch["labels"][index, start + place] = IGNORE
                 start += len(answers[k])
-        batch["references"] = torch.tensor([pair.references for pair in pairs])
+        batch["references"] = torch.tensor([pair.references for pair in pairs], dtype=torch.float32).reshape(-1, 2)
         return batch
 
 
 def share_rows(lengths: Sequence[int]) -> list[list[int]]:
     """Indices in rows no longer than the longest: first fit, the longest first."""
-    width = max(lengths)
+    width = max(lengths, default=0)
     rows: list[list[int]] = []
     left: list[int] = []
     for index in sorted(range(len(lengths)), key=lambda k: -lengths[k]):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any
@@ -49,7 +49,7 @@ def reference_log_probabilities(
 
 
 class PreferTrainer(SftTrainer):
-    """The Trainer of stage 1 with a loss of pairs: the mean over the pairs of a batch.
+    """The Trainer of stage 1 with a loss of pairs: the mean over the pairs of a step, of all its batches and processes.
 
     Logs, beside the loss, what the pairs have come to since the last log: ``advantage`` in nats, ``won``, the share of
     pairs that have any, and ``chosen``, the nats that the chosen answers have gained.
@@ -57,9 +57,16 @@ class PreferTrainer(SftTrainer):
 
     def __init__(self, model: PreTrainedModel, *args: Any, loss: PairLoss, **kwargs: Any) -> None:
         super().__init__(model, *args, **kwargs)
-        self.model_accepts_loss_kwargs = False  # the Trainer itself divides by the steps that are accumulated
         self.pair_loss = loss
         self.seen: list[Tensor] = []  # [P, 2] each: advantage, and what the chosen answers gained
+
+    def get_batch_samples(
+        self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
+    ) -> tuple[list[dict[str, Tensor]], Tensor | int | None]:
+        """The batches of one optimiser step, and their pairs over all processes."""
+        batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
+        pairs = torch.tensor(sum(len(batch["references"]) for batch in batches), device=device)
+        return batches, self.accelerator.reduce(pairs, "sum")
 
     def compute_loss(
         self,
@@ -73,16 +80,19 @@ class PreferTrainer(SftTrainer):
         references = inputs["references"].unbind(1)
         gained = torch.stack([advantage(chosen, rejected, *references), chosen - references[0]], 1)
         self.seen.append(gained.detach())
-        loss = self.pair_loss(chosen, rejected, *references).mean()
+        loss = self.pair_loss(chosen, rejected, *references).sum()
+        if num_items_in_batch is not None:
+            loss = loss / num_items_in_batch * self.accelerator.num_processes  # gradients are averaged over processes
         return (loss, gained) if return_outputs else loss
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         """The library's log, with how the pairs stand."""
         if self.seen and "loss" in logs:
             gained = torch.cat(self.seen)
-            logs["advantage"], logs["chosen"] = gained.mean(0).tolist()
-            logs["won"] = (gained[:, 0] > 0).float().mean().item()
             self.seen = []
+            if len(gained):
+                logs["advantage"], logs["chosen"] = gained.mean(0).tolist()
+                logs["won"] = (gained[:, 0] > 0).float().mean().item()
         super().log(logs, *args, **kwargs)
 
 

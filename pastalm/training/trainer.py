@@ -73,11 +73,12 @@ class SftTrainer(Trainer):
         """The loss of the held-out rows, in nats a target of all of them; logged, and returned as ``eval_loss``."""
         total = torch.zeros(2, dtype=torch.double)
         self.model.eval()
-        for batch in self.get_eval_dataloader():
-            inputs = self._prepare_inputs(batch)
-            with torch.no_grad(), self.compute_loss_context_manager():
-                loss = token_loss(self._forward(self.model, inputs).logits, inputs["labels"], 1)
-            total += torch.tensor([loss.item(), (inputs["labels"] != IGNORE).sum().item()])
+        with torch.random.fork_rng(devices=[]):  # a loader draws a seed, and dropout must not notice
+            for batch in self.get_eval_dataloader():
+                inputs = self._prepare_inputs(batch)
+                with torch.no_grad(), self.compute_loss_context_manager():
+                    loss = token_loss(self._forward(self.model, inputs).logits, inputs["labels"], 1)
+                total += torch.tensor([loss.item(), (inputs["labels"] != IGNORE).sum().item()])
         loss, targets = self.accelerator.reduce(total.to(self.args.device), "sum").tolist()
         found = {"eval_loss": round(loss / targets, 5)}
         self.log(found)

@@ -70,6 +70,7 @@ def test_the_minimal_formula_needs_no_calibration(package: None):
     shares, own, other = lengthy()
     few = win_rates(shares[:20], own[:20], other[:20], formula=MINIMAL)
     assert few.length_controlled is not None and few.number == 20
+    assert few.length_controlled_error == few.standard_error > 1
 
 
 def test_a_model_against_itself_has_fifty(package: None, calibration: Path):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from pastalm.evaluation import bootstrap
-from pastalm.evaluation.bootstrap import Bootstrap, Estimate
+from pastalm.evaluation.bootstrap import Bootstrap, Estimate, wilson
 
 
 def test_a_mean_has_the_interval_that_theory_gives():
@@ -21,6 +21,15 @@ def test_half_the_level_is_narrower():
     both = Bootstrap({"x": list(range(50))})
     wide, narrow = both.estimate(lambda means: means["x"]), both.estimate(lambda means: means["x"], level=0.5)
     assert wide.low < narrow.low < narrow.value < narrow.high < wide.high
+
+
+def test_a_share_of_all_or_none_has_an_interval():
+    """Wilson's closed form at the ends: n / (n + z^2)."""
+    z2 = 1.959964**2
+    every, none, half = wilson(30, 30), wilson(0, 30), wilson(15, 30)
+    assert (every.low, every.value, every.high) == pytest.approx((30 / (30 + z2), 1, 1), abs=1e-6)
+    assert (none.low, none.value, none.high) == pytest.approx((0, 0, z2 / (30 + z2)), abs=1e-6)
+    assert half.low == pytest.approx(1 - half.high) and wilson(15, 30, level=0.5).low > half.low
 
 
 def test_columns_are_resampled_together():

@@ -171,6 +171,31 @@ def test_training_moves_the_model_to_its_margin(model: Path, data: Path, whole: 
     assert margin(config.samples) == 3 and distance.mean() < 1.0
 
 
+@pytest.mark.parametrize(("batch", "accumulate"), [(2, 2), (1, 4)])
+def test_a_pair_counts_the_same_in_every_batch(
+    model: Path, data: Path, whole: Path, tmp_path: Path, batch: int, accumulate: int
+):
+    """The last step of the epoch has fewer pairs than four: in pieces it is what it is at once."""
+    found = []
+    for name, size in (("pieces", {"batch": batch, "accumulate": accumulate}), ("once", {"batch": 4})):
+        config = settings(model, data, tmp_path / name, reuse=str(whole), rounds=1, steps=-1, epochs=1.0, **size)
+        trained = train_prefer(config, variety)
+        found.append(load(str(trained))[0](torch.arange(20)[None]).logits)
+    assert len(lines(tmp_path / "once" / "round1" / "pairs.jsonl")) % 4
+    torch.testing.assert_close(*found, atol=1e-3, rtol=1e-3)
+
+
+def test_adapters_are_merged_into_float32(model: Path, data: Path, whole: Path, tmp_path: Path):
+    """bfloat16 would round most of such small steps away."""
+    config = settings(model, data, tmp_path, reuse=str(whole), rounds=1, lora=4, bf16=True, snapshots="1")
+    trained = train_prefer(replace(config, learning_rate=2e-5), variety)
+    kept, start = weights(tmp_path / "round1" / "snapshot-100"), weights(model)
+    for name, weight in weights(trained).items():
+        torch.testing.assert_close(weight, kept[name], atol=1e-8, rtol=0)
+    moved = [name for name, weight in kept.items() if not torch.equal(weight, start[name])]
+    assert any("proj" in name or "dense" in name for name in moved)
+
+
 def test_what_was_sampled_is_taken_over(model: Path, data: Path, whole: Path, tmp_path: Path):
     config = settings(model, data, tmp_path / "inf", reuse=str(whole), rounds=1, quality_weight=float("inf"))
     train_prefer(config, variety)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
 from pastalm import Engine
@@ -172,6 +173,15 @@ def test_without_packing_each_row_is_one_example(base: Path, data: Path, tmp_pat
     adopt_tags(AutoModelForCausalLM.from_pretrained(base), tokenizer)
     rows = load_rows(config(base, data, tmp_path, pack=False), Vocabulary(tokenizer))
     assert sorted(map(len, (rows[k] for k in range(len(rows))))) == [1] * 40
+
+
+def test_held_out_data_changes_no_weight(base: Path, data: Path, tmp_path: Path) -> None:
+    """Dropout draws the same numbers, however often the held-out loss is taken in between."""
+    drops = {"steps": 3, "lora": 2, "lora_dropout": 0.3, "learning_rate": 1e-2}
+    one = train_sft(config(base, data, tmp_path / "with", eval_data=str(data), save_every=1, **drops))
+    other = train_sft(config(base, data, tmp_path / "without", **drops))
+    left, right = (load_file(folder / "model.safetensors") for folder in (one, other))
+    assert all(torch.equal(left[name], right[name]) for name in left)
 
 
 def test_rows_fill_whole_steps_and_empty_ones_cost_nothing(base: Path, data: Path, tmp_path: Path) -> None:
