@@ -16,7 +16,7 @@ $(READY): $(BASE)
 .PHONY: run test lint model figures study
 
 run: $(BASE)  ## answer a prompt with the bundled model
-	$(VENV)/bin/pasta run
+	$(VENV)/bin/pasta run < /dev/null
 
 test: $(READY)  ## all tests
 	$(VENV)/bin/python -m pytest -n 2 --dist worksteal

@@ -12,7 +12,8 @@ from rich.console import Console
 from rich.table import Table
 
 from pastalm.cli.progress import patiently
-from pastalm.data.check import CheckedRecord, check_file
+from pastalm.data.check import CheckedRecord, Finding, check_file
+from pastalm.data.lines import DataError
 from pastalm.data.report import Census, Means, Report, Spread
 from pastalm.lang.parse import parse
 from pastalm.lang.positions import DEFAULT, POLICIES, position_policy
@@ -43,7 +44,7 @@ def check(
     census = Census(policy, _vocabulary(tokenizer), tokenizer or "")
     errors, bad, records = [], 0, 0
     for file, record in _records(files, max_depth):
-        records += 1
+        records += record.line > 0
         bad += bool(record.findings)
         for finding in record.findings:
             errors.append({"place": finding.place(file), "message": finding.message})
@@ -80,8 +81,20 @@ def _vocabulary(tokenizer: str | None) -> Vocabulary | None:
 
 
 def _records(files: list[Path], max_depth: int) -> Iterator[tuple[Path, CheckedRecord]]:
-    each = ((file, record) for file in files for record in check_file(file, max_depth=max_depth))
+    each = ((file, record) for file in files for record in _checked(file, max_depth, len(files) == 1))
     return patiently(each, "Checking", sum(map(_lines, files)))
+
+
+def _checked(file: Path, max_depth: int, alone: bool) -> Iterator[CheckedRecord]:
+    """The records of a file. One that cannot be read, or has none, is a problem beside those of the others; alone, it
+    is all that there is to say."""
+    try:
+        yield from check_file(file, max_depth=max_depth)
+    except (OSError, DataError) as error:
+        if alone:
+            raise
+        reason = f"{error.strerror}." if isinstance(error, OSError) else str(error).removeprefix(f"{file} ")
+        yield CheckedRecord(0, (Finding(0, reason),))
 
 
 def _lines(file: Path) -> int:

@@ -21,6 +21,8 @@ from pastalm.cli.show import show
 from pastalm.cli.tasks import tasks
 from pastalm.cli.train import train
 
+KNOWN = "Reverse these. Show the letters one by one before and after. river; stone; cloud; bread; paper"
+
 
 def _examples(*lines: str) -> str:
     """An epilog; blank lines between, because the help joins single ones."""
@@ -49,14 +51,16 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_show_locals=False,
     context_settings={"help_option_names": ["-h", "--help"]},
-    epilog=_examples("pasta run", "pasta run 'Describe Oslo, Lima and Kyoto.' --model my-model"),
+    epilog=_examples(
+        "pasta run", f"pasta run '{KNOWN}'", "pasta run 'Describe Oslo, Lima and Kyoto.' --model my-model"
+    ),
 )
 app.command(
     epilog=_examples(
         "pasta run",
-        "pasta run 'Describe Oslo, Lima and Kyoto.' --max-threads 4",
+        f"pasta run '{KNOWN}' --max-threads 4",
         "pasta run --file question.txt --model my-model --json",
-        "echo 'Describe Oslo, Lima and Kyoto.' | pasta run",
+        "echo 'Describe Oslo, Lima and Kyoto.' | pasta run --model my-model",
     )
 )(run)
 app.command(

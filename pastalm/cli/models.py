@@ -77,8 +77,10 @@ def load_tokenizer(name: str) -> Any:
         from transformers import AutoTokenizer
 
         from pastalm.lang.vocabulary import add_tags
-        from pastalm.runtime.load import unloadable
+        from pastalm.runtime.load import is_missing, unloadable
 
+        if is_missing(where):
+            raise NoModelError(f"There is no directory {where}; give one with a tokenizer, a hub id or 'bundled'.")
         try:
             tokenizer = AutoTokenizer.from_pretrained(where)
         except Exception as error:  # the library raises many kinds, most with pages of advice

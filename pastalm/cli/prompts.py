@@ -6,6 +6,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from pastalm.lang.tags import is_whole
+
 # In the wording of the generated tasks, so that the bundled model knows it: five chunks.
 DEFAULT_PROMPT = """\
 Write a short profile of each of these 5 people. Use bullets.
@@ -37,6 +39,8 @@ def read_prompt(prompt: str | None, file: Path | None) -> str:
         text = _text(piped, "stdin") if piped else DEFAULT_PROMPT
     else:
         text = prompt
+    if not is_whole(text):
+        raise PromptError("The prompt is not UTF-8 text; write it in UTF-8.")
     if not text.strip():
         raise PromptError("The prompt is empty: give a text, --file or something on stdin.")
     return text

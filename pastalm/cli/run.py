@@ -32,10 +32,12 @@ class Mode(StrEnum):
 def run(
     prompt: Annotated[
         str | None,
-        typer.Argument(help="The prompt; '-' reads stdin. Without one: stdin if it is piped, else an example."),
+        typer.Argument(help="The prompt; '-' reads stdin. Without one: what is piped in, or else an example."),
     ] = None,
     file: Annotated[Path | None, typer.Option(help="Read the prompt from this file.")] = None,
-    model: Annotated[str, typer.Option(help="A directory, a hub id, or 'bundled'.")] = BUNDLED,
+    model: Annotated[
+        str, typer.Option(help="A directory, a hub id, or 'bundled', which knows the tasks of `pasta tasks` alone.")
+    ] = BUNDLED,
     mode: Annotated[
         Mode, typer.Option(metavar="MODE", help="'async' decodes in parallel, 'sequential' one token after the other.")
     ] = Mode.ASYNC,

@@ -16,9 +16,10 @@ from pastalm.cli.models import BUNDLED, load_tokenizer
 from pastalm.data.lines import DataError, parse_object
 from pastalm.lang.answer import Answer, Block, Node
 from pastalm.lang.metrics import AnswerMetrics, answer_metrics
-from pastalm.lang.parse import parse
+from pastalm.lang.parse import AnnotationError, parse
 from pastalm.lang.positions import POLICIES, position_policy
 from pastalm.lang.script import Script, compile_script
+from pastalm.lang.tags import is_whole
 from pastalm.lang.vocabulary import Vocabulary
 
 DEEPEST = 8
@@ -45,7 +46,7 @@ def show(
 ) -> None:
     """Show an annotated answer: its threads as a tree, its plain text, and what its parallelism is worth."""
     policy = position_policy(positions)
-    answer = parse(_annotated(file, line), max_depth=DEEPEST)
+    answer = _read(file, line)
     vocabulary = Vocabulary(load_tokenizer(tokenizer))
     script = compile_script(answer, vocabulary, policy, end=False)
     console = Console()
@@ -60,6 +61,20 @@ def show(
     console.print(_metrics_table(answer_metrics(script, vocabulary, policy), plain))
     if svg is not None:
         _write_svg(svg, script, vocabulary, policy.unit)
+
+
+def _read(file: Path, line: int | None) -> Answer:
+    """The answer in a file, or in one line of a JSONL file."""
+    text = _annotated(file, line)
+    if not text.strip():
+        raise ShowError(f"{file} is empty: it needs an annotated answer.")
+    if not is_whole(text):
+        raise ShowError(f"{file}, line {line}: 'annotated' holds half of a surrogate pair, which is no character.")
+    try:
+        return parse(text, max_depth=DEEPEST)
+    except AnnotationError as error:
+        where = str(file) if line is None else f"{file}, line {line}, in 'annotated'"
+        raise ShowError(f"{where}: {error}") from error
 
 
 def _annotated(file: Path, line: int | None) -> str:

@@ -24,7 +24,8 @@ SYNC = re.compile(r"<sync(?![\w-])")
 
 @dataclass(frozen=True)
 class Finding:
-    """One problem. ``line`` counts the file's lines, ``within`` is line and column in its annotated text, from 1."""
+    """One problem. ``line`` counts the file's lines from 1, 0 is the file itself; ``within`` is line and column in its
+    annotated text, from 1."""
 
     line: int
     message: str
@@ -32,6 +33,8 @@ class Finding:
 
     def place(self, file: str | Path) -> str:
         """Where it is, in words."""
+        if not self.line:
+            return str(file)
         if self.within is None:
             return f"{file}, line {self.line}"
         return f"{file}, line {self.line}, in 'annotated' line {self.within[0]}, column {self.within[1]}"

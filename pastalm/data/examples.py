@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,10 @@ from pastalm.lang.answer import Answer
 from pastalm.lang.parse import AnnotationError, parse
 from pastalm.lang.positions import PositionPolicy
 from pastalm.lang.script import Script, compile_script
+from pastalm.lang.tags import is_whole
 from pastalm.lang.vocabulary import Vocabulary
+
+TEXTS = ("prompt", "messages", "annotated", "answer")  # the fields that are read
 
 
 @dataclass(frozen=True)
@@ -62,6 +66,8 @@ def field_problems(fields: dict[str, Any]) -> Iterator[str]:
         yield "has neither 'prompt' nor 'messages'; give one of them."
     if "prompt" in fields and "messages" in fields:
         yield "has both 'prompt' and 'messages'; give one of them."
+    if not is_whole(json.dumps([fields.get(name) for name in TEXTS], ensure_ascii=False)):
+        yield "a text in it holds half of a surrogate pair, which is no character; write it anew."
     if "prompt" in fields and not _is_text(fields["prompt"]):
         yield "'prompt' must be a text that is not empty."
     if "messages" in fields:

@@ -8,7 +8,7 @@ from typing import Any
 
 from tokenizers import AddedToken
 
-from pastalm.lang.tags import MAX_TOPIC_WORDS, TAGS
+from pastalm.lang.tags import MAX_TOPIC_WORDS, TAGS, is_whole
 
 _SPACES = "Ġ▁ "  # how byte-level and sentencepiece vocabularies write a space
 _FORBIDDEN = frozenset('"<>\n\r\tĊčĉ')  # would break a promise's text; Ċ č ĉ are byte-level line breaks and tabs
@@ -125,7 +125,7 @@ class TextCodec:
     def _without_tags(self, text: str, *, add_special_tokens: bool) -> list[int]:
         tags = {self.tokenizer.convert_tokens_to_ids(tag): tag for tag in TAGS} if has_tags(self.tokenizer) else {}
         ids: list[int] = []
-        for token in self.tokenizer(text, add_special_tokens=add_special_tokens)["input_ids"]:
+        for token in self.tokenizer(_whole(text), add_special_tokens=add_special_tokens)["input_ids"]:
             ids += self.encode(tags[token]) if token in tags else [token]
         return ids
 
@@ -151,7 +151,7 @@ class TextCodec:
         backend.encode_special_tokens = True
         backend.no_truncation()
         backend.no_padding()
-        return backend.encode(text, add_special_tokens=False).ids
+        return backend.encode(_whole(text), add_special_tokens=False).ids
 
     def _seamless(self, anchor: str) -> bool:
         head = self._raw(anchor)
@@ -173,6 +173,12 @@ def _fits_topic(piece: str, words: int, in_word: bool) -> bool:
     if piece.isspace():
         return words < MAX_TOPIC_WORDS and len(piece) == 1
     return words + len(piece.split()) - glued <= MAX_TOPIC_WORDS and not piece[-1].isspace() and "  " not in piece
+
+
+def _whole(text: str) -> str:
+    if not is_whole(text):
+        raise ValueError("The text holds half of a surrogate pair, which is no character.")
+    return text
 
 
 def _require_fast(tokenizer: Any) -> None:

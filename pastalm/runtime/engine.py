@@ -42,7 +42,7 @@ class Options(TypedDict, total=False):
     top_p: float
     seed: int
     speed: float
-    stop: str | Sequence[str]
+    stop: str | Sequence[str] | None
     max_threads: int | None
     max_async_tokens: int | None
     max_depth: int
@@ -148,7 +148,7 @@ class Engine:
         top_p: float = 1.0,
         seed: int = 0,
         speed: float = 0.0,
-        stop: str | Sequence[str] = (),
+        stop: str | Sequence[str] | None = None,
         max_threads: int | None = None,
         max_async_tokens: int | None = None,
         max_depth: int = 1,
@@ -175,7 +175,7 @@ class Engine:
             policy,
             self._bounded(limits, ids),
             len(ids),
-            stops=[one for one in ([stop] if isinstance(stop, str) else stop) if one],
+            stops=[one for one in ([stop] if isinstance(stop, str) else stop or ()) if one],
             eager=eager,
         )
         return Request(ids, interpreter, sampler, observe=observe)

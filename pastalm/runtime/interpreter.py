@@ -284,6 +284,7 @@ class Interpreter:
 
     def _finish_main(self, reason: str) -> None:
         """End the main thread early; its children go on to their own ends."""
+        self.main.truncated = reason == "length"
         self._end(self.main)
         self._reason = reason
 

@@ -27,10 +27,9 @@ def load(
     CPU, where half precision is slow without hardware for it. Raises :class:`LoadError`.
     """
     where = str(files("pastalm") / "bundled") if name_or_path == BUNDLED else expanduser(name_or_path)
-    looks_local = where.startswith((".", "/", "~")) or where.count("/") > 1
     if name_or_path == BUNDLED and not (Path(where) / "config.json").is_file():
         raise LoadError("This installation has no bundled model; give a directory or a hub id.")
-    if looks_local and not Path(where).is_dir():
+    if is_missing(where):
         raise LoadError(f"There is no directory {where}; give a directory with a model, a hub id or 'bundled'.")
     chosen = _device(device)
     number = _dtype(dtype, chosen)
@@ -44,6 +43,12 @@ def load(
     except Exception as error:  # the library raises many kinds, most with pages of advice
         raise LoadError(unloadable("model", name_or_path, error)) from error
     return model.to(chosen), tokenizer
+
+
+def is_missing(where: str) -> bool:
+    """Whether this can be the name of a directory only, and there is none."""
+    local = where.startswith((".", "/", "~")) or where.endswith("/") or where.count("/") > 1
+    return local and not Path(where).is_dir()
 
 
 def unloadable(what: str, name: str, error: Exception) -> str:

@@ -89,6 +89,7 @@ class Sampler:
             return probabilities
         ordered, order = probabilities.sort(dim=-1, descending=True)
         dropped = ordered.cumsum(-1) - ordered >= self.options.top_p  # what stands before a token already suffices
+        dropped[..., 0] = False  # float32 has no share so small
         return probabilities.masked_fill(dropped.gather(-1, order.argsort(-1)), 0.0)
 
     def _noise(self, path: Path, size: int) -> Tensor:

@@ -10,6 +10,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
+from pastalm.lang.tags import is_whole
 from pastalm.runtime.engine import Prompt
 from pastalm.runtime.response import Response
 
@@ -40,8 +41,8 @@ WITHOUT_EFFECT = (
 
 
 def _whole(text: str) -> str:
-    """JSON can hold half a character, which no tokenizer takes."""
-    if any("\ud800" <= char <= "\udfff" for char in text):
+    """JSON can hold half a character; no tokenizer takes it."""
+    if not is_whole(text):
         raise ValueError("A text holds half of a surrogate pair, which is no character.")
     return text
 

@@ -42,6 +42,30 @@ def test_a_line_that_is_not_text_ends_nothing(data: Path):
     assert "3 errors, in 3 of 5 records in 1 file." in done.stdout
 
 
+def test_a_file_that_cannot_be_read_ends_nothing(data: Path, tmp_path: Path):
+    (tmp_path / "empty.jsonl").touch()
+    files = [str(tmp_path / "none.jsonl"), str(tmp_path / "empty.jsonl"), str(data)]
+    done = runner.invoke(app, ["check", *files, "--json"])
+    found = json.loads(done.stdout)
+    assert done.exit_code == 1 and (found["records"], found["invalid"]) == (3, 3)
+    first, second, third = found["errors"]
+    assert first == {"place": files[0], "message": "No such file or directory."}
+    assert second == {"place": files[1], "message": "is empty: it needs one JSON object a line."}
+    assert third["place"].startswith(f"{data}, line 2, ") and found["report"]["answers"] == 2
+
+
+def test_half_a_character_is_a_problem(tmp_path: Path):
+    file = tmp_path / "data.jsonl"
+    rows = [{"prompt": "a \ud800", "annotated": "b"}, {"prompt": "a", "annotated": "b \ud800"}]
+    rows += [{"messages": [{"role": "user", "content": "\ud800"}], "annotated": "b"}]
+    file.write_text("\n".join(map(json.dumps, rows)))
+    done = runner.invoke(app, ["check", str(file)])
+    assert done.exit_code == 1
+    assert done.stdout.count("a text in it holds half of a surrogate pair, which is no character; write it anew.") == 3
+    shown = runner.invoke(app, ["show", str(file), "--line", "2"])
+    assert shown.exit_code == 2 and f"{file}, line 2: 'annotated' holds half of a surrogate pair" in shown.stderr
+
+
 def test_json_tokens_and_plots(data: Path, tokenizer_dir: Path, tmp_path: Path):
     folder = tmp_path / "plots"
     flags = ["--json", "--tokenizer", str(tokenizer_dir), "--plots", str(folder), "--positions", "pred1"]

@@ -101,11 +101,12 @@ def test_a_chat_template_is_used_unless_raw(model_dir: Path, tmp_path: Path):
         (("--temperature", "-1"), "temperature"),
         (("--speed", "-4"), "speed is a number from -3"),
         (("--file", "no-such-file"), "No such file"),
+        (("a caf\udce9",), "The prompt is not UTF-8 text"),
         (("--device", "cuda:99"), "cuda:99"),
     ],
 )
 def test_refusals_are_one_sentence(model_dir: Path, flags: tuple[str, ...], said: str):
-    done = run(model_dir, *(("hello",) if flags[0] != "--file" else ()), *flags)
+    done = run(model_dir, *(() if flags[0] == "--file" or len(flags) == 1 else ("hello",)), *flags)
     assert done.exit_code == 2 and said in done.stderr and done.stderr.count("\n") == 1 and done.stdout == ""
 
 

@@ -23,6 +23,7 @@ from pastalm.lang.positions import POLICIES
 from pastalm.lang.tags import TAGS
 from pastalm.lang.vocabulary import MissingTagsError, add_tags
 from pastalm.runtime.batcher import Request
+from pastalm.runtime.engine import RequestError
 from pastalm.runtime.events import DoneEvent, ForkEvent, JoinEvent, TokenEvent
 from pastalm.runtime.load import LoadError, load
 from tests.conftest import byte_level_tokenizer
@@ -193,7 +194,7 @@ def test_the_window_ends_an_answer(tokenizer: PreTrainedTokenizerFast) -> None:
     engine = Engine(model, tokenizer)
     engine.runner.model.config.max_position_embeddings = 40
     response = engine.generate("hello", max_tokens=200, mode="sequential")
-    assert response.finish_reason == "length"
+    assert response.finish_reason == "length" and response.threads[0].truncated
     with pytest.raises(ValueError, match=r"The prompt has \d+ tokens, but the model's window is 40"):
         engine.generate("hello world " * 40)
 
@@ -230,6 +231,16 @@ def test_messages_go_through_the_template(engine: Engine, tokenizer: PreTrainedT
 def test_wrong_options_get_a_sentence(engine: Engine, options: dict, message: str) -> None:
     with pytest.raises(ValueError, match=re.escape(message)):
         engine.generate("hello", **options)
+
+
+def test_half_a_character_is_refused(engine: Engine) -> None:
+    with pytest.raises(RequestError, match="half of a surrogate pair"):
+        engine.generate("hello \ud800")
+
+
+def test_no_stop_strings(engine: Engine) -> None:
+    answers = [engine.generate("hello", max_tokens=5, mode="sequential", stop=stop).text for stop in (None, (), "")]
+    assert answers[0] == answers[1] == answers[2]
 
 
 def test_an_empty_prompt_is_refused(engine: Engine) -> None:
@@ -282,6 +293,7 @@ def test_a_directory_below_home(saved: Path, monkeypatch: pytest.MonkeyPatch) ->
     ("arguments", "message"),
     [
         (("./nowhere",), "There is no directory ./nowhere"),
+        (("nowhere/",), "There is no directory nowhere/"),
         ((".", "gpu"), "Unknown device 'gpu'"),
         ((".", "cpu", "int7"), "Unknown dtype 'int7'"),
         ((".", "xpu:99"), "Device 'xpu:99' was asked for, but it is not there; use 'auto' or 'cpu'."),

@@ -87,6 +87,10 @@ def test_threads_and_seeds_draw_differently_and_repeatably() -> None:
     assert draws(sampler(seed=1), (0,)) == sequences[5]
 
 
+def test_the_smallest_share_keeps_one_token() -> None:
+    assert draws(sampler(top_p=1e-46), legal=Legal(("not 0",), (0,))) == [1] * 40
+
+
 @pytest.mark.parametrize("temperature", [-1.0, nan, inf])
 def test_refuses_other_temperatures(temperature: float) -> None:
     with pytest.raises(ValueError, match="temperature must be"):
