@@ -16,6 +16,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, PreTrainedModel
 
 NAME = "pasta"
+KNOWN = frozenset(["position_ids", "cache_position"])  # tensors that say nothing which the view does not
 
 
 class View(Protocol):
@@ -91,15 +92,21 @@ def pasta_attention(
     sliding_window: int | None = None,
     softcap: float | None = None,
     s_aux: Tensor | None = None,
-    **_: Any,
+    **others: Any,
 ) -> tuple[Tensor, None]:
     """Attention in the form transformers calls: q [B, Hq, N, D], k and v [B, Hkv, N, D] -> [B, N, Hq, D].
 
     ``softcap`` bounds scores as Gemma 2 does; ``s_aux`` [Hq] are attention sinks. Raises ``RuntimeError`` if no view
-    is on the seat of :func:`attach`, or for a mask: the view's is the only one.
+    is on the seat of :func:`attach`, for a mask (the view's is the only one), for other tensors that would steer the
+    attention, and for a layer that looks ahead.
     """
     if attention_mask is not None:
         raise RuntimeError("It makes an attention mask of its own, which would be passed over.")
+    if not getattr(module, "is_causal", True):
+        raise RuntimeError("It is an encoder: its attention looks ahead.")
+    passed_over = [name for name, other in others.items() if isinstance(other, Tensor) and name not in KNOWN]
+    if passed_over:
+        raise RuntimeError(f"It gives its attention {passed_over[0]!r}, which would be passed over.")
     seat = getattr(module, "pasta_seat", None)
     view = seat.view if isinstance(seat, Seat) else None
     if view is None:

@@ -18,6 +18,8 @@ from pastalm.runtime.narrow import narrow
 from pastalm.runtime.pool import Lane, Pool, PoolView, Queries
 from pastalm.runtime.thread import Operation, Path
 
+FAR = 128  # positions of a model whose config names none
+LOOSE = (0.1, 1e-3)  # how far logits may lie apart that are computed in another order, in half precision and in float32
 PREFILL_CHUNK = 512  # prompt tokens a pass: bounds the mask, chunk x slots
 
 
@@ -146,6 +148,23 @@ class Runner:
             raise UnsupportedModelError(
                 f"{name} cannot be driven by PASTA: its attention is more than scores, mask and softmax over keys."
             )
+        self._probe_order(tokens, logits[0])
+
+    def _probe_order(self, tokens: Tensor, straight: Tensor) -> None:
+        """See that what comes of a token follows from its position and what it sees alone: the same tokens in another
+        order, beside one far away that none of them sees, must give the same logits."""
+        order = torch.tensor([2, 0, 3, 1], device=self.device)
+        positions = torch.cat([order, order.new_tensor([(self.window or FAR) - 1])])
+        visible = torch.eye(5, dtype=torch.bool, device=self.device)
+        visible[:4, :4] = order[:, None] >= order
+        found = self.dense(torch.cat([tokens[order], tokens[:1]]), positions, visible)[:4]
+        expected = straight[order]
+        if (found - expected).norm() > LOOSE[found.dtype == torch.float32] * expected.norm():
+            raise UnsupportedModelError(
+                f"{type(self.model).__name__} cannot be driven by PASTA: what it makes of a token depends on tokens of "
+                "the same pass that it does not see (a convolution, a recurrent state, positions that it counts by "
+                "itself), so threads cannot lie side by side in it."
+            )
 
 
 class _Probe(DenseView):
@@ -203,8 +222,3 @@ def _require_decoder(model: PreTrainedModel) -> None:
         raise UnsupportedModelError(f"{name} has an encoder; PASTA decodes with decoder-only models.")
     if not model.can_generate() or model.get_output_embeddings() is None:
         raise UnsupportedModelError(f"{name} does not generate text; load a causal language model (..ForCausalLM).")
-    causal = [module.is_causal for module in model.modules() if hasattr(module, "is_causal")]
-    if not all(causal):
-        raise UnsupportedModelError(
-            f"{name} is an encoder: its attention looks ahead. PASTA needs a decoder-only model."
-        )

@@ -113,3 +113,26 @@ def test_a_model_whose_forward_fails_is_refused(tokenizer: PreTrainedTokenizerFa
     model.model.norm = torch.nn.LayerNorm(7)
     with pytest.raises(UnsupportedModelError, match=r"^LlamaForCausalLM cannot be driven by PASTA: .*normalized_shape"):
         Engine(model, tokenizer)
+
+
+def test_what_depends_on_the_order_of_a_pass_is_refused(
+    tokenizer: PreTrainedTokenizerFast, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every layer attends, and has a state space beside: what a token comes to follows from the one before it in the
+    pass, whether it sees that or not."""
+    mamba = {"d_ssm": 64, "n_heads": 4, "d_head": 16, "d_state": 8, "n_groups": 1, "expand": 2, "chunk_size": 16}
+    monkeypatch.setitem(FAMILIES, "falcon_h1", {f"mamba_{name}": value for name, value in mamba.items()})
+    with pytest.raises(UnsupportedModelError, match="depends on tokens of the same pass that it does not see"):
+        Engine(tiny("falcon_h1", len(tokenizer)), tokenizer)
+
+
+def test_what_would_steer_the_attention_is_refused(
+    tokenizer: PreTrainedTokenizerFast, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def steered(self: LlamaAttention, *args: Any, **kwargs: Any) -> tuple:
+        return forward(self, *args, **kwargs, block_indices=torch.zeros(1))
+
+    forward = LlamaAttention.forward
+    monkeypatch.setattr(LlamaAttention, "forward", steered)
+    with pytest.raises(UnsupportedModelError, match="gives its attention 'block_indices'"):
+        Engine(tiny("llama", len(tokenizer)), tokenizer)
