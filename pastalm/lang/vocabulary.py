@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
 from typing import Any
 
-from tokenizers import AddedToken
+from tokenizers import AddedToken, Tokenizer
 
 from pastalm.lang.tags import MAX_TOPIC_WORDS, TAGS, is_whole
 
@@ -123,11 +124,21 @@ class TextCodec:
         return self._without_tags(text, add_special_tokens=True)
 
     def _without_tags(self, text: str, *, add_special_tokens: bool) -> list[int]:
-        tags = {self.tokenizer.convert_tokens_to_ids(tag): tag for tag in TAGS} if has_tags(self.tokenizer) else {}
-        ids: list[int] = []
-        for token in self.tokenizer(_whole(text), add_special_tokens=add_special_tokens)["input_ids"]:
-            ids += self.encode(tags[token]) if token in tags else [token]
-        return ids
+        ids = list(self.tokenizer(_whole(text), add_special_tokens=add_special_tokens)["input_ids"])
+        if not has_tags(self.tokenizer) or not set(self.tokenizer.convert_tokens_to_ids(list(TAGS))) & set(ids):
+            return ids
+        backend, known = self._untagged
+        return [known.get(token, token) for token in backend.encode(text, add_special_tokens=add_special_tokens).ids]
+
+    @cached_property
+    def _untagged(self) -> tuple[Tokenizer, dict[int, int]]:
+        """The backend as it is without the tags, for prompts that spell one, and which ids its other added tokens have
+        here: they move up there."""
+        state = json.loads(self.tokenizer.backend_tokenizer.to_str())
+        others = [token for token in state["added_tokens"] if token["content"] not in TAGS]
+        backend = Tokenizer.from_str(json.dumps(state | {"added_tokens": [], "truncation": None, "padding": None}))
+        backend.add_tokens([AddedToken(**{k: v for k, v in token.items() if k != "id"}) for token in others])
+        return backend, {backend.token_to_id(token["content"]): token["id"] for token in others}
 
     def encode_chat(self, messages: Sequence[dict[str, str]]) -> list[int]:
         """Ids of a list of chat messages through the tokenizer's template, ready for the answer.

@@ -74,11 +74,24 @@ def test_text_never_makes_a_tag(kind: str, text: str) -> None:
     assert vocabulary.decode(vocabulary.encode(text)) == text
 
 
+@cache
+def untagged(kind: str) -> PreTrainedTokenizerFast:
+    return byte_level_tokenizer() if kind == "bytes" else sentencepiece_tokenizer(kind)
+
+
 @every_kind
-def test_a_prompt_keeps_what_it_says_about_tags(kind: str) -> None:
-    vocabulary, text = tagged(kind), "foo <br /> b"
-    ids = vocabulary.text.encode_prompt(text)
-    assert vocabulary.tokenizer.decode(ids).split() == text.split()
+@given(st.lists(pieces | st.sampled_from([*TAGS, "</s>", "<eos>"]), max_size=5).map("".join))
+def test_a_prompt_is_what_it_is_without_tags_in_the_vocabulary(kind: str, text: str) -> None:
+    assert tagged(kind).text.encode_prompt(text) == untagged(kind)(text)["input_ids"]
+
+
+def test_a_prompt_knows_tokens_that_were_added_after_the_tags() -> None:
+    tokenizer = byte_level_tokenizer()
+    add_tags(tokenizer)
+    tokenizer.add_tokens(["<later>"], special_tokens=True)
+    codec, plain = TextCodec(tokenizer), untagged("bytes")
+    expected = [*plain("a <br /> ")["input_ids"], tokenizer.convert_tokens_to_ids("<later>"), *plain("b")["input_ids"]]
+    assert codec.encode_prompt("a <br /> <later>b") == expected
 
 
 def test_a_prompt_keeps_other_special_tokens(vocabulary: Vocabulary) -> None:
