@@ -7,7 +7,7 @@ import pytest
 
 from pastalm.data.tasks import FAMILIES, sample
 
-LONGEST = 8
+LONGEST = 6
 
 
 def pieces(prompt: str) -> set[str]:
@@ -26,7 +26,7 @@ def pieces(prompt: str) -> set[str]:
 def shares() -> dict[str, tuple[int, Counter[str]]]:
     """For each family how many prompts were drawn, and in how many of them each piece stands."""
     drawn = {name: (0, Counter()) for name in FAMILIES}
-    for task in sample("train", 5, 150 * len(FAMILIES)):
+    for task in sample("train", 5, 120 * len(FAMILIES)):
         count, pieces_of = drawn[task.family]
         pieces_of.update(pieces(task.prompt))
         drawn[task.family] = count + 1, pieces_of

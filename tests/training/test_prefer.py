@@ -171,13 +171,10 @@ def test_training_moves_the_model_to_its_margin(model: Path, data: Path, whole: 
     assert margin(config.samples) == 3 and distance.mean() < 1.0
 
 
-@pytest.mark.parametrize(("batch", "accumulate"), [(2, 2), (1, 4)])
-def test_a_pair_counts_the_same_in_every_batch(
-    model: Path, data: Path, whole: Path, tmp_path: Path, batch: int, accumulate: int
-):
+def test_a_pair_counts_the_same_in_every_batch(model: Path, data: Path, whole: Path, tmp_path: Path):
     """The last step of the epoch has fewer pairs than four: in pieces it is what it is at once."""
     found = []
-    for name, size in (("pieces", {"batch": batch, "accumulate": accumulate}), ("once", {"batch": 4})):
+    for name, size in (("pieces", {"batch": 1, "accumulate": 4}), ("once", {"batch": 4})):
         config = settings(model, data, tmp_path / name, reuse=str(whole), rounds=1, steps=-1, epochs=1.0, **size)
         trained = train_prefer(config, variety)
         found.append(load(str(trained))[0](torch.arange(20)[None]).logits)
