@@ -16,7 +16,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, PreTrainedModel
 
 NAME = "pasta"
-KNOWN = frozenset(["position_ids", "cache_position"])  # tensors that say nothing which the view does not
+KNOWN = frozenset(["position_ids", "cache_position", "logits_to_keep"])  # they say nothing that the view does not
 
 
 class View(Protocol):

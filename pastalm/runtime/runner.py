@@ -57,7 +57,7 @@ class Runner:
     def window(self) -> int | None:
         """How many positions the model can be used for; None if its config does not say."""
         config = self.model.config.get_text_config()
-        known = getattr(config, "max_position_embeddings", None)
+        known = getattr(config, "max_position_embeddings", None) or getattr(config, "max_target_positions", None)
         return min(filter(None, (known, *_short_windows(config))), default=None)
 
     @property
@@ -207,7 +207,10 @@ def _short_windows(config: Any) -> list[int]:
     cache, and those of other requests, have the short ones."""
     rope = getattr(config, "rope_parameters", None) or {}
     kinds = [rope, *(kind for kind in rope.values() if isinstance(kind, dict))]  # one for all layers, or one a kind
-    return [kind["original_max_position_embeddings"] for kind in kinds if kind.get("rope_type") == "longrope"]
+    turns = [kind["original_max_position_embeddings"] for kind in kinds if kind.get("rope_type") == "longrope"]
+    if getattr(config, "attn_temperature_tuning", False) and getattr(config, "floor_scale", None):
+        turns.append(int(config.floor_scale) - 1)  # from there on a temperature by positions that the model counts by itself
+    return turns
 
 
 @torch.inference_mode()

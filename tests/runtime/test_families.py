@@ -5,11 +5,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cache
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
+from transformers.models.llama.modeling_llama import LlamaAttention
 
 from pastalm.data.collate import Collator
 from pastalm.data.examples import Example
@@ -213,3 +215,31 @@ def test_long_rope_is_used_up_to_where_it_turns(
     assert [answer.text for answer in engine.generate_batch(prompts, batch=2, **options)] == [a.text for a in alone]
     with pytest.raises(RequestError, match="window is 64"):
         engine.generate("hello world " * 40, **options)
+
+
+def test_a_temperature_by_positions_ends_the_window(
+    tokenizer: PreTrainedTokenizerFast, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Llama 4 counts them by itself; up to the first step of its scale that changes nothing."""
+    settings = {"floor_scale": 40, "no_rope_layers": [1, 0, 1, 0], "attention_chunk_size": 512}
+    settings |= {"intermediate_size_mlp": 32, "num_local_experts": 2}
+    monkeypatch.setitem(FAMILIES, "llama4_text", settings)
+    model = tiny("llama4_text", len(tokenizer))
+    engine = Engine(model, tokenizer)
+    assert engine.runner.window == 39
+    assert engine.generate("hello", max_tokens=200, mode="sequential").finish_reason == "length"
+    model.config.attn_temperature_tuning = False
+    assert engine.runner.window == 512
+
+
+def test_what_an_engine_itself_hands_on_is_no_steering(
+    tokenizer: PreTrainedTokenizerFast, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some models hand all keywords of a call down to their attention."""
+
+    def handed(self: LlamaAttention, *args: Any, **kwargs: Any) -> tuple:
+        return forward(self, *args, **kwargs, logits_to_keep=torch.zeros(1))
+
+    forward = LlamaAttention.forward
+    monkeypatch.setattr(LlamaAttention, "forward", handed)
+    assert Engine(tiny("llama", len(tokenizer)), tokenizer).generate("hello", max_tokens=3, mode="sequential").text
