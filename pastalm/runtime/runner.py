@@ -209,7 +209,7 @@ def _short_windows(config: Any) -> list[int]:
     kinds = [rope, *(kind for kind in rope.values() if isinstance(kind, dict))]  # one for all layers, or one a kind
     turns = [kind["original_max_position_embeddings"] for kind in kinds if kind.get("rope_type") == "longrope"]
     if getattr(config, "attn_temperature_tuning", False) and getattr(config, "floor_scale", None):
-        turns.append(int(config.floor_scale) - 1)  # from there on a temperature by positions that the model counts by itself
+        turns.append(int(config.floor_scale) - 1)  # where a temperature by self-made positions begins
     return turns
 
 
