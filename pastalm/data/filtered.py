@@ -11,6 +11,7 @@ from pathlib import Path
 from pastalm.data.audited import Audited
 from pastalm.data.separate import separate
 from pastalm.lang.parse import parse
+from pastalm.lang.tags import is_whole
 
 
 @dataclass
@@ -61,8 +62,4 @@ def _line(one: Audited, above: float, steps: Callable[[str], int], max_depth: in
     counts.unmarked += len(one.blocks) - sum(1 for _ in parse(after, max_depth=max_depth).blocks())
     fields = one.line.fields | {"annotated": after}
     line = json.dumps(fields, ensure_ascii=False)
-    try:
-        line.encode()
-    except UnicodeEncodeError:  # half a surrogate pair, which JSON can hold and UTF-8 cannot
-        return json.dumps(fields)
-    return line
+    return line if is_whole(line) else json.dumps(fields)  # JSON can hold what UTF-8 cannot

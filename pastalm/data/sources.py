@@ -14,6 +14,7 @@ from typing import Any
 from pastalm.data.lines import DataError, read_objects
 from pastalm.data.prompts import Message
 from pastalm.lang.parse import scan
+from pastalm.lang.tags import is_whole
 
 _ROLES = {"human": "user", "gpt": "assistant", "chatgpt": "assistant", "bard": "assistant", "model": "assistant"}
 _PROMPTS = ("prompt", "question", "instruction", "query")
@@ -135,9 +136,7 @@ def _item(row: Any, place: str) -> Item:
 def _fault(messages: list[Message], answer: str) -> str:
     if not answer.strip():
         return "no answer"
-    try:
-        "".join([answer, *(message["content"] for message in messages)]).encode()
-    except UnicodeEncodeError:  # half a surrogate pair, which JSON can hold and a request cannot
+    if not is_whole("".join([answer, *(message["content"] for message in messages)])):
         return "broken text"
     tree, problems = scan(answer)
     return "has tags" if problems or tree.nodes != (answer,) else ""

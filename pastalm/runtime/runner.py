@@ -203,13 +203,14 @@ def _windowed(config: Any) -> set[int]:
 
 
 def _short_windows(config: Any) -> list[int]:
-    """Where "longrope" turns: one position beyond gives all tokens of a pass the long factors, while the keys in the
-    cache, and those of other requests, have the short ones."""
+    """Where a model begins to treat all tokens of a pass by positions that are not theirs. "longrope": one position
+    beyond gives all of them the long factors, while keys in the cache, and those of other requests, have the short
+    ones. A temperature that grows with the position: the model counts that by itself."""
     rope = getattr(config, "rope_parameters", None) or {}
     kinds = [rope, *(kind for kind in rope.values() if isinstance(kind, dict))]  # one for all layers, or one a kind
     turns = [kind["original_max_position_embeddings"] for kind in kinds if kind.get("rope_type") == "longrope"]
     if getattr(config, "attn_temperature_tuning", False) and getattr(config, "floor_scale", None):
-        turns.append(int(config.floor_scale) - 1)  # where a temperature by self-made positions begins
+        turns.append(int(config.floor_scale) - 1)
     return turns
 
 

@@ -106,7 +106,7 @@ def _refer(round_: Round, pairs: Pairs, collator: PairCollator) -> None:
     """Fill ``pairs.references``, from the journal where it has them. The reference is the stage-1 model in every round;
     it is in memory only while this runs."""
     with Journal(round_.folder / "reference.jsonl", ("prompt",), rank()) as journal:
-        share = range(rank(), len(pairs), processes())
+        share = range(rank(), len(pairs.lines), processes())
         missing = [index for index in share if (pairs.lines[index]["prompt"],) not in journal]
         if missing:
             found = _reference(round_.config, pairs, missing, collator)
@@ -116,7 +116,7 @@ def _refer(round_: Round, pairs: Pairs, collator: PairCollator) -> None:
 
         def complete() -> bool:
             journal.refresh()
-            return len(journal) >= len(pairs)
+            return len(journal) >= len(pairs.lines)
 
         wait_until(complete)
         pairs.references = {one["prompt"]: (one["chosen"], one["rejected"]) for one in journal.records()}

@@ -50,8 +50,7 @@ def sample(
     before it are there.
 
     ``share`` (rank, processes) takes every so many-th prompt. Prompts that fill the model's window, or that its chat
-    template refuses, are left out.
-    Returns how many answers the journal will hold when all processes are through.
+    template refuses, are left out. Returns how many answers the journal will hold when all processes are through.
     """
     rank, processes = share
     window = engine.runner.window

@@ -5,13 +5,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cache
-from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
-from transformers.models.llama.modeling_llama import LlamaAttention
 
 from pastalm.data.collate import Collator
 from pastalm.data.examples import Example
@@ -230,16 +228,3 @@ def test_a_temperature_by_positions_ends_the_window(
     assert engine.generate("hello", max_tokens=200, mode="sequential").finish_reason == "length"
     model.config.attn_temperature_tuning = False
     assert engine.runner.window == 512
-
-
-def test_what_an_engine_itself_hands_on_is_no_steering(
-    tokenizer: PreTrainedTokenizerFast, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Some models hand all keywords of a call down to their attention."""
-
-    def handed(self: LlamaAttention, *args: Any, **kwargs: Any) -> tuple:
-        return forward(self, *args, **kwargs, logits_to_keep=torch.zeros(1))
-
-    forward = LlamaAttention.forward
-    monkeypatch.setattr(LlamaAttention, "forward", handed)
-    assert Engine(tiny("llama", len(tokenizer)), tokenizer).generate("hello", max_tokens=3, mode="sequential").text

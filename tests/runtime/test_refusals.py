@@ -75,16 +75,35 @@ def test_a_window_that_only_a_mask_knows_is_refused(
     assert Engine(tiny(family, len(tokenizer)), tokenizer)  # all its positions are within the window
 
 
-def test_a_mask_of_the_models_own_is_refused(
+def hand_on(monkeypatch: pytest.MonkeyPatch, **given: Any) -> None:
+    """Llama's layers hand these to their attention, too."""
+    forward = LlamaAttention.forward
+    monkeypatch.setattr(
+        LlamaAttention, "forward", lambda self, *args, **kwargs: forward(self, *args, **{**kwargs, **given})
+    )
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"attention_mask": torch.zeros(1, 1, 4, 4)}, "makes an attention mask of its own"),
+        ({"block_indices": torch.zeros(1)}, "gives its attention 'block_indices'"),
+    ],
+)
+def test_what_would_steer_the_attention_is_refused(
+    tokenizer: PreTrainedTokenizerFast, monkeypatch: pytest.MonkeyPatch, given: dict[str, Any], said: str
+) -> None:
+    hand_on(monkeypatch, **given)
+    with pytest.raises(UnsupportedModelError, match=said):
+        Engine(tiny("llama", len(tokenizer)), tokenizer)
+
+
+def test_what_an_engine_itself_hands_on_is_no_steering(
     tokenizer: PreTrainedTokenizerFast, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def masked(self: LlamaAttention, *args: Any, attention_mask: Any = None, **kwargs: Any) -> tuple:
-        return forward(self, *args, attention_mask=torch.zeros(1, 1, 4, 4), **kwargs)
-
-    forward = LlamaAttention.forward
-    monkeypatch.setattr(LlamaAttention, "forward", masked)
-    with pytest.raises(UnsupportedModelError, match="makes an attention mask of its own"):
-        Engine(tiny("llama", len(tokenizer)), tokenizer)
+    """Some models hand all keywords of a call down to their attention."""
+    hand_on(monkeypatch, logits_to_keep=torch.zeros(1))
+    assert Engine(tiny("llama", len(tokenizer)), tokenizer).generate("hello", max_tokens=3, mode="sequential").text
 
 
 def test_a_refused_model_stays_as_it_came(tokenizer: PreTrainedTokenizerFast, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -124,15 +143,3 @@ def test_what_depends_on_the_order_of_a_pass_is_refused(
     monkeypatch.setitem(FAMILIES, "falcon_h1", {f"mamba_{name}": value for name, value in mamba.items()})
     with pytest.raises(UnsupportedModelError, match="depends on tokens of the same pass that it does not see"):
         Engine(tiny("falcon_h1", len(tokenizer)), tokenizer)
-
-
-def test_what_would_steer_the_attention_is_refused(
-    tokenizer: PreTrainedTokenizerFast, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def steered(self: LlamaAttention, *args: Any, **kwargs: Any) -> tuple:
-        return forward(self, *args, **kwargs, block_indices=torch.zeros(1))
-
-    forward = LlamaAttention.forward
-    monkeypatch.setattr(LlamaAttention, "forward", steered)
-    with pytest.raises(UnsupportedModelError, match="gives its attention 'block_indices'"):
-        Engine(tiny("llama", len(tokenizer)), tokenizer)

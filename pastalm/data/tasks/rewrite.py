@@ -50,7 +50,7 @@ ACTS = {
         "write {letter} after it",
     ),
 }
-WAYS = 3
+WAYS = len(ACTS["reverse"])
 STYLES = (
     "{Act}: the word {before} becomes {after}.",
     "We {act}, which turns {before} into {after}.",
