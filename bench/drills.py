@@ -10,7 +10,7 @@ import json
 from collections.abc import Callable, Iterator
 from random import Random
 
-from pastalm.data.tasks import assembly, chain, distance, profiles, ranking, rewrite, short, sorting, words
+from pastalm.tasks import assembly, chain, distance, profiles, ranking, rewrite, short, sorting, words
 
 WORDS = words.NAMES + words.CITIES + words.FRUITS + words.ANIMALS + words.JOBS + words.COLOURS + words.OBJECTS
 LETTERS = "abcdefghijklmnopqrstuvwxyz"

@@ -19,7 +19,7 @@ from tempfile import TemporaryDirectory
 from rich.console import Console
 from rich.table import Table
 
-from pastalm.data.tasks import sample, to_json
+from pastalm.tasks import sample, to_json
 
 COLUMNS = {
     "tokens_per_second": "tokens/s",
@@ -37,7 +37,7 @@ def base(place: Path, texts: list[str], width: int, layers: int) -> None:
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    from pastalm.training.scratch import train_tokenizer
+    from bench.scratch import train_tokenizer
 
     torch.manual_seed(0)
     tokenizer = train_tokenizer(texts, 1024)

@@ -28,7 +28,7 @@ from pastalm.lang.parse import parse
 from pastalm.lang.positions import position_policy
 from pastalm.lang.script import compile_script
 from pastalm.runtime.engine import Engine
-from pastalm.training.scratch import train_tokenizer
+from bench.scratch import train_tokenizer
 
 
 def random_engine(texts: Sequence[str], layers: int, width: int, vocabulary: int, dtype: str, device: str) -> Engine:

@@ -15,10 +15,10 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.text import Text
 
-from pastalm.data.lines import DataError
+from pastalm.files.lines import DataError
 
 if TYPE_CHECKING:
-    from pastalm.data.tally import Tally
+    from pastalm.annotation.tally import Tally
 
 LINE_SECONDS = 30.0
 
@@ -45,11 +45,11 @@ def annotate(
     price_out: Annotated[float, typer.Option(min=0, help="Price of a million completion tokens.")] = 0.0,
 ) -> None:
     """Have a model annotate answers. Stop it at any moment and start it again: it goes on where it was."""
-    from pastalm.data.annotate import annotate as run
-    from pastalm.data.endpoint import Settings
-    from pastalm.data.journal import rejects_path
-    from pastalm.data.sources import count_items, read_items, require
-    from pastalm.data.tally import Tally
+    from pastalm.annotation.annotate import annotate as run
+    from pastalm.annotation.endpoint import Settings
+    from pastalm.annotation.journal import rejects_path
+    from pastalm.annotation.sources import count_items, read_items, require
+    from pastalm.annotation.tally import Tally
 
     require("openai")
     key = os.environ.get(key_env, "").strip()

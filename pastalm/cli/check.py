@@ -13,7 +13,7 @@ from rich.table import Table
 
 from pastalm.cli.progress import patiently
 from pastalm.data.check import CheckedRecord, Finding, check_file
-from pastalm.data.lines import DataError
+from pastalm.files.lines import DataError
 from pastalm.data.report import Census, Means, Report, Spread
 from pastalm.lang.parse import parse
 from pastalm.lang.positions import DEFAULT, POLICIES, position_policy

@@ -15,7 +15,7 @@ import typer
 
 from pastalm.cli.errors import complain
 from pastalm.cli.models import load_tokenizer
-from pastalm.data.lines import read_objects
+from pastalm.files.lines import read_objects
 from pastalm.lang.answer import Answer
 from pastalm.lang.dialects import (
     DIALECTS,

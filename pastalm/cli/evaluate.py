@@ -17,7 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from pastalm.cli.models import BUNDLED, Device, DType, load_engine, name_of
 
 if TYPE_CHECKING:
-    from pastalm.data.judge import Judge
+    from pastalm.annotation.judge import Judge
     from pastalm.data.questions import Question
     from pastalm.evaluation.answers import Answers, EvalSettings, Outcome
     from pastalm.evaluation.quality import Reference
@@ -136,8 +136,8 @@ def _judge_key(url: str, model: str, key_env: str, reference: Path | None, calib
         raise EvalError(f"{calibration} must hold both {GAMED} and {DIFFICULTY}.")
     if not url:
         return ""
-    from pastalm.data.endpoint import Settings
-    from pastalm.data.sources import require
+    from pastalm.annotation.endpoint import Settings
+    from pastalm.annotation.sources import require
 
     require("openai")
     key = os.environ.get(key_env, "").strip()
@@ -189,7 +189,7 @@ def _write(
     """Write the report and the files for AlpacaEval; with a judge, after asking it."""
     from dataclasses import asdict
 
-    from pastalm.data.whole import write_whole
+    from pastalm.files.atomic import write_whole
     from pastalm.evaluation import report
     from pastalm.evaluation.alpaca import model_outputs
     from pastalm.evaluation.quality import compare
@@ -218,8 +218,8 @@ def _write(
 @contextmanager
 def _judging(url: str, model: str, key: str, concurrency: int, cache: Path) -> Iterator[Judge]:
     """A judge whose progress is shown on a terminal."""
-    from pastalm.data.endpoint import Settings
-    from pastalm.data.judge import Judge
+    from pastalm.annotation.endpoint import Settings
+    from pastalm.annotation.judge import Judge
 
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[state]}"))

@@ -13,7 +13,7 @@ from rich.tree import Tree
 
 from pastalm.cli.live import printable
 from pastalm.cli.models import BUNDLED, load_tokenizer
-from pastalm.data.lines import DataError, parse_object
+from pastalm.files.lines import DataError, parse_object
 from pastalm.lang.answer import Answer, Block, Node
 from pastalm.lang.metrics import AnswerMetrics, answer_metrics
 from pastalm.lang.parse import AnnotationError, parse

@@ -34,9 +34,9 @@ def tasks(
     out: Annotated[str, typer.Option(help="The file to write; '-' is stdout.")] = "-",
 ) -> None:
     """Write generated tasks with checkable answers as JSON lines."""
-    from pastalm.data.tasks import tasks as endless
-    from pastalm.data.tasks import to_json
-    from pastalm.data.tasks.task import Noise
+    from pastalm.tasks import tasks as endless
+    from pastalm.tasks import to_json
+    from pastalm.tasks.task import Noise
 
     wanted = tuple(name.strip() for name in families.split(",") if name.strip())
     drawn = islice(endless(split.value, seed, Noise(missed, wrong, unsynced), wanted), number)

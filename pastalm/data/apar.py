@@ -25,7 +25,7 @@ from collections.abc import Iterable, Iterator
 from itertools import cycle, islice, zip_longest
 from typing import Any
 
-from pastalm.data.sources import Item
+from pastalm.annotation.sources import Item
 from pastalm.lang.answer import Answer, Block, Node, merge_text
 from pastalm.lang.dialects.apar import retitle
 from pastalm.lang.render import render_annotator

@@ -11,7 +11,7 @@ from statistics import mean
 from typing import Any
 
 from pastalm.data.check import check_file
-from pastalm.data.lines import DataError
+from pastalm.files.lines import DataError
 
 QUANTILES = (0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99)
 

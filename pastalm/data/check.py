@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pastalm.data.examples import field_problems
-from pastalm.data.lines import DataError, parse_object, text_of
+from pastalm.files.lines import DataError, parse_object, text_of
 from pastalm.lang.answer import Answer, Block, Node
 from pastalm.lang.parse import scan
 from pastalm.lang.tags import MAX_TOPIC_WORDS

@@ -9,7 +9,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from pastalm.data.lines import DataError, read_objects
+from pastalm.files.lines import DataError, read_objects
 from pastalm.lang.answer import Answer
 from pastalm.lang.parse import AnnotationError, parse
 from pastalm.lang.positions import PositionPolicy

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pastalm.data.lines import DataError
+from pastalm.files.lines import DataError
 from pastalm.lang.metrics import geometric
 
 if TYPE_CHECKING:

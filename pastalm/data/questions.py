@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from pastalm.data.examples import message_problems, read_annotated
-from pastalm.data.lines import DataError, decoded, objects
-from pastalm.data.prompts import Message
-from pastalm.data.tasks import FAMILIES, SPLITS, check, sample
-from pastalm.data.verdict import as_text
+from pastalm.files.lines import DataError, decoded, objects
+from pastalm.annotation.prompts import Message
+from pastalm.tasks import FAMILIES, SPLITS, check, sample
+from pastalm.annotation.verdict import as_text
 
 SHAPES = "'instruction', 'prompt' or 'messages' (role, content)"
 TASKS = "tasks:"

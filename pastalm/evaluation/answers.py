@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pastalm.data.examples import as_messages
-from pastalm.data.journal import Lines
-from pastalm.data.lines import DataError
+from pastalm.annotation.journal import Lines
+from pastalm.files.lines import DataError
 from pastalm.data.questions import Question
-from pastalm.data.whole import write_whole
+from pastalm.files.atomic import write_whole
 from pastalm.evaluation.comparison import Pair
 from pastalm.evaluation.identity import machine_of
 from pastalm.runtime.response import Metrics

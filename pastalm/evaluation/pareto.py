@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pastalm.data.lines import DataError
+from pastalm.files.lines import DataError
 from pastalm.evaluation.bootstrap import Estimate
 
 SPEEDS = ("realised", "theoretical")

@@ -7,10 +7,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from pastalm.data.judge import Judge
-from pastalm.data.lines import DataError
+from pastalm.annotation.judge import Judge
+from pastalm.files.lines import DataError
 from pastalm.data.questions import Question, rows
-from pastalm.data.verdict import Comparison
+from pastalm.annotation.verdict import Comparison
 from pastalm.evaluation.alpaca import FULL, MINIMAL, AlpacaError, WinRates, is_alpaca_eval, win_rates
 from pastalm.evaluation.answers import Outcome
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from pastalm.data.lines import DataError
-from pastalm.data.tasks import FAMILIES
+from pastalm.files.lines import DataError
+from pastalm.tasks import FAMILIES
 from pastalm.evaluation.alpaca import WinRates
 from pastalm.evaluation.answers import Outcome
 from pastalm.evaluation.bootstrap import Bootstrap, Columns, Estimate, wilson

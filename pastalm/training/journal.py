@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pastalm.data.examples import DataError
-from pastalm.data.journal import lock
+from pastalm.annotation.journal import lock
 
 Key = tuple[int, ...]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from pastalm.data.judge import Comparison, Judge
+from pastalm.annotation.judge import Comparison, Judge
 from pastalm.training.score import Candidate, Quality
 
 

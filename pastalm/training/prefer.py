@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from pastalm.data.questions import Question, read_questions
-from pastalm.data.whole import write_whole
+from pastalm.files.atomic import write_whole
 from pastalm.training.base import SettingsError
 from pastalm.training.data import leads
 from pastalm.training.fingerprint import fingerprint
@@ -94,8 +94,8 @@ def _quality(config: PreferConfig, questions: Sequence[Question]) -> Iterator[Qu
     if not config.judge or not leads():
         yield checked
         return
-    from pastalm.data.endpoint import Settings
-    from pastalm.data.judge import Judge
+    from pastalm.annotation.endpoint import Settings
+    from pastalm.annotation.judge import Judge
     from pastalm.training.judged import judged
 
     key = os.environ.get(config.key_env, "").strip()

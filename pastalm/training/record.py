@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from pastalm.data.examples import Record
-from pastalm.data.whole import write_whole
+from pastalm.files.atomic import write_whole
 from pastalm.training.base import SettingsError
 from pastalm.training.config import SftConfig, option
 from pastalm.training.fingerprint import fingerprint

@@ -13,7 +13,7 @@ from typing import Any
 
 from pastalm.data.examples import DataError
 from pastalm.data.questions import Question
-from pastalm.data.whole import write_whole
+from pastalm.files.atomic import write_whole
 from pastalm.runtime.engine import Engine
 from pastalm.training.data import leads, processes
 from pastalm.training.journal import Journal, Key

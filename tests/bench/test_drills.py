@@ -10,7 +10,7 @@ from random import Random
 import pytest
 
 from bench import drills
-from pastalm.data.tasks import ranking
+from pastalm.tasks import ranking
 
 
 def drawn(drill, number: int = 200):

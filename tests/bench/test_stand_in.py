@@ -10,11 +10,11 @@ import pytest
 from openai import BadRequestError, OpenAI
 
 from bench.stand_in import known, server
-from pastalm.data.annotate import Tally, annotate
+from pastalm.annotation.annotate import Tally, annotate
 from pastalm.data.check import check_file
-from pastalm.data.endpoint import Settings
-from pastalm.data.sources import read_items
-from pastalm.data.tasks import sample, to_json
+from pastalm.annotation.endpoint import Settings
+from pastalm.annotation.sources import read_items
+from pastalm.tasks import sample, to_json
 from pastalm.lang.parse import parse
 
 

@@ -16,7 +16,7 @@ from typer.testing import CliRunner, Result
 
 from pastalm.cli import app
 from pastalm.cli.scores import notes
-from tests.data.judge_server import JudgeDesk, judging
+from tests.annotation.judge_server import JudgeDesk, judging
 
 runner = CliRunner(env={"OPENAI_API_KEY": "key"})
 

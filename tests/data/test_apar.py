@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pastalm.data.apar import evened, extract, records
-from pastalm.data.sources import Item
+from pastalm.annotation.sources import Item
 from pastalm.lang.answer import Block
 from pastalm.lang.dialects import dialect
 from pastalm.lang.parse import parse

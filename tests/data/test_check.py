@@ -9,7 +9,7 @@ import pytest
 
 from pastalm.data.check import Finding, check_file, check_line
 from pastalm.data.examples import DataError
-from pastalm.data.tasks import sample, to_json
+from pastalm.tasks import sample, to_json
 
 GOOD = (
     "Oh.\n<async topic='one two'>five words they are here</async> and <async topic='b'>five more words here too</async>"

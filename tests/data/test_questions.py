@@ -10,7 +10,7 @@ import pytest
 
 from pastalm.data.examples import DataError
 from pastalm.data.questions import read_questions
-from pastalm.data.tasks import sample, to_json
+from pastalm.tasks import sample, to_json
 
 ROWS = [
     {"instruction": "One?", "output": "1", "dataset": "d"},

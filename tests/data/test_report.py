@@ -11,7 +11,7 @@ import pytest
 
 from pastalm.data.check import check_file
 from pastalm.data.plots import NoPlotsError, write_plots
-from pastalm.data.prompts import DEMONSTRATIONS
+from pastalm.annotation.prompts import DEMONSTRATIONS
 from pastalm.data.report import Census, Spread
 from pastalm.lang.answer import Sync
 from pastalm.lang.parse import parse

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from pastalm.data.endpoint import Settings
+from pastalm.annotation.endpoint import Settings
 from pastalm.data.examples import DataError
-from pastalm.data.judge import Judge
+from pastalm.annotation.judge import Judge
 from pastalm.data.questions import Question
 from pastalm.evaluation.alpaca import MINIMAL
 from pastalm.evaluation.quality import Reference, compare, read_reference
-from tests.data.judge_server import JudgeDesk, judging
+from tests.annotation.judge_server import JudgeDesk, judging
 from tests.evaluation.made import answer, outcome
 
 pytest.importorskip("openai")

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from pastalm.data.examples import DataError
-from pastalm.data.tasks import sample
+from pastalm.tasks import sample
 from pastalm.evaluation import report
 from pastalm.evaluation.alpaca import MINIMAL, WinRates
 from tests.evaluation.made import answer, outcome

@@ -19,12 +19,12 @@ from typer.testing import CliRunner
 
 from pastalm import Engine
 from pastalm.cli import app
-from pastalm.data.endpoint import Settings as JudgeSettings
+from pastalm.annotation.endpoint import Settings as JudgeSettings
 from pastalm.data.examples import DataError
-from pastalm.data.judge import Judge
+from pastalm.annotation.judge import Judge
 from pastalm.data.questions import Question, read_questions
-from pastalm.data.tasks import sample as tasks
-from pastalm.data.tasks import to_json
+from pastalm.tasks import sample as tasks
+from pastalm.tasks import to_json
 from pastalm.lang.positions import POLICIES
 from pastalm.lang.vocabulary import Vocabulary
 from pastalm.runtime.attention import attach
@@ -41,8 +41,8 @@ from pastalm.training.preference_loss import margin
 from pastalm.training.round import Round
 from pastalm.training.sampling import FIELDS, Sampling
 from pastalm.training.score import Candidate
-from tests.data.judge_server import JudgeDesk
-from tests.data.openai_server import serving
+from tests.annotation.judge_server import JudgeDesk
+from tests.annotation.openai_server import serving
 from tests.training.launch import LAUNCH, SECONDS, environment
 from tests.training.prefer_model import settings, variety, write_model, write_prompts
 

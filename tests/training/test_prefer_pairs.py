@@ -260,7 +260,7 @@ def test_best_and_worst():
 
 
 def test_the_checker_is_the_quality():
-    from pastalm.data.tasks import sample as tasks
+    from pastalm.tasks import sample as tasks
 
     task = tasks("train", 0, 3)[2]
     question = Question(task.prompt, "", task.family, task.facts, task.answer.plain)

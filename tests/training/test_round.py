@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pastalm.data.lines import DataError
+from pastalm.files.lines import DataError
 from pastalm.data.questions import Question
 from pastalm.training.round import Round
 from tests.training.prefer_model import settings

@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenize
 from pastalm import Engine
 from pastalm.data.collate import Collator
 from pastalm.data.examples import DataError, Example, Record, encode_records, pack, read_records
-from pastalm.data.tasks import sample, to_json
+from pastalm.tasks import sample, to_json
 from pastalm.lang.parse import parse
 from pastalm.lang.positions import POLICIES
 from pastalm.lang.vocabulary import Vocabulary
