@@ -24,9 +24,9 @@ from rich.progress import track
 from transformers import AutoTokenizer
 
 from bench.drills import WORDS, drills
+from bench.scratch import start
 from pastalm.tasks import sample, to_json
 from pastalm.training.config import SftConfig
-from bench.scratch import start
 from pastalm.training.sft import train_sft
 
 SHARD = 1100  # tasks of one seed: what is drawn does not depend on the number of processes

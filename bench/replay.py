@@ -21,6 +21,7 @@ from rich.progress import track
 from rich.table import Table
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from bench.scratch import train_tokenizer
 from pastalm.evaluation.comparison import Pair, summarise
 from pastalm.lang.answer import Answer
 from pastalm.lang.metrics import critical_path, geometric
@@ -28,7 +29,6 @@ from pastalm.lang.parse import parse
 from pastalm.lang.positions import position_policy
 from pastalm.lang.script import compile_script
 from pastalm.runtime.engine import Engine
-from bench.scratch import train_tokenizer
 
 
 def random_engine(texts: Sequence[str], layers: int, width: int, vocabulary: int, dtype: str, device: str) -> Engine:

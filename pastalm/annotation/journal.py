@@ -7,8 +7,8 @@ import os
 from pathlib import Path
 from typing import Any
 
-from pastalm.files.lines import DataError
 from pastalm.annotation.tally import Tally
+from pastalm.files.lines import DataError
 
 
 class Lines:

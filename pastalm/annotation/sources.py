@@ -11,8 +11,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from pastalm.files.lines import DataError, read_objects
 from pastalm.annotation.prompts import Message
+from pastalm.files.lines import DataError, read_objects
 from pastalm.lang.parse import scan
 from pastalm.lang.tags import is_whole
 

@@ -52,8 +52,8 @@ def apar(
 
     Train with --positions contiguous, as APAR's threads go on without a jump.
     """
-    from pastalm.data.apar import evened, records
     from pastalm.annotation.sources import count_items, read_items
+    from pastalm.data.apar import evened, records
 
     if Path(source).resolve() == out.resolve():
         raise BaselineError(f"{source} would be read and written at once; choose another OUT.")

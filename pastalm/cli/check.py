@@ -13,8 +13,8 @@ from rich.table import Table
 
 from pastalm.cli.progress import patiently
 from pastalm.data.check import CheckedRecord, Finding, check_file
-from pastalm.files.lines import DataError
 from pastalm.data.report import Census, Means, Report, Spread
+from pastalm.files.lines import DataError
 from pastalm.lang.parse import parse
 from pastalm.lang.positions import DEFAULT, POLICIES, position_policy
 

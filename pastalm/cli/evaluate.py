@@ -189,10 +189,10 @@ def _write(
     """Write the report and the files for AlpacaEval; with a judge, after asking it."""
     from dataclasses import asdict
 
-    from pastalm.files.atomic import write_whole
     from pastalm.evaluation import report
     from pastalm.evaluation.alpaca import model_outputs
     from pastalm.evaluation.quality import compare
+    from pastalm.files.atomic import write_whole
 
     quality, judgement = report.checked(outcomes), None
     if judging is not None:

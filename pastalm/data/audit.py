@@ -17,10 +17,10 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from pastalm.annotation.journal import Lines
 from pastalm.data.audited import Audited, Line, Measured
 from pastalm.data.dependence import Row, log_probabilities, open_before, scored, show_siblings
 from pastalm.data.examples import encode_prompt
-from pastalm.annotation.journal import Lines
 from pastalm.files.lines import DataError
 from pastalm.lang.metrics import critical_path
 from pastalm.lang.parse import parse

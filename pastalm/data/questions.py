@@ -11,11 +11,11 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from pastalm.annotation.prompts import Message
+from pastalm.annotation.verdict import as_text
 from pastalm.data.examples import message_problems, read_annotated
 from pastalm.files.lines import DataError, decoded, objects
-from pastalm.annotation.prompts import Message
 from pastalm.tasks import FAMILIES, SPLITS, check, sample
-from pastalm.annotation.verdict import as_text
 
 SHAPES = "'instruction', 'prompt' or 'messages' (role, content)"
 TASKS = "tasks:"

@@ -8,13 +8,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pastalm.data.examples import as_messages
 from pastalm.annotation.journal import Lines
-from pastalm.files.lines import DataError
+from pastalm.data.examples import as_messages
 from pastalm.data.questions import Question
-from pastalm.files.atomic import write_whole
 from pastalm.evaluation.comparison import Pair
 from pastalm.evaluation.identity import machine_of
+from pastalm.files.atomic import write_whole
+from pastalm.files.lines import DataError
 from pastalm.runtime.response import Metrics
 
 if TYPE_CHECKING:

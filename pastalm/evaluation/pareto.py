@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pastalm.files.lines import DataError
 from pastalm.evaluation.bootstrap import Estimate
+from pastalm.files.lines import DataError
 
 SPEEDS = ("realised", "theoretical")
 ALIKE = ("prompts", "max_tokens", "baseline_print")  # settings that reports in one figure have in common

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from pastalm.annotation.judge import Judge
-from pastalm.files.lines import DataError
-from pastalm.data.questions import Question, rows
 from pastalm.annotation.verdict import Comparison
+from pastalm.data.questions import Question, rows
 from pastalm.evaluation.alpaca import FULL, MINIMAL, AlpacaError, WinRates, is_alpaca_eval, win_rates
 from pastalm.evaluation.answers import Outcome
+from pastalm.files.lines import DataError
 
 
 @dataclass(frozen=True)

@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from pastalm.files.lines import DataError
-from pastalm.tasks import FAMILIES
 from pastalm.evaluation.alpaca import WinRates
 from pastalm.evaluation.answers import Outcome
 from pastalm.evaluation.bootstrap import Bootstrap, Columns, Estimate, wilson
+from pastalm.files.lines import DataError
+from pastalm.tasks import FAMILIES
 
 FORM = 1  # of report.json
 REPORT = "report.json"

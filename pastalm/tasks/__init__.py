@@ -8,6 +8,7 @@ from itertools import count, islice
 from random import Random
 from typing import Any
 
+from pastalm.lang.render import render_annotator
 from pastalm.tasks import (
     chain,
     distance,
@@ -22,7 +23,6 @@ from pastalm.tasks import (
     totals,
 )
 from pastalm.tasks.task import Draft, Family, Noise, Task, annotate
-from pastalm.lang.render import render_annotator
 
 FAMILIES = {
     module.FAMILY.name: module.FAMILY

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from random import Random
 
-from pastalm.tasks.task import Chunk
 from pastalm.lang.answer import Sync
+from pastalm.tasks.task import Chunk
 
 LAYOUTS = ("flow", "lines", "dashes", "numbers")
 STEP_LAYOUTS = (*LAYOUTS, "steps", "flowing steps")

@@ -6,13 +6,13 @@ import re
 from random import Random
 from typing import Any
 
+from pastalm.lang.answer import Sync
 from pastalm.tasks.assembly import TERSE, in_order, opening, told_apart
 from pastalm.tasks.matching import fits, read
 from pastalm.tasks.reading import bound, fits_layout, fits_opening, hasty, mentions, runs, told, unmarked
 from pastalm.tasks.task import Chunk, Draft, Family
 from pastalm.tasks.wording import arranged, capital, draw_layout, laid_out
 from pastalm.tasks.words import ANIMALS, CITIES, FRUITS, NAMES, OBJECTS
-from pastalm.lang.answer import Sync
 
 # What is rated: the names, how one is spoken of, and the points that are rated.
 KINDS = {

@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from pastalm.data.examples import DataError
 from pastalm.annotation.journal import lock
+from pastalm.data.examples import DataError
 
 Key = tuple[int, ...]
 

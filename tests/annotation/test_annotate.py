@@ -17,16 +17,16 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from pastalm.cli import app
 from pastalm.annotation.annotate import annotate
-from pastalm.data.check import check_file, flaws
 from pastalm.annotation.endpoint import EndpointError, Settings
-from pastalm.data.examples import DataError
 from pastalm.annotation.journal import Journal, rejects_path
 from pastalm.annotation.prompts import DEMONSTRATIONS, conversation
 from pastalm.annotation.reply import judge
 from pastalm.annotation.sources import Item, MissingPackageError, read_items
 from pastalm.annotation.tally import Tally
+from pastalm.cli import app
+from pastalm.data.check import check_file, flaws
+from pastalm.data.examples import DataError
 from pastalm.lang.answer import Sync
 from pastalm.lang.parse import parse
 from tests.annotation.openai_server import Desk, marked, serving

@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 
 from pastalm.annotation.endpoint import EndpointError, Settings
-from pastalm.data.examples import DataError
 from pastalm.annotation.judge import Judge
 from pastalm.annotation.verdict import Comparison, Verdict, as_text, read_share
+from pastalm.data.examples import DataError
 from tests.annotation.judge_server import JudgeDesk, judging, likelihoods
 from tests.annotation.openai_server import serving
 

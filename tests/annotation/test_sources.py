@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from pastalm.files.lines import DataError
 from pastalm.annotation.sources import count_items, read_items
+from pastalm.files.lines import DataError
 
 USER, REPLY = {"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}
 

@@ -11,11 +11,11 @@ from openai import BadRequestError, OpenAI
 
 from bench.stand_in import known, server
 from pastalm.annotation.annotate import Tally, annotate
-from pastalm.data.check import check_file
 from pastalm.annotation.endpoint import Settings
 from pastalm.annotation.sources import read_items
-from pastalm.tasks import sample, to_json
+from pastalm.data.check import check_file
 from pastalm.lang.parse import parse
+from pastalm.tasks import sample, to_json
 
 
 @pytest.fixture

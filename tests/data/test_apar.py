@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pastalm.data.apar import evened, extract, records
 from pastalm.annotation.sources import Item
+from pastalm.data.apar import evened, extract, records
 from pastalm.lang.answer import Block
 from pastalm.lang.dialects import dialect
 from pastalm.lang.parse import parse

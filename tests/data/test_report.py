@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from pastalm.annotation.prompts import DEMONSTRATIONS
 from pastalm.data.check import check_file
 from pastalm.data.plots import NoPlotsError, write_plots
-from pastalm.annotation.prompts import DEMONSTRATIONS
 from pastalm.data.report import Census, Spread
 from pastalm.lang.answer import Sync
 from pastalm.lang.parse import parse

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from pastalm.annotation.endpoint import Settings
-from pastalm.data.examples import DataError
 from pastalm.annotation.judge import Judge
+from pastalm.data.examples import DataError
 from pastalm.data.questions import Question
 from pastalm.evaluation.alpaca import MINIMAL
 from pastalm.evaluation.quality import Reference, compare, read_reference

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from pastalm.data.examples import DataError
-from pastalm.tasks import sample
 from pastalm.evaluation import report
 from pastalm.evaluation.alpaca import MINIMAL, WinRates
+from pastalm.tasks import sample
 from tests.evaluation.made import answer, outcome
 
 # Two prompts; the baseline takes 100 tokens and a second for each.

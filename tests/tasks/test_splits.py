@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from pastalm import tasks
+from pastalm.lang.answer import Answer, Sync
 from pastalm.tasks import FAMILIES, SPLITS, sample
 from pastalm.tasks.task import Chunk, Draft, Noise, annotate
-from pastalm.lang.answer import Answer, Sync
 
 PERFECT = Noise(0, 0, 0)
 

@@ -10,10 +10,10 @@ from random import Random
 
 import pytest
 
+from pastalm.lang.answer import Sync
 from pastalm.tasks import profiles, prose, ranking, short, sorting, spelling, words
 from pastalm.tasks.reading import told
 from pastalm.tasks.task import Chunk, Draft, Family
-from pastalm.lang.answer import Sync
 
 FAMILIES = {module.FAMILY.name: module.FAMILY for module in (profiles, sorting, spelling, prose, ranking, short)}
 FORKING = [name for name, family in FAMILIES.items() if family.forks]

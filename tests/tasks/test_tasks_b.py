@@ -9,10 +9,10 @@ from random import Random
 
 import pytest
 
+from pastalm.lang.answer import Sync
 from pastalm.tasks import chain, distance, rewrite, sharing, totals
 from pastalm.tasks.assembly import tidy
 from pastalm.tasks.task import Chunk, Draft, Family
-from pastalm.lang.answer import Sync
 
 FAMILIES = [module.FAMILY for module in (distance, totals, chain, rewrite, sharing)]
 SEEDS = range(300)

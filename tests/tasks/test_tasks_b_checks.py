@@ -10,11 +10,11 @@ from types import ModuleType
 
 import pytest
 
+from pastalm.lang.answer import Sync
 from pastalm.tasks import chain, distance, ranking, rewrite, sharing, totals
 from pastalm.tasks.assembly import in_order, told_apart
 from pastalm.tasks.matching import marks_fit, read, sums_hold
 from pastalm.tasks.task import Chunk, Draft, Family
-from pastalm.lang.answer import Sync
 
 FAMILIES = [module.FAMILY for module in (distance, totals, chain, rewrite, sharing)]
 COUNTING = [distance.FAMILY, totals.FAMILY, chain.FAMILY]

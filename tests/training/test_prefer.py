@@ -18,17 +18,17 @@ from transformers import PreTrainedTokenizerFast
 from typer.testing import CliRunner
 
 from pastalm import Engine
-from pastalm.cli import app
 from pastalm.annotation.endpoint import Settings as JudgeSettings
-from pastalm.data.examples import DataError
 from pastalm.annotation.judge import Judge
+from pastalm.cli import app
+from pastalm.data.examples import DataError
 from pastalm.data.questions import Question, read_questions
-from pastalm.tasks import sample as tasks
-from pastalm.tasks import to_json
 from pastalm.lang.positions import POLICIES
 from pastalm.lang.vocabulary import Vocabulary
 from pastalm.runtime.attention import attach
 from pastalm.runtime.load import LoadError, load
+from pastalm.tasks import sample as tasks
+from pastalm.tasks import to_json
 from pastalm.training.base import SettingsError
 from pastalm.training.journal import Journal
 from pastalm.training.judged import judged

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from pastalm.files.lines import DataError
 from pastalm.data.questions import Question
+from pastalm.files.lines import DataError
 from pastalm.training.round import Round
 from tests.training.prefer_model import settings
 

@@ -15,11 +15,11 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenize
 from pastalm import Engine
 from pastalm.data.collate import Collator
 from pastalm.data.examples import DataError, Example, Record, encode_records, pack, read_records
-from pastalm.tasks import sample, to_json
 from pastalm.lang.parse import parse
 from pastalm.lang.positions import POLICIES
 from pastalm.lang.vocabulary import Vocabulary
 from pastalm.layout import IGNORE
+from pastalm.tasks import sample, to_json
 from pastalm.training.config import SftConfig
 from pastalm.training.prefer_config import PreferConfig
 from pastalm.training.record import read_run
