@@ -9,6 +9,7 @@ from typing import Any
 
 from pastalm.annotation.tally import Tally
 from pastalm.files.lines import DataError
+from pastalm.files.lock import lock
 
 
 class Lines:
@@ -54,19 +55,6 @@ class Lines:
             line = json.dumps(record).encode()
         self.file.write(line + b"\n")
         self.file.flush()
-
-
-def lock(file: Any, taken: str) -> None:
-    """Keep a second run away; the system lets go when this process ends, however it ends. Raises ``DataError`` with the
-    sentence ``taken`` if another holds the file."""
-    try:
-        import fcntl
-    except ImportError:  # Windows has none; there the guard is left out
-        return
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        raise DataError(taken) from error
 
 
 class Journal:

@@ -192,7 +192,7 @@ def _write(
     from pastalm.evaluation import report
     from pastalm.evaluation.alpaca import model_outputs
     from pastalm.evaluation.quality import compare
-    from pastalm.files.atomic import write_whole
+    from pastalm.files.atomic import write_text
 
     quality, judgement = report.checked(outcomes), None
     if judging is not None:
@@ -209,9 +209,9 @@ def _write(
     if base == name:  # the official tool would take the two for one model
         base = f"{name} (baseline)"
     own, other = ([getattr(one, side).text for one in outcomes] for side in ("answer", "baseline"))
-    write_whole(out / "model_outputs.json", model_outputs(instructions, own, name, datasets))
-    write_whole(out / "baseline_outputs.json", model_outputs(instructions, other, base, datasets))
-    write_whole(out / report.REPORT, json_module.dumps(found, ensure_ascii=False, indent=2) + "\n")
+    write_text(out / "model_outputs.json", model_outputs(instructions, own, name, datasets))
+    write_text(out / "baseline_outputs.json", model_outputs(instructions, other, base, datasets))
+    write_text(out / report.REPORT, json_module.dumps(found, ensure_ascii=False, indent=2) + "\n")
     return found
 
 

@@ -13,7 +13,7 @@ from pastalm.data.examples import as_messages
 from pastalm.data.questions import Question
 from pastalm.evaluation.comparison import Pair
 from pastalm.evaluation.identity import machine_of
-from pastalm.files.atomic import write_whole
+from pastalm.files.atomic import write_text
 from pastalm.files.lines import DataError
 from pastalm.runtime.response import Metrics
 
@@ -246,7 +246,7 @@ class Answers:
             name = next(name for name in machine if machine[name] != self.machine.get(name))
             raise DataError(_differs(self.folder, name, self.machine.get(name), machine[name]))
         self.machine = machine
-        write_whole(self.folder / "settings.json", json.dumps({"settings": asdict(self.settings), "machine": machine}))
+        write_text(self.folder / "settings.json", json.dumps({"settings": asdict(self.settings), "machine": machine}))
 
 
 def _baseline_answers(folder: Path, settings: EvalSettings) -> dict[str, dict[str, Any]]:

@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from pastalm.annotation.journal import lock
 from pastalm.data.examples import DataError
+from pastalm.files.lock import lock
 
 Key = tuple[int, ...]
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from pastalm.data.questions import Question, read_questions
-from pastalm.files.atomic import write_whole
+from pastalm.files.atomic import write_text
 from pastalm.training.base import SettingsError
 from pastalm.training.data import leads
 from pastalm.training.fingerprint import fingerprint
@@ -124,7 +124,7 @@ def _settle(config: PreferConfig, questions: Sequence[Question]) -> None:
         require_equal(config.out, before, record, names, "or another --out")
     elif config.reuse:
         _reuse(config, record)
-    write_whole(place, json.dumps(record, indent=2) + "\n")
+    write_text(place, json.dumps(record, indent=2) + "\n")
 
 
 def _reuse(config: PreferConfig, record: dict[str, Any]) -> None:

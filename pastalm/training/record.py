@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from pastalm.data.examples import Record
-from pastalm.files.atomic import write_whole
+from pastalm.files.atomic import write_text
 from pastalm.training.base import SettingsError
 from pastalm.training.config import SftConfig, option
 from pastalm.training.fingerprint import fingerprint
@@ -67,7 +67,7 @@ def write_run(config: SftConfig, known: dict[str, str], figures: dict[str, Any] 
     record = {"settings": asdict(config), **known} | ({"figures": figures} if figures else {})
     place = _record(config.out)
     place.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(place, json.dumps(record, indent=2) + "\n")
+    write_text(place, json.dumps(record, indent=2) + "\n")
 
 
 def require_same(config: SftConfig, known: dict[str, str], run: dict[str, Any]) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 from pastalm.data.examples import DataError
 from pastalm.data.questions import Question
-from pastalm.files.atomic import write_whole
+from pastalm.files.atomic import write_text
 from pastalm.runtime.engine import Engine
 from pastalm.training.data import leads, processes
 from pastalm.training.journal import Journal, Key
@@ -149,14 +149,14 @@ class Round:
         with Journal(self.folder / "scores.jsonl", FIELDS) as scores:
             every = [Scored(**record) for record in scores.records()]
         pairs = list(_pairs(every))
-        write_whole(self.folder / "figures.json", json.dumps(figures(every, pairs), indent=2) + "\n")
+        write_text(self.folder / "figures.json", json.dumps(figures(every, pairs), indent=2) + "\n")
         if not pairs:
             raise DataError(
                 f"{self.folder}: the answers to each prompt all have the same score, so there is nothing to prefer; "
                 + self._advice(sum(not one.finished for one in every), len(every))
             )
         lines = [{"prompt": best.prompt, "chosen": asdict(best), "rejected": asdict(worst)} for best, worst in pairs]
-        write_whole(self.paired, "".join(json.dumps(line) + "\n" for line in lines))
+        write_text(self.paired, "".join(json.dumps(line) + "\n" for line in lines))
 
     def _advice(self, cut: int, total: int) -> str:
         """What to do about a round without pairs, ``cut`` of whose ``total`` answers a limit ended."""
