@@ -1,7 +1,11 @@
-"""One prompt and answer as tensors: tokens, positions, visibility, targets. Training and the runtime both stand on it.
+"""One prompt and answer as tensors: tokens, positions, visibility, targets; and masks as drawings.
 
-The rule of visibility (SPEC 3.5) is one line, :func:`sees`; the dense mask, the runtime's rows (which the tests compare
-with it) and any later kernel mask come from it. With n tokens of prompt and answer together, all tensors here are [n].
+The rule of visibility (SPEC 3.5) is one line, :func:`sees`. The training mask is computed by it. The runtime builds the
+same visibility token by token, with operations that copy and join rows (:mod:`pastalm.runtime.visibility`), because
+while an answer is being decoded nobody knows where its syncs will stand. Those are two implementations of one rule; the
+tests hold them equal for every token of arbitrary answers, and the decoded logits equal to the dense forward's.
+
+With n tokens of prompt and answer together, all tensors here are [n].
 """
 
 from __future__ import annotations
@@ -105,3 +109,18 @@ def _targets(tokens: list[int], block: list[int], start: int) -> list[int]:
         targets[index] = following.get(block[index], IGNORE)
         following[block[index]] = tokens[index]
     return targets
+
+
+def draw(layout: Layout, names: Sequence[str]) -> str:
+    """One line a token, with its position: what it sees, ``x``, of the tokens before it. ``names`` labels the tokens.
+
+    Raises ``ValueError`` if there are not as many names as tokens.
+    """
+    if len(names) != len(layout.tokens):
+        raise ValueError(f"There are {len(layout.tokens)} tokens, but {len(names)} names.")
+    width = max(map(len, names), default=0)
+    lines = []
+    for index, (name, row) in enumerate(zip(names, layout.mask().tolist(), strict=True)):
+        seen = "".join("x" if one else "." for one in row[: index + 1])
+        lines.append(f"{name:>{width}} {layout.positions[index].item():4d}  {seen}")
+    return "\n".join(lines) + "\n"

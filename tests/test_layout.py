@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from hypothesis import given
+from transformers import PreTrainedTokenizerFast
 
 from pastalm.data.collate import Collator
 from pastalm.data.examples import Example
 from pastalm.lang.answer import Answer
+from pastalm.lang.parse import parse
 from pastalm.lang.positions import position_policy
 from pastalm.lang.script import Script, ScriptBlock, compile_script
 from pastalm.lang.vocabulary import Vocabulary
-from pastalm.layout import IGNORE, layout
+from pastalm.layout import IGNORE, draw, layout
 from tests.strategies import answers
 
 PRED10 = position_policy("pred10")
@@ -155,3 +159,12 @@ def test_padding_sees_itself_only_and_predicts_nothing() -> None:
     assert batch["labels"][1, 12:].tolist() == [IGNORE] * 11
     assert torch.equal(batch["visible"][1, 12:, 12:], torch.eye(11, dtype=torch.bool))
     assert not batch["visible"][1, :12, 12:].any() and not batch["visible"][1, 12:, :12].any()
+
+
+def test_the_documented_mask_is_what_is_drawn(tokenizer: PreTrainedTokenizerFast, vocabulary: Vocabulary) -> None:
+    script = compile_script(parse("a<async topic='x'>b</async>c<sync/>d"), vocabulary, PRED10, end=False)
+    laid = layout(vocabulary.encode("P"), script, PRED10)
+    names = tokenizer.convert_ids_to_tokens(laid.tokens.tolist())
+    assert draw(laid, names) in (Path(__file__).parents[1] / "docs" / "language.md").read_text()
+    with pytest.raises(ValueError, match="13 tokens, but 1 names"):
+        draw(laid, ["P"])

@@ -1,9 +1,9 @@
-"""The attention function that every model runs with here: visibility comes from a view, not from the model.
+"""The attention function that every model runs with here: visibility comes from our metadata, not from the model.
 
-A view says which keys each query sees and, when decoding, where keys and values are kept. It is put on the model's seat
-before each forward pass: not all families pass keyword arguments on to their attention layers, but every layer can hold
-on to one seat. The function is registered with transformers under a name that has no mask function, so that
-transformers builds no mask of its own.
+The metadata of a forward pass say which keys each query sees and, when decoding, where keys and values are kept. They
+are put into the model's attention context before each pass: not all families pass keyword arguments on to their
+attention layers, but every layer can hold on to one context. The function is registered with transformers under a name
+that has no mask function, so that transformers builds no mask of its own.
 """
 
 from __future__ import annotations
@@ -16,37 +16,38 @@ from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, PreTrainedModel
 
 NAME = "pasta"
-KNOWN = frozenset(["position_ids", "cache_position", "logits_to_keep"])  # they say nothing that the view does not
+KNOWN = frozenset(["position_ids", "cache_position", "logits_to_keep"])  # they say nothing that the metadata do not
 
 
-class View(Protocol):
+class AttentionMetadata(Protocol):
     """What a forward pass sees. Shapes: B rows that the model is fed, L rows that attend, each with keys of its own, H
-    heads, N or Q queries in such a row, S keys, D head width. L and Q are B and N except in a batch of requests."""
+    heads, N or Q queries in such a row, S keys, D head width. L and Q are B and N except in a batch of sequences."""
 
     def extend(self, layer: int, key_BHND: Tensor, value_BHND: Tensor) -> tuple[Tensor, Tensor]:
         """Take a layer's new keys and values in; return all there are, [L, H, S, D] each."""
         ...
 
     def spread(self, query_BHND: Tensor) -> Tensor:
-        """The queries [L, H, Q, D], those of a request in a row."""
+        """The queries [L, H, Q, D], those of a sequence in a row."""
         ...
 
     def gather(self, out_LHQD: Tensor) -> Tensor:
         """What has been attended to, where :meth:`spread` found its query: [B, H, N, D]."""
         ...
 
-    def mask(self, window: int | None) -> Tensor:
-        """Bool [L, 1, Q, S]: which keys a query sees, within ``window`` positions if the layer slides."""
+    def mask(self, window: int | None, group: int, dtype: torch.dtype) -> Tensor:
+        """Which keys a query sees, within ``window`` positions if the layer slides: [L, 1, G * Q, S] for ``group``
+        query heads to a key head, bools or numbers of ``dtype`` to be added to the scores."""
         ...
 
 
-class Seat:
-    """Where a model's attention layers find the view of the forward pass that is running."""
+class AttentionContext:
+    """Where a model's attention layers find the metadata of the forward pass that is running."""
 
-    view: View | None = None
+    metadata: AttentionMetadata | None = None
 
 
-class DenseView:
+class DenseMetadata:
     """A whole layout at once, without a cache: training and the oracle. ``visible`` [B, T, T], ``positions`` [B, T]."""
 
     def __init__(self, visible_BTT: Tensor, positions_BT: Tensor) -> None:
@@ -65,13 +66,15 @@ class DenseView:
         """The outcome as it is."""
         return out_BHQD
 
-    def mask(self, window: int | None) -> Tensor:
-        """See :class:`View`."""
+    def mask(self, window: int | None, group: int, dtype: torch.dtype) -> Tensor:
+        """Bools; see :class:`AttentionMetadata`."""
         if window is None:
-            return self.visible
-        if window not in self.windows:
-            self.windows[window] = self.visible & within(window, self.positions, self.positions)
-        return self.windows[window]
+            visible = self.visible
+        else:
+            if window not in self.windows:
+                self.windows[window] = self.visible & within(window, self.positions, self.positions)
+            visible = self.windows[window]
+        return visible.repeat(1, 1, group, 1) if group > 1 else visible
 
 
 def within(window: int, query_BQ: Tensor, key_BS: Tensor) -> Tensor:
@@ -96,9 +99,9 @@ def pasta_attention(
 ) -> tuple[Tensor, None]:
     """Attention in the form transformers calls: q [B, Hq, N, D], k and v [B, Hkv, N, D] -> [B, N, Hq, D].
 
-    ``softcap`` bounds scores as Gemma 2 does; ``s_aux`` [Hq] are attention sinks. Raises ``RuntimeError`` if no view
-    is on the seat of :func:`attach`, for a mask (the view's is the only one), for other tensors that would steer the
-    attention, and for a layer that looks ahead.
+    ``softcap`` bounds scores as Gemma 2 does; ``s_aux`` [Hq] are attention sinks. Raises ``RuntimeError`` if the
+    context of :func:`attach` holds no metadata, for a mask (the metadata's is the only one), for other tensors that
+    would steer the attention, and for a layer that looks ahead.
     """
     if attention_mask is not None:
         raise RuntimeError("It makes an attention mask of its own, which would be passed over.")
@@ -107,24 +110,28 @@ def pasta_attention(
     passed_over = [name for name, other in others.items() if isinstance(other, Tensor) and name not in KNOWN]
     if passed_over:
         raise RuntimeError(f"It gives its attention {passed_over[0]!r}, which would be passed over.")
-    seat = getattr(module, "pasta_seat", None)
-    view = seat.view if isinstance(seat, Seat) else None
-    if view is None:
-        raise RuntimeError("No view: put one on the seat that attach() returned before a forward pass.")
-    key, value = view.extend(module.layer_idx, key, value)
-    query, mask = view.spread(query), view.mask(sliding_window)
+    metadata = _metadata(module)
+    key, value = metadata.extend(module.layer_idx, key, value)
+    query = metadata.spread(query)
     heads, group = query.shape[1], query.shape[1] // key.shape[1]
+    mask = metadata.mask(sliding_window, group, query.dtype)
     # The query heads of one key head become further queries of it: bit-identical, and every fused kernel takes a mask.
     folded = query.reshape(query.shape[0], key.shape[1], group * query.shape[2], query.shape[3])
-    if group > 1:
-        mask = mask.repeat(1, 1, group, 1)
     if softcap is None and s_aux is None:
         dropout = dropout if module.training else 0.0
         out = scaled_dot_product_attention(folded, key, value, mask, dropout_p=dropout, scale=scaling)
     else:
         out = _explicit(folded, key, value, mask, scaling, softcap, s_aux)
     out = out.reshape(query.shape[0], heads, query.shape[2], value.shape[3])
-    return view.gather(out).transpose(1, 2).contiguous(), None
+    return metadata.gather(out).transpose(1, 2).contiguous(), None
+
+
+def _metadata(module: nn.Module) -> AttentionMetadata:
+    context = getattr(module, "pasta_context", None)
+    metadata = context.metadata if isinstance(context, AttentionContext) else None
+    if metadata is None:
+        raise RuntimeError("No attention metadata: put them into the context that attach() returned before a pass.")
+    return metadata
 
 
 def _explicit(
@@ -141,7 +148,8 @@ def _explicit(
     scores = (query @ key.transpose(-1, -2)) * scale
     if softcap is not None:
         scores = torch.tanh(scores / softcap) * softcap
-    scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
+    hidden = torch.finfo(scores.dtype).min
+    scores = scores.masked_fill(~mask, hidden) if mask.dtype == torch.bool else scores + mask
     if sinks is not None:  # one more column of scores, that takes weight and gives nothing
         column = sinks.to(scores.dtype).view(1, key.shape[1], -1, 1)
         column = column.repeat_interleave(query.shape[2] // column.shape[2], dim=2).expand(len(query), -1, -1, 1)
@@ -150,15 +158,16 @@ def _explicit(
     return weights[..., : key.shape[2]] @ value
 
 
-def attach(model: PreTrainedModel) -> Seat:
-    """Make ``model`` run with :func:`pasta_attention`; returns the seat where the view of each forward pass goes."""
+def attach(model: PreTrainedModel) -> AttentionContext:
+    """Make ``model`` run with :func:`pasta_attention`; returns the context for the metadata of each forward pass."""
     AttentionInterface.register(NAME, pasta_attention)
     model.set_attn_implementation(NAME)
     layers = [module for module in model.modules() if hasattr(module, "layer_idx")]
-    seat = next((layer.pasta_seat for layer in layers if hasattr(layer, "pasta_seat")), None) or Seat()
+    known = [layer.pasta_context for layer in layers if hasattr(layer, "pasta_context")]
+    context = known[0] if known else AttentionContext()
     for layer in layers:
-        layer.pasta_seat = seat
-    return seat
+        layer.pasta_context = context
+    return context
 
 
 def is_attached(model: PreTrainedModel) -> bool:

@@ -112,8 +112,8 @@ class Pool:
         return self.keys[layer], self.values[layer]
 
 
-class PoolView:
-    """What one step of some lanes sees: a :class:`pastalm.runtime.attention.View` over the pool.
+class CacheMetadata:
+    """What one step of some lanes sees: a :class:`pastalm.runtime.attention.AttentionMetadata` over the pool.
 
     The model is fed all queries in one row of N (``tokens``, ``positions`` [1, N]), without padding. For attention each
     lane needs a row of its own: L lanes x Q queries, as many as the lane with the most has.
@@ -146,7 +146,7 @@ class PoolView:
         return keys[self.read, :, : self.used], values[self.read, :, : self.used]
 
     def spread(self, query_1HND: Tensor) -> Tensor:
-        """See :class:`pastalm.runtime.attention.View`."""
+        """See :class:`pastalm.runtime.attention.AttentionMetadata`."""
         if self.shape[0] == 1:
             return query_1HND
         rows, columns = self.shape
@@ -155,13 +155,17 @@ class PoolView:
         return query_LHQD
 
     def gather(self, out_LHQD: Tensor) -> Tensor:
-        """See :class:`pastalm.runtime.attention.View`."""
+        """See :class:`pastalm.runtime.attention.AttentionMetadata`."""
         if self.shape[0] == 1:
             return out_LHQD
         return out_LHQD[self.rows_N, :, self.columns_N].transpose(0, 1)[None]
 
-    def mask(self, window: int | None) -> Tensor:
-        """Bool [L, 1, Q, S]; see :class:`pastalm.runtime.attention.View`."""
+    def mask(self, window: int | None, group: int, dtype: torch.dtype) -> Tensor:
+        """Bool [L, 1, G * Q, S]; see :class:`pastalm.runtime.attention.AttentionMetadata`."""
+        visible = self._within(window)
+        return visible.repeat(1, 1, group, 1) if group > 1 else visible
+
+    def _within(self, window: int | None) -> Tensor:
         if window is None:
             return self.visible
         if window not in self.windows:

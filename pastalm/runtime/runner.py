@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from pastalm.runtime.attention import DenseView, attach, is_attached
+from pastalm.runtime.attention import DenseMetadata, attach, is_attached
 from pastalm.runtime.narrow import narrow
-from pastalm.runtime.pool import Lane, Pool, PoolView, Queries
+from pastalm.runtime.pool import CacheMetadata, Lane, Pool, Queries
 from pastalm.runtime.thread import Operation, Path
 
 FAR = 128  # positions of a model whose config names none
@@ -50,7 +50,7 @@ class Runner:
         """Make the model run with our attention, and see that it is the model that it was."""
         tokens = torch.arange(4, device=self.device) % self.vocabulary_size
         own = _own_logits(self.model, tokens)
-        self._seat = attach(self.model)
+        self._context = attach(self.model)
         self._probe(own, tokens)
 
     @property
@@ -96,17 +96,17 @@ class Runner:
         return list(logits.split([len(own) for own in paths]))
 
     def _forward(self, pool: Pool, lanes: Sequence[Lane], queries: Sequence[Queries], keep: Tensor) -> Tensor:
-        view = PoolView(pool, lanes, queries)
+        view = CacheMetadata(pool, lanes, queries)
         return self._logits(view.tokens, view.positions, view, keep)
 
     def _logits(self, tokens_BQ: Tensor, positions_BQ: Tensor, view: Any, keep: Tensor | None) -> Tensor:
         """Logits [B, Q, V] of one pass; with ``keep`` [K] only those of these queries, [B, K, V]."""
         extra = {"logits_to_keep": keep} if keep is not None and self._keeps_logits else {}
-        self._seat.view = view
+        self._context.metadata = view
         try:
             logits = self.model(input_ids=tokens_BQ, position_ids=positions_BQ, use_cache=False, **extra).logits
         finally:
-            self._seat.view = None  # it holds on to the pool
+            self._context.metadata = None  # it holds on to the pool
         return logits[:, keep] if keep is not None and not extra else logits
 
     @torch.inference_mode()
@@ -120,7 +120,7 @@ class Runner:
     ) -> Tensor:
         """Logits [B, T, V] of several layouts side by side; with ``keep`` [K] only those of these tokens, [B, K, V]."""
         positions = positions_BT.to(self.device)
-        view = DenseView(visible_BTT.to(self.device), positions)
+        view = DenseMetadata(visible_BTT.to(self.device), positions)
         return self._logits(tokens_BT.to(self.device), positions, view, None if keep is None else keep.to(self.device))
 
     @torch.inference_mode()
@@ -167,7 +167,7 @@ class Runner:
             )
 
 
-class _Probe(DenseView):
+class _Probe(DenseMetadata):
     """A plain causal view that notes how often each layer uses it, and which layers slide."""
 
     def __init__(self, length: int, device: torch.device) -> None:
@@ -182,10 +182,10 @@ class _Probe(DenseView):
         self.layers[layer] += 1
         return super().extend(layer, key_BHQD, value_BHQD)
 
-    def mask(self, window: int | None) -> Tensor:
+    def mask(self, window: int | None, group: int, dtype: torch.dtype) -> Tensor:
         if window is not None:
             self.windowed.add(self.layer)
-        return super().mask(window)
+        return super().mask(window, group, dtype)
 
 
 def _windowed(config: Any) -> set[int]:

@@ -89,7 +89,7 @@ def optimise(round_: Round) -> None:
         keep = _Keeper(round_, trainer, tokenizer, stage)
         trainer.add_callback(Snapshots(config.snapshot_shares(), keep.snapshot))
         if config.gradient_checkpointing:
-            recompute_layers(bare(model), trainer.seat)
+            recompute_layers(bare(model), trainer.attention_context)
         checkpoint = last_checkpoint(round_.folder)
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         keep.last()
@@ -127,10 +127,10 @@ def _reference(
 ) -> Iterator[dict[str, Any]]:
     model, _ = load_base(config.training(config.out, config.model), merged=True)
     model = model.to(own_device())
-    seat = attach(model)
+    context = attach(model)
     for start in range(0, len(indices), config.batch):
         batch = [pairs[index] for index in indices[start : start + config.batch]]
-        found = reference_log_probabilities(model, seat, collator(batch), bf16=config.bf16)
+        found = reference_log_probabilities(model, context, collator(batch), bf16=config.bf16)
         for pair, (chosen, rejected) in zip(filter(None, batch), found, strict=True):
             yield {"prompt": pair.prompt, "chosen": chosen, "rejected": rejected}
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, TrainerCallback
 
-from pastalm.runtime.attention import DenseView, Seat
+from pastalm.runtime.attention import AttentionContext, DenseMetadata
 from pastalm.training.prefer_config import PreferConfig
 from pastalm.training.preference_loss import advantage, answer_log_probabilities, bonbon, dpo, ipo, margin
 from pastalm.training.sft import SftTrainer
@@ -27,9 +27,11 @@ def pair_loss(config: PreferConfig) -> PairLoss:
     return partial(ipo, tau=config.beta) if config.loss == "ipo" else partial(dpo, beta=config.beta)
 
 
-def log_probabilities(model: torch.nn.Module, seat: Seat, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+def log_probabilities(
+    model: torch.nn.Module, context: AttentionContext, batch: dict[str, Tensor]
+) -> tuple[Tensor, Tensor]:
     """``log p`` of the chosen and of the rejected answers of a batch, [P] each, in nats: one forward pass for both."""
-    seat.view = DenseView(batch["visible"], batch["position_ids"])
+    context.metadata = DenseMetadata(batch["visible"], batch["position_ids"])
     logits = model(input_ids=batch["input_ids"], position_ids=batch["position_ids"], use_cache=False).logits
     log_p = answer_log_probabilities(logits, batch["labels"], batch["answer"], 2 * len(batch["references"]))
     return log_p[0::2], log_p[1::2]
@@ -37,14 +39,14 @@ def log_probabilities(model: torch.nn.Module, seat: Seat, batch: dict[str, Tenso
 
 @torch.no_grad()
 def reference_log_probabilities(
-    model: PreTrainedModel, seat: Seat, batch: dict[str, Tensor], *, bf16: bool
+    model: PreTrainedModel, context: AttentionContext, batch: dict[str, Tensor], *, bf16: bool
 ) -> list[tuple[float, float]]:
     """``log p0`` of each pair's answers, computed in the precision that training computes in, so that a model that has
     not moved has gained nothing."""
     device = model.device
     precision: AbstractContextManager[Any] = torch.autocast(device.type, torch.bfloat16) if bf16 else nullcontext()
     with precision:
-        found = log_probabilities(model.eval(), seat, {name: tensor.to(device) for name, tensor in batch.items()})
+        found = log_probabilities(model.eval(), context, {name: tensor.to(device) for name, tensor in batch.items()})
     return list(zip(*(one.tolist() for one in found), strict=True))
 
 
@@ -76,7 +78,7 @@ class PreferTrainer(SftTrainer):
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
         """See :func:`pair_loss`."""
-        chosen, rejected = log_probabilities(model, self.seat, inputs)
+        chosen, rejected = log_probabilities(model, self.attention_context, inputs)
         references = inputs["references"].unbind(1)
         gained = torch.stack([advantage(chosen, rejected, *references), chosen - references[0]], 1)
         self.seen.append(gained.detach())

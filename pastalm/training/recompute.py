@@ -1,4 +1,4 @@
-"""Gradient checkpointing: layers are computed again in the backward pass, with the view they were computed with."""
+"""Gradient checkpointing: layers are computed again in the backward pass, with the attention metadata they had."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 from transformers import PreTrainedModel
 
-from pastalm.runtime.attention import Seat, View
+from pastalm.runtime.attention import AttentionContext, AttentionMetadata
 
 
-def recompute_layers(model: PreTrainedModel, seat: Seat) -> None:
+def recompute_layers(model: PreTrainedModel, context: AttentionContext) -> None:
     """Make ``model`` keep only the inputs of its layers. Raises ``ValueError`` for models that cannot.
 
-    Attention finds its mask on ``seat``, where a later forward pass may have put another view by the time of the
-    backward pass: each layer remembers the view of its own forward pass and puts it there while it is computed again.
+    Attention finds its mask in ``context``, where a later forward pass may have put other metadata by the time of the
+    backward pass: each layer remembers those of its own forward pass and puts them there while it is computed again.
     """
 
     def contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-        return nullcontext(), _seated(seat, seat.view)
+        return nullcontext(), _restored(context, context.metadata)
 
     if not getattr(model, "supports_gradient_checkpointing", False):
         raise ValueError(f"{type(model).__name__} has no gradient checkpointing; train without it.")
@@ -28,9 +28,9 @@ def recompute_layers(model: PreTrainedModel, seat: Seat) -> None:
 
 
 @contextmanager
-def _seated(seat: Seat, view: View | None) -> Iterator[None]:
-    before, seat.view = seat.view, view
+def _restored(context: AttentionContext, metadata: AttentionMetadata | None) -> Iterator[None]:
+    before, context.metadata = context.metadata, metadata
     try:
         yield
     finally:
-        seat.view = before
+        context.metadata = before

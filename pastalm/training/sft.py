@@ -97,7 +97,7 @@ def _trainer(
         data_collator=Collator(position_policy(config.positions), pad, prompt_targets=config.prompt_loss),
     )
     if config.gradient_checkpointing:
-        recompute_layers(model, trainer.seat)
+        recompute_layers(model, trainer.attention_context)
     return trainer
 
 

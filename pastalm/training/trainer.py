@@ -13,7 +13,7 @@ from transformers import PrinterCallback, ProgressCallback, Trainer, TrainingArg
 from transformers.integrations import TensorBoardCallback
 
 from pastalm.layout import IGNORE
-from pastalm.runtime.attention import DenseView, attach
+from pastalm.runtime.attention import DenseMetadata, attach
 from pastalm.training.adapters import bare
 from pastalm.training.config import SftConfig
 from pastalm.training.data import processes
@@ -30,7 +30,7 @@ class SftTrainer(Trainer):
 
     def __init__(self, model: nn.Module, *args: Any, **kwargs: Any) -> None:
         super().__init__(model, *args, **kwargs)
-        self.seat = attach(bare(model))
+        self.attention_context = attach(bare(model))
         self.model_accepts_loss_kwargs = True  # our loss divides by the targets of the whole step
         self._loss_shifts_labels = False  # ours does not: a label in the first column counts
         self.meter = Meter(self.accelerator)
@@ -93,7 +93,7 @@ class SftTrainer(Trainer):
         return self.evaluate() if self.eval_dataset else {}
 
     def _forward(self, model: nn.Module, inputs: dict[str, Tensor]) -> Any:
-        self.seat.view = DenseView(inputs["visible"], inputs["position_ids"])
+        self.attention_context.metadata = DenseMetadata(inputs["visible"], inputs["position_ids"])
         return model(input_ids=inputs["input_ids"], position_ids=inputs["position_ids"], use_cache=False)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
@@ -135,7 +135,7 @@ def training_arguments(config: SftConfig, rows: int) -> TrainingArguments:
         dataloader_pin_memory=torch.cuda.is_available(),
         report_to="tensorboard" if find_spec("tensorboard") else "none",
     )
-    if arguments.n_gpu > 1:  # DataParallel copies the model, not its view; several GPUs are for `accelerate launch`
+    if arguments.n_gpu > 1:  # DataParallel copies the model, not its context; several GPUs are for `accelerate launch`
         arguments._n_gpu = 1
     return arguments
 

@@ -17,7 +17,7 @@ from pastalm.lang.positions import POLICIES
 from pastalm.lang.recogniser import Legal
 from pastalm.lang.script import Script
 from pastalm.layout import layout
-from pastalm.runtime.attention import DenseView
+from pastalm.runtime.attention import DenseMetadata
 from pastalm.runtime.batcher import Batcher, Request
 from pastalm.runtime.engine import Engine, RequestError
 from pastalm.runtime.interpreter import Interpreter
@@ -139,7 +139,7 @@ def test_packed_training_forward_equals_decoding(engine: Engine) -> None:
     runner = engine.runner
     batch = {name: part.to(runner.device) for name, part in Collator(POLICY, 0)([[first, second], [second]]).items()}
     with torch.inference_mode():
-        view = DenseView(batch["visible"], batch["position_ids"])
+        view = DenseMetadata(batch["visible"], batch["position_ids"])
         dense = runner._logits(batch["input_ids"], batch["position_ids"], view, None)
     assert response.script.tokens.count(engine.vocabulary.sync) and set(logits) > {(), (0,), (1,), (2,)}
     paths, block = block_paths(response.script), layout(prompt, response.script, POLICY).block.tolist()

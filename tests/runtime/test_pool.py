@@ -9,7 +9,7 @@ from hypothesis import given
 from pastalm.lang.positions import position_policy
 from pastalm.lang.vocabulary import Vocabulary
 from pastalm.layout import layout
-from pastalm.runtime.pool import JUNK, Pool, PoolView
+from pastalm.runtime.pool import JUNK, CacheMetadata, Pool
 from pastalm.runtime.thread import Feed, Path, script_of
 from tests.runtime.scripted import START, Case, Fed, cases, places, play
 
@@ -47,8 +47,8 @@ def test_prefill_in_pieces_is_causal() -> None:
 def test_places_without_a_query_see_the_junk_slot_only() -> None:
     pool = Pool(4, 6, CPU)
     views = [lane.prefill([5], 0) and lane.apply([Feed((), 7, 1)] * fed) for lane, fed in zip(pool.lanes, (1, 3, 2))]
-    view = PoolView(pool, pool.lanes[:3], views)
-    rows = [["".join(map(str, row)) for row in lane[0].int().tolist()] for lane in view.mask(None)]
+    view = CacheMetadata(pool, pool.lanes[:3], views)
+    rows = [["".join(map(str, row)) for row in lane[0].int().tolist()] for lane in view.visible]
     assert rows == [["01100", "10000", "10000"], ["01100", "01110", "01111"], ["01100", "01110", "10000"]]
     query = torch.randn(1, 2, 6, 3)
     assert view.spread(query).shape == (3, 2, 3, 3) and torch.equal(view.gather(view.spread(query)), query)
@@ -72,9 +72,9 @@ def test_idle_lanes_between_are_read_along_unless_they_are_many() -> None:
         lanes = [pool.lanes[index] for index in indices]
         for lane in lanes:
             lane.clear()
-        view = PoolView(pool, lanes, [lane.prefill([lane.index, 7], 0) for lane in lanes])
+        view = CacheMetadata(pool, lanes, [lane.prefill([lane.index, 7], 0) for lane in lanes])
         key = torch.randn(1, 2, 4, 3)
         keys, _ = view.extend(0, key, key)
-        assert len(keys) == len(view.mask(None)) == rows
+        assert len(keys) == len(view.visible) == rows
         assert torch.equal(keys[0, :, 1:3], key[0, :, :2]) and torch.equal(keys[-1, :, 1:3], key[0, :, 2:])
         pool.keys.clear()

@@ -24,7 +24,7 @@ from pastalm.data.collate import Collator
 from pastalm.data.examples import encode_records, read_records
 from pastalm.lang.positions import POLICIES
 from pastalm.lang.vocabulary import Vocabulary
-from pastalm.runtime.attention import DenseView
+from pastalm.runtime.attention import DenseMetadata
 from pastalm.training.adapters import add_adapters, bare, merge
 from pastalm.training.base import SettingsError, adopt_tags
 from pastalm.training.record import read_run
@@ -69,7 +69,7 @@ def test_of_the_embedding_only_the_tags_rows_are_trained(
     )
     trainer.train()
     batch = collator([[examples[0]]])
-    trainer.seat.view = DenseView(batch["visible"], batch["position_ids"])
+    trainer.attention_context.metadata = DenseMetadata(batch["visible"], batch["position_ids"])
     asked = {"input_ids": batch["input_ids"], "position_ids": batch["position_ids"], "use_cache": False}
     with torch.no_grad():
         adapted = wrapped.eval()(**asked).logits

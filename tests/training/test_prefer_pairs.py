@@ -81,11 +81,11 @@ def test_training_scores_exactly_what_was_chosen(engine: Engine, answers):
     kinds = {(line["ended"], bool(line["cut"])) for *_, line in answers}
     assert {(True, False), (True, True), (False, True)} <= kinds and any(line["chunks"] for *_, line in answers)
     assert any(answer.silent for answer, *_ in answers)
-    seat = attach(engine.runner.model)
+    context = attach(engine.runner.model)
     pairs = [PreferencePair(k, one[0], other[0]) for k, (one, other) in enumerate(pairwise(answers))]
     batch = PairCollator(POLICY, 0)(pairs)
     assert len(batch["input_ids"]) < 2 * len(pairs), "short answers share rows"
-    found = reference_log_probabilities(engine.runner.model, seat, batch, bf16=False)
+    found = reference_log_probabilities(engine.runner.model, context, batch, bf16=False)
     for index, (chosen, rejected) in enumerate(found):
         assert chosen == pytest.approx(answers[index][1], rel=1e-4), answers[index][3]["annotated"]
         assert rejected == pytest.approx(answers[index + 1][1], rel=1e-4)
@@ -138,12 +138,12 @@ def test_forced_tokens(engine: Engine):
 
 
 def test_pairs_of_a_batch_do_not_see_each_other(engine: Engine, answers):
-    seat = attach(engine.runner.model)
+    context = attach(engine.runner.model)
     collator = PairCollator(POLICY, 0)
     pairs = [PreferencePair(k, answers[k][0], answers[k + 1][0]) for k in range(4)]
-    together = reference_log_probabilities(engine.runner.model, seat, collator(pairs), bf16=False)
+    together = reference_log_probabilities(engine.runner.model, context, collator(pairs), bf16=False)
     for pair, both in zip(pairs, together):
-        [alone] = reference_log_probabilities(engine.runner.model, seat, collator([pair]), bf16=False)
+        [alone] = reference_log_probabilities(engine.runner.model, context, collator([pair]), bf16=False)
         assert both == pytest.approx(alone, rel=1e-4)
 
 

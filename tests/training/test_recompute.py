@@ -1,4 +1,4 @@
-"""Gradient checkpointing changes memory and time, not gradients, whatever view is on the seat by the backward pass."""
+"""Gradient checkpointing changes memory and time, not gradients, whatever the context holds by the backward pass."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pastalm.data.collate import Collator
 from pastalm.data.examples import encode_records, read_records
 from pastalm.lang.positions import POLICIES
 from pastalm.lang.vocabulary import Vocabulary
-from pastalm.runtime.attention import DenseView, attach
+from pastalm.runtime.attention import DenseMetadata, attach
 from pastalm.training.loss import token_loss
 from pastalm.training.recompute import recompute_layers
 from tests.runtime.families import tiny
@@ -28,17 +28,17 @@ def test_gradients_are_the_same(family: str, data: Path, tokenizer: PreTrainedTo
         for module in model.modules():
             if isinstance(module, torch.nn.Dropout):
                 module.p = 0.0
-        seat = attach(model)
+        context = attach(model)
         if checkpointed:
-            recompute_layers(model, seat)
+            recompute_layers(model, context)
             calls = count_attention(model)
-        seat.view = DenseView(batch["visible"], batch["position_ids"])
+        context.metadata = DenseMetadata(batch["visible"], batch["position_ids"])
         logits = model(input_ids=batch["input_ids"], position_ids=batch["position_ids"], use_cache=False).logits
         loss = token_loss(logits, batch["labels"])
-        seat.view = DenseView(other["visible"], other["position_ids"])  # as another forward pass would leave it
-        left = seat.view
+        context.metadata = DenseMetadata(other["visible"], other["position_ids"])  # by another pass
+        left = context.metadata
         loss.backward()
-        assert seat.view is left
+        assert context.metadata is left
         losses.append(loss.item())
         gradients.append({name: weight.grad for name, weight in model.named_parameters()})
     assert set(calls.values()) == {2}  # each layer was indeed computed twice
