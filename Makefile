@@ -3,6 +3,10 @@ PYTHON ?= python3
 VENV := .venv
 BASE := $(VENV)/.base
 READY := $(VENV)/.ready
+# The oldest transformers that pyproject.toml promises, with what it needs; laid over the environment of the tests.
+OLDEST := 5.17.0
+OLD := .venv-oldest
+OLD_READY := $(OLD)/.ready-$(OLDEST)
 
 $(BASE): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -10,20 +14,36 @@ $(BASE): pyproject.toml constraints.txt
 	touch $@
 
 $(READY): $(BASE)
-	$(VENV)/bin/python -m pip install --quiet -c constraints.txt -e '.[train,annotate,eval,plots,serve,test]'
+	$(VENV)/bin/python -m pip install --quiet -c constraints.txt -e '.[train,annotate,eval,plots,serve,test,lint]'
 	touch $@
 
-.PHONY: run test lint model figures study
+$(OLD_READY): $(READY)
+	rm -rf $(OLD) && mkdir $(OLD)
+	grep -v '^transformers==\|^huggingface_hub==' constraints.txt > $(OLD)/constraints.txt
+	$(VENV)/bin/python -m pip install --quiet --target $(OLD) -c $(OLD)/constraints.txt transformers==$(OLDEST)
+	touch $@
+
+.PHONY: run setup test test-oldest lint format types model figures study
 
 run: $(BASE)  ## answer a prompt with the bundled model
 	$(VENV)/bin/pasta run < /dev/null
 
-test: $(READY)  ## all tests
+setup: $(READY)  ## the environment with everything in it
+
+test: lint test-oldest  ## lint, all tests, and the runtime's tests with the oldest transformers
 	$(VENV)/bin/python -m pytest -n 2 --dist worksteal
 
-lint: $(READY)
-	$(VENV)/bin/python -m pip install --quiet ruff
-	$(VENV)/bin/ruff check pastalm tests bench && $(VENV)/bin/ruff format --check pastalm tests bench
+test-oldest: $(OLD_READY)  ## the runtime and the language with the oldest transformers
+	PYTHONPATH=$(OLD) $(VENV)/bin/python -m pytest -n 2 --dist worksteal tests/runtime tests/lang
+
+lint: $(READY)  ## ruff
+	$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check .
+
+types: $(READY)  ## mypy
+	$(VENV)/bin/mypy
+
+format: $(READY)  ## put the code in order
+	$(VENV)/bin/ruff check --fix . && $(VENV)/bin/ruff format .
 
 RUNS ?= runs
 model: $(READY)  ## train the bundled model from nothing; a killed run goes on where it was

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from importlib.metadata import version
 from typing import Annotated
 
 import typer
 
+from pastalm import __version__
 from pastalm.cli.annotate import annotate
 from pastalm.cli.audit import audit
 from pastalm.cli.baseline import baseline
@@ -31,7 +31,7 @@ def _examples(*lines: str) -> str:
 
 def _version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"pasta {version('pastalm')}")
+        typer.echo(f"pasta {__version__}")
         raise typer.Exit
 
 

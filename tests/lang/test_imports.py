@@ -20,6 +20,7 @@ BELOW = {layer: set(LAYERS[:place]) for place, layer in enumerate(LAYERS)} | {"b
 BELOW["annotation"] |= {"data"}  # the one circle that is left
 BELOW["serving"] = BELOW["evaluation"]
 BELOW["cli"] = BELOW["evaluation"] | {"evaluation", "serving"}
+BELOW["cli"].add("__version__")
 BELOW["__main__"] = {"cli"}
 
 
