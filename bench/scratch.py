@@ -9,7 +9,7 @@ import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
-from pastalm.lang.vocabulary import add_tags
+from pastalm.lang.tokenizer import add_tags
 
 CHAT_TEMPLATE = (
     "{% for message in messages %}"

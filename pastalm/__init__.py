@@ -6,7 +6,7 @@ decoded and decodes the chunks in parallel, over one key-value cache.
     from pastalm import Engine
 
     engine = Engine.from_pretrained("bundled")
-    response = engine.generate([{"role": "user", "content": "..."}])
+    response = engine.generate("...")
     print(response.text, response.metrics.critical_path)
 
 ``Engine`` answers prompts: ``generate`` one, ``generate_batch`` many, ``stream`` one with events. A ``Response`` holds
@@ -23,8 +23,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pastalm.lang.answer import Answer, Block, Sync
     from pastalm.lang.parse import AnnotationError, parse
+    from pastalm.lang.prompt import RawPrompt
     from pastalm.lang.render import render
-    from pastalm.lang.vocabulary import MissingTagsError, add_tags
+    from pastalm.lang.tokenizer import MissingTagsError, add_tags
     from pastalm.runtime.engine import Engine, RequestError
     from pastalm.runtime.events import DoneEvent, Event, ForkEvent, JoinEvent, TokenEvent, WaitEvent
     from pastalm.runtime.limits import Limits
@@ -38,8 +39,9 @@ __version__ = "0.1.0"
 _HOMES = {
     "pastalm.lang.answer": ("Answer", "Block", "Sync"),
     "pastalm.lang.parse": ("AnnotationError", "parse"),
+    "pastalm.lang.prompt": ("RawPrompt",),
     "pastalm.lang.render": ("render",),
-    "pastalm.lang.vocabulary": ("MissingTagsError", "add_tags"),
+    "pastalm.lang.tokenizer": ("MissingTagsError", "add_tags"),
     "pastalm.runtime.engine": ("Engine", "RequestError"),
     "pastalm.runtime.events": ("DoneEvent", "Event", "ForkEvent", "JoinEvent", "TokenEvent", "WaitEvent"),
     "pastalm.runtime.limits": ("Limits",),
@@ -62,6 +64,7 @@ __all__ = [
     "LoadError",
     "Metrics",
     "MissingTagsError",
+    "RawPrompt",
     "RequestError",
     "Response",
     "Sync",

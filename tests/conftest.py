@@ -13,7 +13,8 @@ from hypothesis import HealthCheck, settings
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from pastalm.lang.vocabulary import Vocabulary, add_tags
+from pastalm.lang.tokenizer import add_tags
+from pastalm.lang.vocabulary import Vocabulary
 
 SLOW = [HealthCheck.too_slow, HealthCheck.data_too_large]
 

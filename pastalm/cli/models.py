@@ -76,7 +76,7 @@ def load_tokenizer(name: str) -> Any:
         hush()
         from transformers import AutoTokenizer
 
-        from pastalm.lang.vocabulary import add_tags
+        from pastalm.lang.tokenizer import add_tags
         from pastalm.runtime.load import is_missing, unloadable
 
         if is_missing(where):

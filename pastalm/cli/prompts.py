@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any
 
 from pastalm.lang.tags import is_whole
 
@@ -52,10 +51,3 @@ def _text(data: bytes, source: str) -> str:
     except UnicodeDecodeError as error:
         raise PromptError(f"{source} is not UTF-8 text (byte {error.start + 1}); save it as UTF-8.") from error
     return text.removesuffix("\n").removesuffix("\r")
-
-
-def as_message(text: str, tokenizer: Any, raw: bool) -> str | list[dict[str, str]]:
-    """The prompt as a user's message where the tokenizer has a chat template, else (or if ``raw``) as it is."""
-    if raw or not tokenizer.chat_template:
-        return text
-    return [{"role": "user", "content": text}]

@@ -14,8 +14,9 @@ from rich.text import Text
 from pastalm.cli.figures import caption, figures_table, notes
 from pastalm.cli.live import printable, watch
 from pastalm.cli.models import BUNDLED, Device, DType, load_engine, working
-from pastalm.cli.prompts import as_message, read_prompt
+from pastalm.cli.prompts import read_prompt
 from pastalm.lang.positions import POLICIES
+from pastalm.lang.prompt import Prompt, RawPrompt
 
 if TYPE_CHECKING:
     from pastalm.runtime.engine import Engine
@@ -69,39 +70,39 @@ def run(
     The answer goes to stdout, the table of figures to stderr.
     """
     text = read_prompt(prompt, file)
+    asked = RawPrompt(text) if raw else text
     engine = load_engine(model, device, dtype)
-    message = as_message(text, engine.tokenizer, raw)
     options: dict[str, Any] = {"mode": mode.value, "max_tokens": max_tokens, "temperature": temperature}
     options |= {"top_p": top_p, "seed": seed, "speed": speed, "positions": positions}
     options |= {"max_threads": max_threads, "max_async_tokens": max_async_tokens}
-    response = _answer(engine, message, options, quiet=json)
+    response = _answer(engine, asked, options, quiet=json)
     if not json:
         _print_answer(response.text)
     baseline = None
     if not no_compare:
-        response, baseline = _timed(engine, message, options)
+        response, baseline = _timed(engine, asked, options)
     if json:
         typer.echo(_as_json(response, baseline))
     else:
         _print_figures(response, baseline, engine, timed=not no_compare)
 
 
-def _answer(engine: Engine, message: Any, options: dict[str, Any], quiet: bool) -> Response:
+def _answer(engine: Engine, prompt: Prompt, options: dict[str, Any], quiet: bool) -> Response:
     """The first run: drawn where there is a terminal. It also warms the model up for the timed ones."""
     console = Console()
     if not quiet and console.is_terminal and not console.is_dumb_terminal:
-        return watch(engine, message, options, console)
+        return watch(engine, prompt, options, console)
     with working("Decoding .."):
-        return engine.generate(message, **options)
+        return engine.generate(prompt, **options)
 
 
-def _timed(engine: Engine, message: Any, options: dict[str, Any]) -> tuple[Response, Response | None]:
+def _timed(engine: Engine, prompt: Prompt, options: dict[str, Any]) -> tuple[Response, Response | None]:
     from pastalm.evaluation.comparison import timed
 
     with working("Timing .."):
         if options["mode"] == Mode.SEQUENTIAL:
-            return engine.generate(message, **options), None
-        pair = timed(engine, message, **{name: value for name, value in options.items() if name != "mode"})
+            return engine.generate(prompt, **options), None
+        pair = timed(engine, prompt, **{name: value for name, value in options.items() if name != "mode"})
     return pair.asynchronous, pair.sequential
 
 

@@ -20,12 +20,12 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from pastalm.annotation.journal import Lines
 from pastalm.data.audited import Audited, Line, Measured
 from pastalm.data.dependence import Row, log_probabilities, open_before, scored, show_siblings
-from pastalm.data.examples import encode_prompt
 from pastalm.files.lines import DataError
 from pastalm.lang.metrics import critical_path
 from pastalm.lang.parse import parse
 from pastalm.lang.script import Script, compile_script
-from pastalm.lang.vocabulary import Vocabulary, has_tags
+from pastalm.lang.tokenizer import has_tags
+from pastalm.lang.vocabulary import Vocabulary
 from pastalm.layout import Layout, layout
 from pastalm.runtime.engine import policy_of
 from pastalm.runtime.runner import Runner
@@ -112,7 +112,7 @@ class Auditor:
     def _job(self, path: Path, line: Line) -> _Job:
         answer = parse(line.fields["annotated"], max_depth=self.max_depth)
         try:
-            prompt = encode_prompt(line.fields.get("messages") or line.fields["prompt"], self.vocabulary)
+            prompt = self.vocabulary.prompts.encode(line.fields.get("messages") or line.fields["prompt"])
         except ValueError as error:  # a chat template that refuses these messages
             raise DataError(f"{path}, line {line.number}: {error}") from error
         script = compile_script(answer, self.vocabulary, self.policy)

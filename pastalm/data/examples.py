@@ -94,19 +94,6 @@ def _is_text(value: Any) -> bool:
     return isinstance(value, str) and bool(value.strip())
 
 
-def as_messages(prompt: str | list[dict[str, str]], tokenizer: Any) -> str | list[dict[str, str]]:
-    """A record's prompt as models are asked it: a user's message where the tokenizer has a chat template."""
-    if isinstance(prompt, str) and tokenizer.chat_template:
-        return [{"role": "user", "content": prompt}]
-    return prompt
-
-
-def encode_prompt(prompt: str | list[dict[str, str]], vocabulary: Vocabulary) -> list[int]:
-    """Ids of a record's prompt: messages, or a user's message, through the chat template where there is one."""
-    asked = as_messages(prompt, vocabulary.tokenizer)
-    return vocabulary.text.encode_prompt(asked) if isinstance(asked, str) else vocabulary.text.encode_chat(asked)
-
-
 def encode_records(
     records: Iterable[Record], vocabulary: Vocabulary, policy: PositionPolicy, *, plain: float, seed: int
 ) -> Iterator[Example]:
@@ -114,7 +101,7 @@ def encode_records(
     rng = Random(seed)
     for record in records:
         answer = Answer((record.answer.plain,)) if rng.random() < plain else record.answer
-        yield Example(encode_prompt(record.prompt, vocabulary), compile_script(answer, vocabulary, policy))
+        yield Example(vocabulary.prompts.encode(record.prompt), compile_script(answer, vocabulary, policy))
 
 
 def pack(

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pastalm.annotation.journal import Lines
-from pastalm.data.examples import as_messages
 from pastalm.data.questions import Question
 from pastalm.evaluation.comparison import Pair
 from pastalm.evaluation.identity import machine_of
@@ -195,7 +194,7 @@ class Answers:
                 yield from zip(group, found, strict=True)
 
     def _all(self, engine: Engine, group: Sequence[Question], options: dict[str, Any]) -> Iterator[Answer]:
-        prompts = [as_messages(question.prompt, engine.tokenizer) for question in group]
+        prompts = [question.prompt for question in group]
         return map(Answer.of, engine.generate_batch(prompts, batch=self.settings.batch, **options))
 
     @property
@@ -213,10 +212,10 @@ class Answers:
 
         def one() -> Answer:
             asked = _skeleton(model) if self.settings.mode == "skeleton" else model
-            return Answer.of(asked.generate(as_messages(question.prompt, model.tokenizer), **own))
+            return Answer.of(asked.generate(question.prompt, **own))
 
         def other() -> Answer:
-            return Answer.of(baseline.generate(as_messages(question.prompt, baseline.tokenizer), **others))
+            return Answer.of(baseline.generate(question.prompt, **others))
 
         if swap:
             last = other()

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 from pastalm.lang.metrics import geometric
 
 if TYPE_CHECKING:
-    from pastalm.runtime.engine import Engine, Prompt
+    from pastalm.lang.prompt import Prompt
+    from pastalm.runtime.engine import Engine
     from pastalm.runtime.response import Response
 
 WARM_UP_TOKENS = 16

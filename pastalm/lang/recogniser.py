@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import Protocol
 
-from pastalm.lang.vocabulary import TextCodec, Vocabulary
+from pastalm.lang.codec import TextCodec
+from pastalm.lang.vocabulary import Vocabulary
 
 MAX_TOPIC_TOKENS = 24
 MAX_DIGITS = 3
@@ -203,7 +204,8 @@ def _well_formed(topic: str) -> bool:
 
 def text_of(words: Words, codec: TextCodec, tags: dict[int, str]) -> str:
     """The text of tokens that stay text, tags among them as they are written."""
-    pieces, run = [], []
+    pieces: list[str] = []
+    run: list[int] = []
     for token in words.tokens:
         if token in tags:
             pieces += [codec.decode(run), tags[token]]

@@ -11,10 +11,13 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from pastalm.lang.answer import Answer
+from pastalm.lang.codec import TextCodec
 from pastalm.lang.parse import parse
 from pastalm.lang.positions import DEFAULT, PositionPolicy, position_policy
+from pastalm.lang.prompt import Prompt, PromptEncoder
 from pastalm.lang.script import Script, compile_script
-from pastalm.lang.vocabulary import MissingTagsError, TextCodec, Vocabulary, has_tags
+from pastalm.lang.tokenizer import MissingTagsError, has_tags
+from pastalm.lang.vocabulary import Vocabulary
 from pastalm.runtime.batcher import Batcher, Observer, Request
 from pastalm.runtime.events import NO_TOKEN, DoneEvent, Event
 from pastalm.runtime.interpreter import Interpreter, Language
@@ -25,7 +28,6 @@ from pastalm.runtime.response import Response
 from pastalm.runtime.runner import Runner
 from pastalm.runtime.sampling import LegalMasks, Sampler, SamplingOptions
 
-Prompt = str | Sequence[dict[str, str]]
 MODES = ("async", "sequential")
 
 
@@ -88,7 +90,7 @@ class Engine:
     ) -> None:
         self.runner = Runner(model)
         self.tokenizer = tokenizer
-        self.codec = TextCodec(tokenizer)
+        self.codec, self.prompts = TextCodec(tokenizer), PromptEncoder(tokenizer)
         self.eos = _end_tokens(model, tokenizer)
         self.vocabulary = Vocabulary(tokenizer, self.eos) if has_tags(tokenizer) else None
         self.positions = policy_of(model.config).name
@@ -103,7 +105,9 @@ class Engine:
         return cls(*load(name_or_path, device, dtype), **options)
 
     def generate(self, prompt: Prompt, **options: Unpack[Options]) -> Response:
-        """Answer a prompt: a string as it is, or chat messages through the tokenizer's template.
+        """Answer a prompt: a user's message as one string, chat messages, a ``RawPrompt`` or token ids.
+
+        A string is a message where the tokenizer has a chat template; see :class:`pastalm.lang.prompt.PromptEncoder`.
 
         ``mode`` is "async" (default) or "sequential"; ``temperature`` 0 (default) is greedy; ``max_tokens`` is 1024 by
         default; see :class:`Options` for all. Raises :class:`RequestError` or ``ValueError`` with one sentence for
@@ -214,9 +218,9 @@ class Engine:
 
     def encode(self, prompt: Prompt) -> list[int]:
         """The ids of a prompt. Raises :class:`RequestError` for an empty one, and for messages without a template, or
-        that it refuses."""
+        that it refuses or leaves out."""
         try:
-            ids = self.codec.encode_prompt(prompt) if isinstance(prompt, str) else self.codec.encode_chat(prompt)
+            ids = self.prompts.encode(prompt)
         except ValueError as error:
             raise RequestError(str(error)) from error
         if not ids:

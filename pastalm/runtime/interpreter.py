@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from pastalm.lang.answer import Sync
+from pastalm.lang.codec import TextCodec
 from pastalm.lang.positions import PositionPolicy
 from pastalm.lang.recogniser import (
     Closed,
@@ -23,7 +24,7 @@ from pastalm.lang.recogniser import (
     Words,
     text_of,
 )
-from pastalm.lang.vocabulary import TextCodec, Vocabulary
+from pastalm.lang.vocabulary import Vocabulary
 from pastalm.runtime.events import NO_TOKEN, DoneEvent, Event, ForkEvent, JoinEvent, TokenEvent, WaitEvent
 from pastalm.runtime.limits import Limits
 from pastalm.runtime.text_run import TextRun

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pastalm.lang.vocabulary import TextCodec
+from pastalm.lang.codec import TextCodec
 
 UNFINISHED = "\N{REPLACEMENT CHARACTER}"
 LONGEST_CHARACTER = 8  # tokens that a character may take before it is taken for broken

@@ -14,6 +14,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 from starlette.exceptions import HTTPException
 
+from pastalm.lang.prompt import RawPrompt
 from pastalm.runtime.response import Response as Answer
 from pastalm.serving.errors import AbsentError, BrokenError, ElsewhereError, InvalidError, ServingError, misfit
 from pastalm.serving.key import Door
@@ -70,7 +71,8 @@ class Counter:
             raise AbsentError(asked.model, self.offer.name)
         given = {"max_tokens": self.offer.max_tokens, "mode": self.offer.mode, "seed": secrets.randbelow(SEEDS)}
         reply = Reply(asked, given | asked.options)
-        ticket = Ticket(asked.prompt, reply.options, stream=bool(asked.stream))
+        prompt = RawPrompt(asked.prompt) if isinstance(asked, CompletionRequest) else asked.prompt
+        ticket = Ticket(prompt, reply.options, stream=bool(asked.stream))
         self.worker.submit(ticket)
         self._watch(http, ticket)
         first = await ticket.news.get()

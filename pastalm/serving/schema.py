@@ -10,8 +10,8 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
+from pastalm.lang.prompt import Prompt
 from pastalm.lang.tags import is_whole
-from pastalm.runtime.engine import Prompt
 from pastalm.runtime.response import Response
 
 # Fields of the protocol that are not done here, with the values that ask for nothing.

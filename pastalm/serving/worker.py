@@ -10,8 +10,9 @@ from queue import Empty, SimpleQueue
 from threading import Lock, Thread
 from typing import Any
 
+from pastalm.lang.prompt import Prompt
 from pastalm.runtime.batcher import Batcher, Request
-from pastalm.runtime.engine import Engine, Prompt
+from pastalm.runtime.engine import Engine
 from pastalm.runtime.events import DoneEvent
 from pastalm.runtime.response import Response
 from pastalm.serving.document import Document

@@ -8,7 +8,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from pastalm.lang.positions import DEFAULT
-from pastalm.lang.vocabulary import add_tags
+from pastalm.lang.tokenizer import add_tags
 from pastalm.runtime.load import load
 from pastalm.training.config import SftConfig
 

@@ -13,7 +13,6 @@ import torch
 from torch.utils.data import Dataset
 from transformers.trainer_utils import set_seed
 
-from pastalm.data.examples import encode_prompt
 from pastalm.lang.vocabulary import Vocabulary
 from pastalm.runtime.attention import attach
 from pastalm.runtime.engine import policy_of
@@ -56,7 +55,7 @@ class Pairs(Dataset):
             return None
         line = self.lines[index]
         prompt = line["prompt"]
-        ids = encode_prompt(self.prompts[prompt], self.vocabulary)
+        ids = self.vocabulary.prompts.encode(self.prompts[prompt])
         chosen, rejected = (
             sampled_answer(ids, self.samples[prompt, line[side]["sample"]], self.vocabulary)
             for side in ("chosen", "rejected")

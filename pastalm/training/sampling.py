@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pastalm.data.examples import DataError, as_messages
+from pastalm.data.examples import DataError
 from pastalm.data.questions import Question
 from pastalm.lang.script import Script, ScriptBlock
 from pastalm.runtime.engine import Engine, RequestError
@@ -57,7 +57,7 @@ def sample(
 
     def fits(question: Question) -> bool:
         try:
-            ids = engine.encode(as_messages(question.prompt, engine.tokenizer))
+            ids = engine.encode(question.prompt)
         except RequestError:
             return False
         return window is None or len(ids) < window
@@ -83,7 +83,7 @@ def _answers(
     for start in range(0, len(wanted), chunk):
         keys = wanted[start : start + chunk]
         responses = engine.generate_batch(
-            [as_messages(asked[index].prompt, engine.tokenizer) for index, _ in keys],
+            [asked[index].prompt for index, _ in keys],
             batch=min(sampling.lanes, len(keys)),
             seeds=[sampling.seed_of(key) for key in keys],
             mode=sampling.mode,

@@ -64,7 +64,7 @@ def test_figures_of_every_block(auditor: Auditor, data: Path, vocabulary: Vocabu
     assert [[block.topic for block in one.blocks] for one in found] == [list("abca"), [], ["c"], list("abc")]
     for one in found:
         script = compile_script(parse(one.line.fields["annotated"]), vocabulary, POLICY)
-        logits = oracle(auditor.runner, vocabulary.text.encode_prompt(one.line.fields["prompt"]), script, POLICY)
+        logits = oracle(auditor.runner, vocabulary.prompts.encode(one.line.fields["prompt"]), script, POLICY)
         for block in one.blocks:
             own = script.of(block.number)[1:]
             assert block.tokens == len(own) and own[-1] == vocabulary.async_end

@@ -28,10 +28,10 @@ def engine(tiny_llama: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast) -> 
 class CountingEngine(Engine):
     """Counts the prompts it was asked."""
 
-    prompts = 0
+    asked = 0
 
     def generate_batch(self, prompts, **options):
-        self.prompts += len(prompts)
+        self.asked += len(prompts)
         return super().generate_batch(prompts, **options)
 
 
@@ -89,7 +89,7 @@ def test_the_baselines_answers_of_another_folder_are_taken(
         asked = CountingEngine(tiny_llama, tokenizer)
         with Answers(tmp_path / folder, settings, reuse) as answers:
             assert len(list(answers.measure(QUESTIONS[:number], engine, asked))) == number
-            assert asked.prompts == (number if reuse is None else 1)
+            assert asked.asked == (number if reuse is None else 1)
     found = [[one.baseline.text for one in outcomes(tmp_path / name, settings)] for name in ("fresh", "taken")]
     assert found[0] == found[1] and all(found[0])
     for change, said in (

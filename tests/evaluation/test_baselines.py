@@ -17,11 +17,11 @@ from pastalm.evaluation.comparison import Pair
 from pastalm.lang.metrics import critical_path
 from pastalm.lang.parse import parse
 from pastalm.lang.positions import position_policy
+from pastalm.lang.prompt import Prompt, RawPrompt
 from pastalm.lang.recogniser import Legal
 from pastalm.lang.script import compile_script
 from pastalm.lang.vocabulary import Vocabulary
 from pastalm.runtime.batcher import Request
-from pastalm.runtime.engine import Prompt
 from pastalm.runtime.thread import Path
 from tests.conftest import byte_level_tokenizer
 
@@ -39,11 +39,11 @@ class Written(Engine):
 
     def request(self, prompt: Prompt, **options: object) -> Request:
         request = super().request(prompt, **options)  # type: ignore[arg-type]
-        assert isinstance(prompt, str)
-        self.asked = [*getattr(self, "asked", []), prompt]
-        number = re.search(r"[\n\]]([0-9])\. [^\n]+:$", prompt)
-        text = EXPANSIONS[int(number[1])] if number else self.outline if prompt.endswith("1.") else "all at once"
-        tokens = iter([*self.codec.encode(text), min(self.eos)])
+        text = prompt.text if isinstance(prompt, RawPrompt) else str(prompt)
+        self.asked = [*getattr(self, "asked", []), text]
+        number = re.search(r"[\n\]]([0-9])\. [^\n]+:$", text)
+        said = EXPANSIONS[int(number[1])] if number else self.outline if text.endswith("1.") else "all at once"
+        tokens = iter([*self.codec.encode(said), min(self.eos)])
 
         def choose(logits: Tensor, legal: Sequence[Legal], paths: Sequence[Path]) -> list[int]:
             return [next(tokens) for _ in paths]
@@ -135,12 +135,6 @@ def test_it_stands_where_an_engine_does(written: Written) -> None:
 def test_messages_keep_their_turns_and_begin_the_answer(
     tiny_llama: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast
 ) -> None:
-    class Chat(Written):
-        def request(self, prompt: Prompt, **options: object) -> Request:
-            if not isinstance(prompt, str):  # the plain answer
-                prompt = self.tokenizer.apply_chat_template(list(prompt), tokenize=False)
-            return super().request(prompt, **options)
-
     messages = [
         {"role": "system", "content": "be brief"},
         {"role": "user", "content": "foo?"},
@@ -149,7 +143,7 @@ def test_messages_keep_their_turns_and_begin_the_answer(
     ]
     tokenizer.chat_template = "{% for m in messages %}[{{ m.role }}: {{ m.content }}]{% endfor %}"
     try:
-        engine = Chat(tiny_llama, tokenizer)
+        engine = Written(tiny_llama, tokenizer)
         response = Skeleton(engine).generate(messages)
         assert response.prompt_tokens == len(engine.encode(messages))
     finally:

@@ -16,7 +16,8 @@ from pastalm.lang.metrics import critical_path
 from pastalm.lang.parse import parse
 from pastalm.lang.positions import POLICIES
 from pastalm.lang.script import Script, compile_script
-from pastalm.lang.vocabulary import Vocabulary, add_tags
+from pastalm.lang.tokenizer import add_tags
+from pastalm.lang.vocabulary import Vocabulary
 
 SVG = "{http://www.w3.org/2000/svg}"
 

@@ -12,11 +12,14 @@ from types import SimpleNamespace
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
+from pastalm.lang.codec import TextCodec
+from pastalm.lang.prompt import PromptEncoder
 from pastalm.lang.tags import TAGS
-from pastalm.lang.vocabulary import MissingTagsError, TextCodec, Vocabulary, add_tags, has_tags
+from pastalm.lang.tokenizer import MissingTagsError, add_tags, has_tags
+from pastalm.lang.vocabulary import Vocabulary
 from tests.conftest import byte_level_tokenizer
 
 KINDS = ["bytes", "first", "always", "never", "legacy"]
@@ -70,32 +73,8 @@ def test_pieces_join_without_a_seam(kind: str, parts: list[str]) -> None:
 @given(st.lists(pieces | st.sampled_from(TAGS), max_size=5).map("".join))
 def test_text_never_makes_a_tag(kind: str, text: str) -> None:
     vocabulary = tagged(kind)
-    assert not set(vocabulary.tags) & {*vocabulary.encode(text), *vocabulary.text.encode_prompt(text)}
+    assert not set(vocabulary.tags) & {*vocabulary.encode(text), *vocabulary.prompts.encode(text)}
     assert vocabulary.decode(vocabulary.encode(text)) == text
-
-
-@cache
-def untagged(kind: str) -> PreTrainedTokenizerFast:
-    return byte_level_tokenizer() if kind == "bytes" else sentencepiece_tokenizer(kind)
-
-
-@every_kind
-@given(st.lists(pieces | st.sampled_from([*TAGS, "</s>", "<eos>"]), max_size=5).map("".join))
-def test_a_prompt_is_what_it_is_without_tags_in_the_vocabulary(kind: str, text: str) -> None:
-    assert tagged(kind).text.encode_prompt(text) == untagged(kind)(text)["input_ids"]
-
-
-def test_a_prompt_knows_tokens_that_were_added_after_the_tags() -> None:
-    tokenizer = byte_level_tokenizer()
-    add_tags(tokenizer)
-    tokenizer.add_tokens(["<later>"], special_tokens=True)
-    codec, plain = TextCodec(tokenizer), untagged("bytes")
-    expected = [*plain("a <br /> ")["input_ids"], tokenizer.convert_tokens_to_ids("<later>"), *plain("b")["input_ids"]]
-    assert codec.encode_prompt("a <br /> <later>b") == expected
-
-
-def test_a_prompt_keeps_other_special_tokens(vocabulary: Vocabulary) -> None:
-    assert vocabulary.text.encode_prompt("x<eos>y").count(vocabulary.tokenizer.eos_token_id) == 1
 
 
 def test_tags_are_no_text(vocabulary: Vocabulary) -> None:
@@ -129,7 +108,7 @@ def test_topic_pieces_keep_a_topic_within_three_words(kind: str) -> None:
 
 
 def test_a_slow_tokenizer_is_refused() -> None:
-    for build in (add_tags, Vocabulary, TextCodec):
+    for build in (add_tags, Vocabulary, TextCodec, PromptEncoder):
         with pytest.raises(ValueError, match="SimpleNamespace is not a fast tokenizer"):
             build(SimpleNamespace(is_fast=False))
 
@@ -139,32 +118,7 @@ def test_a_tokenizer_without_tags_is_refused_but_can_still_read_prompts() -> Non
     with pytest.raises(MissingTagsError, match="does not know PASTA's tags"):
         Vocabulary(tokenizer)
     codec = TextCodec(tokenizer)
-    assert codec.decode(codec.encode_prompt("x <br />")) == "x <br />"
-
-
-def test_a_chat_needs_a_template_that_takes_it(tokenizer: PreTrainedTokenizerFast) -> None:
-    codec, messages = TextCodec(tokenizer), [{"role": "user", "content": "x<sync/>"}]
-    with pytest.raises(ValueError, match="no chat template"):
-        codec.encode_chat(messages)
-    try:
-        tokenizer.chat_template = "{% for m in messages %}[{{ m['content'] }}]{% endfor %}>"
-        assert codec.decode(codec.encode_chat(messages)) == "[x<sync/>]>"
-        tokenizer.chat_template = "{{ raise_exception('no roles') }}"
-        with pytest.raises(ValueError, match="refuses these messages: no roles"):
-            codec.encode_chat(messages)
-    finally:
-        tokenizer.chat_template = None
-
-
-@pytest.mark.parametrize("start", ["{{ bos_token }}", ""])
-def test_a_chat_is_encoded_as_transformers_does(start: str) -> None:
-    tokenizer = sentencepiece_tokenizer("first")
-    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing("<s> $A", special_tokens=[("<s>", 1)])
-    tokenizer.chat_template = start + "{% for m in messages %}{{ m['content'] }}{{ eos_token }}{% endfor %}"
-    messages = [{"role": "user", "content": "foo b"}]
-    expected = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
-    assert TextCodec(tokenizer).encode_chat(messages) == expected
-    assert expected.count(1) == bool(start) and TextCodec(tokenizer).encode_prompt("foo")[0] == 1
+    assert codec.decode(PromptEncoder(tokenizer).encode("x <br />")) == "x <br />"
 
 
 def test_a_vocabulary_does_not_outlive_its_user() -> None:

@@ -21,7 +21,7 @@ from pastalm.cli.models import load_tokenizer
 from pastalm.lang.parse import parse
 from pastalm.lang.positions import POLICIES
 from pastalm.lang.tags import TAGS
-from pastalm.lang.vocabulary import MissingTagsError, add_tags
+from pastalm.lang.tokenizer import MissingTagsError, add_tags
 from pastalm.runtime.batcher import Request
 from pastalm.runtime.engine import RequestError
 from pastalm.runtime.events import DoneEvent, ForkEvent, JoinEvent, TokenEvent

@@ -16,17 +16,20 @@ from typing import Unpack
 from pastalm.evaluation.baselines.outline import EXPAND, MIN_POINTS, OUTLINE, head, points
 from pastalm.lang.answer import Answer
 from pastalm.lang.metrics import redundancy
+from pastalm.lang.prompt import Message, Prompt, RawPrompt
 from pastalm.lang.script import Script
-from pastalm.runtime.engine import Engine, Options, Prompt
+from pastalm.runtime.engine import Engine, Options
 from pastalm.runtime.response import Metrics, Response, ThreadResult
 from pastalm.runtime.thread import Path
+
+Settled = RawPrompt | Sequence[Message]
 
 
 class Skeleton:
     """Answers like an :class:`~pastalm.runtime.engine.Engine`, in the two stages of Skeleton-of-Thought."""
 
     def __init__(self, engine: Engine) -> None:
-        self.engine, self.tokenizer = engine, engine.tokenizer
+        self.engine = engine
 
     def generate(self, prompt: Prompt, **options: Unpack[Options]) -> Response:
         """Answer a prompt; ``options`` are the engine's, and ``mode="sequential"`` is the engine's own answer.
@@ -41,7 +44,7 @@ class Skeleton:
         """
         if options.get("mode", "async") != "async":
             return self.engine.generate(prompt, **options)
-        started = perf_counter()
+        started, prompt = perf_counter(), self.engine.prompts.settle(prompt)
         settings: Options = {"max_tokens": 1024, **options, "mode": "sequential"}
         prompt_tokens, limit = len(self.engine.encode(prompt)), settings["max_tokens"]
         begun = self._begun(prompt, OUTLINE.format(question=_question(prompt)), "1.")
@@ -59,18 +62,15 @@ class Skeleton:
         for prompt in prompts:
             yield self.generate(prompt, **options)
 
-    def _begun(self, prompt: Prompt, request: str, start: str) -> str:
+    def _begun(self, prompt: Settled, request: str, start: str) -> RawPrompt:
         """``prompt`` with ``request`` as its last question, up to an answer that begins with ``start``."""
-        if isinstance(prompt, str):
-            return f"{request}\n{start}"
+        if isinstance(prompt, RawPrompt):
+            return RawPrompt(f"{request}\n{start}")
         last = _last(prompt)
         turns = [*prompt[:last], {**prompt[last], "content": request}]
-        text = self.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
-        if self.tokenizer("")["input_ids"][:1] == [self.tokenizer.bos_token_id]:  # the engine's encoding puts it there
-            text = text.removeprefix(self.tokenizer.bos_token)
-        return text + start
+        return RawPrompt(self.engine.prompts.render(turns) + start)
 
-    def _expand(self, prompt: Prompt, titles: dict[int, str], settings: Options) -> Iterator[list[Response]]:
+    def _expand(self, prompt: Settled, titles: dict[int, str], settings: Options) -> Iterator[list[Response]]:
         """The expansions of all points, as many at once as ``max_threads`` says."""
         outline = "\n".join(f"{number}. {title}" for number, title in titles.items())
         question = _question(prompt)
@@ -125,14 +125,14 @@ class Skeleton:
         )
 
 
-def _last(messages: Sequence[dict[str, str]]) -> int:
+def _last(messages: Sequence[Message]) -> int:
     """The index of the last message of the user, or of the last one if there is none."""
     own = [index for index, message in enumerate(messages) if message["role"] == "user"]
     return own[-1] if own else len(messages) - 1
 
 
-def _question(prompt: Prompt) -> str:
-    return prompt if isinstance(prompt, str) else prompt[_last(prompt)]["content"]
+def _question(prompt: Settled) -> str:
+    return prompt.text if isinstance(prompt, RawPrompt) else prompt[_last(prompt)]["content"]
 
 
 def _thread(path: Path, topic: str, text: str, one: Response) -> ThreadResult:
