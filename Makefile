@@ -34,6 +34,7 @@ test: lint test-oldest  ## lint, all tests, and the runtime's tests with the old
 	$(VENV)/bin/python -m pytest -n 2 --dist worksteal
 
 test-oldest: $(OLD_READY)  ## the runtime and the language with the oldest transformers
+	PYTHONPATH=$(OLD) $(VENV)/bin/python -c 'import transformers as t; assert t.__version__ == "$(OLDEST)", t.__version__'
 	PYTHONPATH=$(OLD) $(VENV)/bin/python -m pytest -n 2 --dist worksteal tests/runtime tests/lang
 
 lint: $(READY)  ## ruff
