@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 import sys
 from importlib.util import find_spec
@@ -23,12 +24,13 @@ class ServeError(ValueError):
 
 
 def serve(
-    model: Annotated[str, typer.Option(help="A directory, a hub id, or 'bundled'.")] = BUNDLED,
+    model_argument: Annotated[str | None, typer.Argument(metavar="MODEL", help="The same as --model.")] = None,
+    model: Annotated[str | None, typer.Option(help="A directory, a hub id, or 'bundled', the default.")] = None,
     host: Annotated[str, typer.Option(help="The address to listen at; 0.0.0.0 is every one of this machine.")] = (
         "127.0.0.1"
     ),
     port: Annotated[int, typer.Option(min=0, max=65535, help="The port; 0 takes a free one.")] = 8000,
-    lanes: Annotated[int, typer.Option(min=1, help="Requests decoded at once; more wait in line.")] = 8,
+    max_batch: Annotated[int, typer.Option(min=1, help="Requests decoded at once; more wait in line.")] = 8,
     max_waiting: Annotated[int, typer.Option(min=0, help="Requests in line; those beyond are turned away.")] = 256,
     max_tokens: Annotated[
         int, typer.Option(min=1, help="The most tokens of an answer where a request does not say.")
@@ -37,8 +39,8 @@ def serve(
         Mode,
         typer.Option(metavar="MODE", help="'async' or 'sequential', where a request does not say."),
     ] = Mode.ASYNC,
-    pool_tokens: Annotated[
-        int, typer.Option(min=2, help="Cache slots of a lane: the prompt and all threads of an answer.")
+    max_model_len: Annotated[
+        int, typer.Option(min=2, help="Cache slots of one request: its prompt and all threads of its answer.")
     ] = 4096,
     name: Annotated[
         str, typer.Option(help="What requests call the model. Default: the folder's name or the hub id.")
@@ -46,6 +48,11 @@ def serve(
     api_key: Annotated[
         str, typer.Option(envvar="PASTA_API_KEY", help="The key that clients must send. Default: none is asked for.")
     ] = "",
+    cors: Annotated[
+        list[str] | None,
+        typer.Option(metavar="ORIGIN", help="A web origin whose pages may ask, or '*'; may be given several times."),
+    ] = None,
+    access_log: Annotated[bool, typer.Option(help="Log each request, one line on stderr.")] = True,
     device: Device = "auto",
     dtype: DType = "auto",
 ) -> None:
@@ -54,22 +61,32 @@ def serve(
     Requests of many clients are decoded together, each with its threads. Ctrl-C ends it.
     """
     _require_extra()
+    model = _one_model(model_argument, model)
+    from pastalm.serving.config import ServerConfig
     from pastalm.serving.server import bind
 
+    config = ServerConfig(name or name_of(model), api_key, max_tokens, mode.value, tuple(cors or ()), access_log)
     with bind(host, port) as bound:
-        engine = load_engine(model, device, dtype, pool_tokens=pool_tokens)
+        engine = load_engine(model, device, dtype, pool_tokens=max_model_len)
         _require_mode(engine, model, mode)
-        from pastalm.serving.app import Offer, build_app
+        from pastalm.serving.app import build_app
         from pastalm.serving.server import Server
         from pastalm.serving.worker import Worker
 
-        worker = Worker(engine, lanes=lanes, max_waiting=max_waiting)
-        offer = Offer(name or name_of(model), api_key, max_tokens, mode.value)
+        worker = Worker(engine, max_batch=max_batch, max_waiting=max_waiting)
         where = f"http://{f'[{host}]' if ':' in host else host}:{bound.getsockname()[1]}/v1"
-        line = f"Serving {offer.name} at {where} (Ctrl-C ends it)"
-        server = Server(build_app(worker, offer), worker, lambda: typer.echo(line))
+        line = f"Serving {config.name} at {where} (Ctrl-C ends it)"
+        server = Server(build_app(worker, config), worker, lambda: typer.echo(line))
+        logging.basicConfig(format="%(asctime)s %(message)s", level=logging.WARNING)
+        logging.getLogger("pastalm").setLevel(logging.INFO)
         signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # uvicorn, once it has ended well, raises it again
         server.run([bound])
+
+
+def _one_model(argument: str | None, option: str | None) -> str:
+    if argument and option and argument != option:
+        raise ServeError(f"Give one model, not {argument} and --model {option}.")
+    return argument or option or BUNDLED
 
 
 def _require_extra() -> None:

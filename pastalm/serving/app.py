@@ -1,44 +1,43 @@
-"""The server's face: an OpenAI-compatible HTTP application over one worker."""
+"""The HTTP application over one worker: an OpenAI-compatible API."""
 
 from __future__ import annotations
 
 import asyncio
 import secrets
-import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse, Response, StreamingResponse
+from fastapi.middleware.cors import CORSMiddleware
+from fastapi.responses import JSONResponse, StreamingResponse
+from fastapi.responses import Response as HTTPResponse
 from starlette.exceptions import HTTPException
 
-from pastalm.lang.prompt import RawPrompt
-from pastalm.runtime.response import Response as Answer
-from pastalm.serving.errors import AbsentError, BrokenError, ElsewhereError, InvalidError, ServingError, misfit
-from pastalm.serving.key import Door
-from pastalm.serving.reply import Reply, failure
-from pastalm.serving.scale import Scale
-from pastalm.serving.schema import Card, Cards, ChatRequest, CompletionRequest
-from pastalm.serving.worker import News, Ticket, Worker
+from pastalm.runtime.response import Response
+from pastalm.serving.bodies import ChatCompletion, ErrorBody, Health, ModelCard, ModelList, TextCompletion
+from pastalm.serving.config import ServerConfig
+from pastalm.serving.errors import (
+    InternalError,
+    InvalidRequestError,
+    ModelNotFoundError,
+    NotFoundError,
+    ServingError,
+    body_error,
+)
+from pastalm.serving.middleware import AccessLogMiddleware, ApiKeyMiddleware, BodyLimitMiddleware
+from pastalm.serving.reply import ChatReply, CompletionReply, Reply, failure
+from pastalm.serving.requests import ChatRequest, CommonRequest, CompletionRequest
+from pastalm.serving.worker import Job, JobMessage, Outbox, Progress, Worker
 
 SEEDS = 1 << 31
+ERRORS: dict[int | str, dict[str, Any]] = {
+    status: {"model": ErrorBody} for status in (400, 401, 404, 411, 413, 500, 503)
+}
 
 
-@dataclass(frozen=True)
-class Offer:
-    """What is served: the model's ``name``, the ``key`` that clients need (none if empty), and what holds where a
-    request does not say."""
-
-    name: str
-    key: str = ""
-    max_tokens: int = 1024
-    mode: str = "async"
-    since: int = field(default_factory=lambda: int(time.time()))
-
-
-def build_app(worker: Worker, offer: Offer) -> FastAPI:
+def build_app(worker: Worker, config: ServerConfig) -> FastAPI:
     """The application. It starts the worker when it starts, and ends it when it ends."""
 
     @asynccontextmanager
@@ -49,113 +48,165 @@ def build_app(worker: Worker, offer: Offer) -> FastAPI:
         worker.join()
 
     app = FastAPI(title="PASTA", lifespan=life, docs_url=None, redoc_url=None)
-    app.add_middleware(Scale)
-    if offer.key:
-        app.add_middleware(Door, key=offer.key)
+    app.add_middleware(BodyLimitMiddleware)
+    if config.api_key:
+        app.add_middleware(ApiKeyMiddleware, key=config.api_key)
+    if config.cors:  # outside of the key: a browser asks without it whether it may ask
+        app.add_middleware(CORSMiddleware, allow_origins=config.cors, allow_methods=["*"], allow_headers=["*"])
+    if config.access_log:
+        app.add_middleware(AccessLogMiddleware)
     _add_errors(app)
-    _add_routes(app, Counter(worker, offer))
+    _add_routes(app, Handler(worker, config))
     return app
 
 
-class Counter:
-    """Where requests are taken in and answers are handed out."""
+class Handler:
+    """Turns requests into jobs of the worker, and what comes of them into answers."""
 
-    def __init__(self, worker: Worker, offer: Offer) -> None:
-        self.worker, self.offer = worker, offer
+    def __init__(self, worker: Worker, config: ServerConfig) -> None:
+        self.worker, self.config = worker, config
         self.watches: set[asyncio.Task[None]] = set()  # a task that nobody holds may be collected
 
-    async def serve(self, asked: ChatRequest | CompletionRequest, http: Request) -> Response:
+    async def answer(self, asked: CommonRequest, kind: type[Reply], http: Request) -> HTTPResponse:
         """Answer one request, whole or as a stream. A stream begins with its first text, so that what goes wrong before
         has its status."""
-        if asked.model != self.offer.name:
-            raise AbsentError(asked.model, self.offer.name)
-        given = {"max_tokens": self.offer.max_tokens, "mode": self.offer.mode, "seed": secrets.randbelow(SEEDS)}
-        reply = Reply(asked, given | asked.options)
-        prompt = RawPrompt(asked.prompt) if isinstance(asked, CompletionRequest) else asked.prompt
-        ticket = Ticket(prompt, reply.options, stream=bool(asked.stream))
-        self.worker.submit(ticket)
-        self._watch(http, ticket)
-        first = await ticket.news.get()
-        if isinstance(first, ServingError):
-            raise first
-        if isinstance(first, Answer) and not asked.stream:
-            return JSONResponse(reply.whole(first))
-        return StreamingResponse(
-            _events(reply, first, ticket), media_type="text/event-stream", headers={"Cache-Control": "no-cache"}
-        )
+        if asked.model != self.config.name:
+            raise ModelNotFoundError(asked.model, self.config.name)
+        outbox: Outbox = asyncio.Queue()
+        jobs = list(self._jobs(asked, outbox))
+        reply = kind(asked, [job.options for job in jobs])
+        self.worker.submit(*jobs)
+        self._watch(http, jobs)
+        answers = Answers(jobs, outbox, self.worker)
+        first = await answers.next()
+        if asked.stream:
+            events = _events(reply, first, answers, http)
+            return StreamingResponse(events, media_type="text/event-stream", headers={"Cache-Control": "no-cache"})
+        while answers.pending:
+            await answers.next()
+        http.state.note = note(answers.responses)
+        return JSONResponse(reply.whole(answers.responses).model_dump())
 
-    def _watch(self, http: Request, ticket: Ticket) -> None:
-        """Take the ticket back once the client has left; the server says so too when the answer has been sent."""
+    def _jobs(self, asked: CommonRequest, outbox: Outbox) -> Iterator[Job]:
+        given = {"max_tokens": self.config.max_tokens, "mode": self.config.mode, "seed": secrets.randbelow(SEEDS)}
+        for index, prompt in enumerate(asked.prompts):
+            yield Job(prompt, given | asked.options, stream=bool(asked.stream), index=index, outbox=outbox)
+
+    def _watch(self, http: Request, jobs: list[Job]) -> None:
+        """Take the jobs back once the client has left; the server says so too when the answer has been sent."""
 
         async def wait() -> None:
             while (await http.receive())["type"] != "http.disconnect":
                 pass
-            self.worker.cancel(ticket)
+            self.worker.cancel(*jobs)
 
         task = asyncio.create_task(wait())
         self.watches.add(task)
         task.add_done_callback(self.watches.discard)
 
 
-async def _events(reply: Reply, news: News, ticket: Ticket) -> AsyncIterator[str]:
-    if opening := reply.opening():
-        yield opening
-    while isinstance(news, str):
-        yield reply.piece(news)
-        news = await ticket.news.get()
-    yield failure(news) if isinstance(news, ServingError) else reply.closing(news)
+class Answers:
+    """What comes of the jobs of one request. ``pending`` counts those that are not finished."""
+
+    def __init__(self, jobs: list[Job], outbox: Outbox, worker: Worker) -> None:
+        self.jobs, self.outbox, self.worker = jobs, outbox, worker
+        self.pending = len(jobs)
+        self._responses: list[Response | None] = [None] * len(jobs)
+
+    async def next(self) -> tuple[int, Progress | Response]:
+        """The next message and the index of its job. Raises the error of a job, after which nothing more comes."""
+        index, message = await self.outbox.get()
+        if isinstance(message, ServingError):
+            self.worker.cancel(*self.jobs)
+            raise message
+        if isinstance(message, Response):
+            self.pending -= 1
+            self._responses[index] = message
+        return index, message
+
+    @property
+    def responses(self) -> list[Response]:
+        """Those that have come, in the order of their jobs."""
+        return [response for response in self._responses if response is not None]
 
 
-def _add_routes(app: FastAPI, counter: Counter) -> None:
-    worker, offer = counter.worker, counter.offer
-    card = Card(id=offer.name, created=offer.since)
+def note(responses: list[Response]) -> str:
+    """What the access log says of answers."""
+    tokens = sum(one.metrics.tokens for one in responses)
+    threads, steps = sum(len(one.threads) for one in responses), max(one.metrics.critical_path for one in responses)
+    return f"{tokens} tokens, {threads} threads, critical path {steps}"
 
-    @app.get("/health")
-    async def health() -> Response:
+
+async def _events(reply: Reply, first: tuple[int, JobMessage], answers: Answers, http: Request) -> AsyncIterator[str]:
+    for index in range(len(answers.jobs)):
+        if opening := reply.opening(index):
+            yield opening
+    index, message = first
+    try:
+        while True:
+            yield reply.piece(index, message.text) if isinstance(message, Progress) else reply.closing(index, message)
+            if not answers.pending:
+                break
+            index, message = await answers.next()
+    except ServingError as error:
+        yield failure(error)
+    else:
+        http.state.note = note(answers.responses)
+        yield reply.ending(answers.responses)
+
+
+def _add_routes(app: FastAPI, handler: Handler) -> None:
+    worker, config = handler.worker, handler.config
+    card = ModelCard(id=config.name, created=config.created)
+
+    @app.head("/health", include_in_schema=False)
+    @app.get("/health", response_model=Health, responses={503: {"model": Health}})
+    async def health() -> HTTPResponse:
         """Whether requests are taken, and how many are open."""
-        status = {"status": "ok" if worker.alive else "stopped", "open": worker.open}
-        return JSONResponse(status, 200 if worker.alive else 503)
+        status = Health(status="ok" if worker.alive else "stopped", open=worker.open)
+        return JSONResponse(status.model_dump(), 200 if worker.alive else 503)
 
-    @app.get("/v1/models")
-    async def models() -> Cards:
+    @app.get("/v1/models", responses={401: ERRORS[401]})
+    async def models() -> ModelList:
         """The one model."""
-        return Cards(data=[card])
+        return ModelList(data=[card])
 
-    @app.get("/v1/models/{name:path}")
-    async def model(name: str) -> Card:
+    @app.get("/v1/models/{name:path}", responses={401: ERRORS[401], 404: ERRORS[404]})
+    async def model(name: str) -> ModelCard:
         """The one model, by its name."""
-        if name != offer.name:
-            raise AbsentError(name, offer.name)
+        if name != config.name:
+            raise ModelNotFoundError(name, config.name)
         return card
 
-    @app.post("/v1/chat/completions")
-    async def chat(asked: ChatRequest, http: Request) -> Response:
+    @app.post("/v1/chat/completions", response_model=ChatCompletion, responses=ERRORS)
+    async def chat(asked: ChatRequest, http: Request) -> HTTPResponse:
         """Answer messages."""
-        return await counter.serve(asked, http)
+        return await handler.answer(asked, ChatReply, http)
 
-    @app.post("/v1/completions")
-    async def completions(asked: CompletionRequest, http: Request) -> Response:
-        """Go on with a prompt."""
-        return await counter.serve(asked, http)
+    @app.post("/v1/completions", response_model=TextCompletion, responses=ERRORS)
+    async def completions(asked: CompletionRequest, http: Request) -> HTTPResponse:
+        """Go on with a prompt, or with each of several."""
+        return await handler.answer(asked, CompletionReply, http)
 
 
 def _add_errors(app: FastAPI) -> None:
     """Every error leaves in one shape."""
 
     @app.exception_handler(ServingError)
-    async def told(_: Request, error: ServingError) -> Response:
+    async def refused(_: Request, error: ServingError) -> HTTPResponse:
         return JSONResponse(error.body(), error.status)
 
     @app.exception_handler(RequestValidationError)
-    async def malformed(http: Request, error: RequestValidationError) -> Response:
-        return await told(http, misfit(error.errors()))
+    async def malformed(http: Request, error: RequestValidationError) -> HTTPResponse:
+        return await refused(http, body_error(error.errors()))
 
     @app.exception_handler(HTTPException)
-    async def elsewhere(http: Request, error: HTTPException) -> Response:
+    async def not_found(http: Request, error: HTTPException) -> HTTPResponse:
         if error.status_code == 400:  # the path was right; what came cannot be read at all
-            return await told(http, InvalidError("The body cannot be read as JSON in UTF-8."))
-        return await told(http, ElsewhereError(f"{http.method} {http.url.path} is not served here.", error.status_code))
+            return await refused(http, InvalidRequestError("The body cannot be read as JSON in UTF-8."))
+        absent = NotFoundError(f"{http.method} {http.url.path} is not served here.", error.status_code)
+        return JSONResponse(absent.body(), absent.status, error.headers)
 
     @app.exception_handler(Exception)
-    async def bug(http: Request, _: Exception) -> Response:  # the log has it already
-        return await told(http, BrokenError())
+    async def failed(http: Request, _: Exception) -> HTTPResponse:  # the log has it already
+        return await refused(http, InternalError())

@@ -17,13 +17,13 @@ class ServingError(Exception):
         return {"error": {"message": str(self), "type": self.kind, "param": None, "code": self.code}}
 
 
-class InvalidError(ServingError):
+class InvalidRequestError(ServingError):
     """A request that asks for what cannot be done."""
 
     status, kind = 400, "invalid_request_error"
 
 
-class UnwieldyError(InvalidError):
+class RequestTooLargeError(InvalidRequestError):
     """A body that is too large, or may be; the status says which."""
 
     def __init__(self, message: str, status: int) -> None:
@@ -31,14 +31,17 @@ class UnwieldyError(InvalidError):
         self.status = status
 
 
-class StrangerError(ServingError):
-    """A request without the key."""
+class AuthenticationError(ServingError):
+    """A request without the API key."""
 
     status, kind, code = 401, "authentication_error", "invalid_api_key"
 
+    def __init__(self) -> None:
+        super().__init__("The API key is missing or wrong: send it as 'Authorization: Bearer KEY'.")
 
-class AbsentError(ServingError):
-    """A request for a model that is not here."""
+
+class ModelNotFoundError(ServingError):
+    """A request for a model that is not served."""
 
     status, kind, code = 404, "invalid_request_error", "model_not_found"
 
@@ -46,37 +49,7 @@ class AbsentError(ServingError):
         super().__init__(f"There is no model {asked!r} here; this server has {served!r}.")
 
 
-class WithdrawnError(ServingError):
-    """The client has left; nobody reads this."""
-
-    status = 499
-
-
-class BrokenError(ServingError):
-    """A failure of ours. The client hears nothing of its insides, which are in the log."""
-
-    code = "internal_error"
-
-    def __init__(self) -> None:
-        super().__init__("The server failed on this request; its log says why.")
-
-
-class FullError(ServingError):
-    """So many requests wait already that one more is turned away."""
-
-    status, code = 503, "overloaded"
-
-
-class StoppedError(ServingError):
-    """The server ends, or has ended, before this request was over."""
-
-    status, code = 503, "stopped"
-
-    def __init__(self) -> None:
-        super().__init__("The server is ending; ask again when it is back.")
-
-
-class ElsewhereError(ServingError):
+class NotFoundError(ServingError):
     """A path or method that is not served; the status is the router's."""
 
     kind = "invalid_request_error"
@@ -86,20 +59,50 @@ class ElsewhereError(ServingError):
         self.status = status
 
 
-def misfit(errors: Sequence[dict[str, Any]]) -> InvalidError:
+class ClientLeftError(ServingError):
+    """The client has left; nobody reads this."""
+
+    status = 499
+
+
+class InternalError(ServingError):
+    """A failure of ours. The client hears nothing of its insides, which are in the log."""
+
+    code = "internal_error"
+
+    def __init__(self) -> None:
+        super().__init__("The server failed on this request; its log says why.")
+
+
+class OverloadedError(ServingError):
+    """So many requests wait already that one more is turned away."""
+
+    status, code = 503, "overloaded"
+
+
+class StoppedError(ServingError):
+    """The server ends, or has ended, before this request was finished."""
+
+    status, code = 503, "stopped"
+
+    def __init__(self) -> None:
+        super().__init__("The server is ending; ask again when it is back.")
+
+
+def body_error(errors: Sequence[dict[str, Any]]) -> InvalidRequestError:
     """The first of pydantic's errors about a body, in one sentence."""
     place = errors[0]["loc"][:2]
     error = max((one for one in errors if one["loc"][:2] == place), key=lambda one: len(one["loc"]))
     # Behind "body" come names and indices; pydantic's words for the members of a union say nothing to a client.
     name = ".".join(str(part) for part in error["loc"][1:] if part != "str" and "[" not in str(part))
     if error["type"] == "json_invalid":
-        return InvalidError(f"The body is not JSON: {error['ctx']['error']}.")
+        return InvalidRequestError(f"The body is not JSON: {error['ctx']['error']}.")
     if error["type"] == "value_error":
-        return InvalidError(str(error["ctx"]["error"]))
+        return InvalidRequestError(str(error["ctx"]["error"]))
     if error["type"] == "extra_forbidden":
-        return InvalidError(f"Unknown field {name!r}.")
+        return InvalidRequestError(f"Unknown field {name!r}.")
     if error["type"] == "missing" and name:
-        return InvalidError(f"The field {name!r} is missing.")
+        return InvalidRequestError(f"The field {name!r} is missing.")
     if not name:
-        return InvalidError("The body must be a JSON object, sent as Content-Type: application/json.")
-    return InvalidError(f"{name}: {error['msg'][:1].lower()}{error['msg'][1:]}.")
+        return InvalidRequestError("The body must be a JSON object, sent as Content-Type: application/json.")
+    return InvalidRequestError(f"{name}: {error['msg'][:1].lower()}{error['msg'][1:]}.")

@@ -3,80 +3,146 @@
 from __future__ import annotations
 
 import json
+import secrets
 import time
 import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
+
+from pydantic import BaseModel
 
 from pastalm.runtime.response import Response
+from pastalm.serving.bodies import (
+    AssistantMessage,
+    ChatChoice,
+    ChatChunkChoice,
+    ChatCompletion,
+    Choice,
+    Chunk,
+    DecodingFigures,
+    Frame,
+    MessageDelta,
+    TextChoice,
+    TextCompletion,
+    TokenUsage,
+)
 from pastalm.serving.errors import ServingError
-from pastalm.serving.schema import Asked, ChatRequest, Figures, Usage
+from pastalm.serving.requests import CommonRequest
 
 DONE = "data: [DONE]\n\n"
+PADDED_LENGTH = 32  # characters that a piece and its obfuscation have together, or a multiple
 
 
 @dataclass(frozen=True)
 class Reply:
-    """The frame of one answer. ``options`` are those it is decoded with."""
+    """The frame of one request's answers. ``options``: those that each answer is decoded with."""
 
-    asked: Asked
-    options: dict[str, Any]
+    asked: CommonRequest
+    options: Sequence[dict[str, Any]]
     created: int = field(default_factory=lambda: int(time.time()))
     number: str = field(default_factory=lambda: uuid.uuid4().hex)
+    PREFIX: ClassVar[str]
+    CHUNK: ClassVar[str]  # what a chunk calls its kind
 
-    @property
-    def chat(self) -> bool:
-        """Whether messages were asked for an answer, not a prompt for its continuation."""
-        return isinstance(self.asked, ChatRequest)
+    def whole(self, responses: Sequence[Response]) -> Frame:
+        """All answers in one piece."""
+        raise NotImplementedError
 
-    def whole(self, response: Response) -> dict[str, Any]:
-        """The answer in one piece."""
-        text = {"message": {"role": "assistant", "content": response.text}} if self.chat else {"text": response.text}
-        kind = "chat.completion" if self.chat else "text_completion"
-        return {**self._frame(kind, text, response), "usage": self._usage(response), "pasta": self._figures(response)}
+    def opening(self, index: int) -> str:
+        """What comes before the first text of an answer."""
+        return ""
 
-    def opening(self) -> str:
-        """The chunk before the first text; a plain completion has none."""
-        return self._chunk({"delta": {"role": "assistant", "content": ""}}) if self.chat else ""
-
-    def piece(self, text: str) -> str:
+    def piece(self, index: int, text: str) -> str:
         """A chunk of text."""
-        return self._chunk({"delta": {"content": text}} if self.chat else {"text": text})
+        return self._chunk(self._choice(index, text), text)
 
-    def closing(self, response: Response) -> str:
-        """The chunks after the last text: why it ended, the figures, and the usage if it was asked for."""
-        end = self._chunk({"delta": {}} if self.chat else {"text": ""}, response, pasta=self._figures(response))
+    def closing(self, index: int, response: Response) -> str:
+        """The chunk after the last text of an answer: why it ended, and the figures."""
+        choice = self._choice(index, "")
+        choice.finish_reason, choice.pasta = response.finish_reason, self._own_figures(index, response)
+        return self._chunk(choice, figures=None if choice.pasta else self._figures(index, response))
+
+    def ending(self, responses: Sequence[Response]) -> str:
+        """What comes after all answers."""
         if not self.asked.wants_usage:
-            return end + DONE
-        usage = {**self._frame(self._kind, None), "usage": self._usage(response)}
-        return end + _event(usage) + DONE
+            return DONE
+        return _event(Chunk(**self._frame(self.CHUNK), choices=[], usage=self._usage(responses))) + DONE
 
-    @property
-    def _kind(self) -> str:
-        return "chat.completion.chunk" if self.chat else "text_completion"
+    def _choice(self, index: int, text: str) -> Choice:
+        """A choice of a chunk with this text."""
+        raise NotImplementedError
 
-    def _frame(self, kind: str, text: dict[str, Any] | None, response: Response | None = None) -> dict[str, Any]:
-        reason = response.finish_reason if response else None
-        choices = [] if text is None else [{"index": 0, **text, "logprobs": None, "finish_reason": reason}]
-        head = {"id": f"{'chatcmpl' if self.chat else 'cmpl'}-{self.number}", "object": kind, "created": self.created}
-        return {**head, "model": self.asked.model, "choices": choices}
+    def _chunk(self, choice: Choice, text: str = "", figures: DecodingFigures | None = None) -> str:
+        padding = secrets.token_hex(PADDED_LENGTH)[: -len(text) % PADDED_LENGTH] if self.asked.wants_padding else None
+        chunk = Chunk(**self._frame(self.CHUNK), choices=[choice], pasta=figures, obfuscation=padding)
+        return _event(chunk, exclude=set() if self.asked.wants_usage else {"usage"})
 
-    def _chunk(self, text: dict[str, Any], response: Response | None = None, **more: Any) -> str:
-        usage = {"usage": None} if self.asked.wants_usage else {}
-        return _event({**self._frame(self._kind, text, response), **usage, **more})
+    def _frame(self, kind: str) -> dict[str, Any]:
+        return {
+            "id": f"{self.PREFIX}-{self.number}",
+            "object": kind,
+            "created": self.created,
+            "model": self.asked.model,
+        }
 
-    def _usage(self, response: Response) -> dict[str, Any]:
-        return Usage.of(response).model_dump()
+    def _whole(self, kind: str, responses: Sequence[Response]) -> dict[str, Any]:
+        figures = None if len(self.options) > 1 else self._figures(0, responses[0])
+        return {**self._frame(kind), "usage": self._usage(responses), "pasta": figures}
 
-    def _figures(self, response: Response) -> dict[str, Any]:
-        figures = Figures.of(response, self.options, annotated=bool(self.asked.annotated))
-        return figures.model_dump(exclude_none=True)
+    def _ended(self, index: int, response: Response) -> dict[str, Any]:
+        figures = self._own_figures(index, response)
+        return {"index": index, "finish_reason": response.finish_reason, "pasta": figures}
+
+    def _usage(self, responses: Sequence[Response]) -> TokenUsage:
+        return TokenUsage.of(responses, len(self.asked.prompts))
+
+    def _figures(self, index: int, response: Response) -> DecodingFigures:
+        return DecodingFigures.of(response, self.options[index], annotated=bool(self.asked.annotated))
+
+    def _own_figures(self, index: int, response: Response) -> DecodingFigures | None:
+        return self._figures(index, response) if len(self.options) > 1 else None
+
+
+class ChatReply(Reply):
+    """Answers of ``/v1/chat/completions``."""
+
+    PREFIX, CHUNK = "chatcmpl", "chat.completion.chunk"
+
+    def whole(self, responses: Sequence[Response]) -> ChatCompletion:
+        """See :class:`Reply`."""
+        choices = [
+            ChatChoice(**self._ended(index, one), message=AssistantMessage(content=one.text))
+            for index, one in enumerate(responses)
+        ]
+        return ChatCompletion(**self._whole("chat.completion", responses), choices=choices)
+
+    def opening(self, index: int) -> str:
+        """The role."""
+        return self._chunk(ChatChunkChoice(index=index, delta=MessageDelta(role="assistant", content="")))
+
+    def _choice(self, index: int, text: str) -> ChatChunkChoice:
+        return ChatChunkChoice(index=index, delta=MessageDelta(content=text or None))
+
+
+class CompletionReply(Reply):
+    """Answers of ``/v1/completions``."""
+
+    PREFIX, CHUNK = "cmpl", "text_completion"
+
+    def whole(self, responses: Sequence[Response]) -> TextCompletion:
+        """See :class:`Reply`."""
+        choices = [TextChoice(**self._ended(index, one), text=one.text) for index, one in enumerate(responses)]
+        return TextCompletion(**self._whole("text_completion", responses), choices=choices)
+
+    def _choice(self, index: int, text: str) -> TextChoice:
+        return TextChoice(index=index, text=text)
 
 
 def failure(error: ServingError) -> str:
     """An error in the middle of a stream, which ends there."""
-    return _event(error.body())
+    return f"data: {json.dumps(error.body())}\n\n"
 
 
-def _event(fields: dict[str, Any]) -> str:
-    return f"data: {json.dumps(fields)}\n\n"
+def _event(body: BaseModel, exclude: set[str] | None = None) -> str:
+    return f"data: {body.model_dump_json(exclude=exclude)}\n\n"

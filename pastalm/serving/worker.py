@@ -1,4 +1,4 @@
-"""The thread that decodes: it alone touches the engine, and runs the requests of many clients in one batch."""
+"""The thread that decodes: it alone touches the engine, and runs the jobs of many clients in one batch."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from threading import Lock, Thread
 from typing import Any
@@ -16,80 +17,104 @@ from pastalm.runtime.engine import Engine
 from pastalm.runtime.events import DoneEvent
 from pastalm.runtime.response import Response
 from pastalm.serving.document import Document
-from pastalm.serving.errors import BrokenError, FullError, InvalidError, ServingError, StoppedError, WithdrawnError
+from pastalm.serving.errors import (
+    ClientLeftError,
+    InternalError,
+    InvalidRequestError,
+    OverloadedError,
+    ServingError,
+    StoppedError,
+)
 
-# What a client hears of its request: pieces of text if it streams, and last the response, or why there is none.
-News = str | Response | ServingError
+
+@dataclass(frozen=True)
+class Progress:
+    """Text of an answer that has become known, in the order of the document."""
+
+    text: str
 
 
-class Ticket:
-    """One request of one client. Made in the client's event loop, where ``news`` is read; told by the worker."""
+# What a client hears of its job: progress if it streams, and last the response, or why there is none.
+JobMessage = Progress | Response | ServingError
+Outbox = asyncio.Queue[tuple[int, JobMessage]]
 
-    def __init__(self, prompt: Prompt, options: dict[str, Any], *, stream: bool) -> None:
-        self.prompt, self.options, self.stream = prompt, options, stream
-        self.news: asyncio.Queue[News] = asyncio.Queue()
+
+class Job:
+    """One answer that a client waits for. Made in the client's event loop, where ``outbox`` is read; the worker puts
+    there ``(index, message)``, so that several jobs may share one."""
+
+    def __init__(
+        self, prompt: Prompt, options: dict[str, Any], *, stream: bool, index: int = 0, outbox: Outbox | None = None
+    ) -> None:
+        self.prompt, self.options, self.stream, self.index = prompt, options, stream, index
+        self.outbox: Outbox = outbox or asyncio.Queue()
         self.document = Document()
         self._loop = asyncio.get_running_loop()
 
-    def tell(self, news: News) -> None:
-        """Put news where the client reads them; from the worker's thread."""
-        with suppress(RuntimeError):  # its loop is closed: there is nobody left to tell
-            self._loop.call_soon_threadsafe(self.news.put_nowait, news)
+    def send(self, message: JobMessage) -> None:
+        """Put a message where the client reads it; from the worker's thread."""
+        with suppress(RuntimeError):  # its loop is closed: there is nobody left to read
+            self._loop.call_soon_threadsafe(self.outbox.put_nowait, (self.index, message))
 
 
 class Worker:
-    """Decodes up to ``lanes`` requests at once; up to ``max_waiting`` more stand in line, in the order they came.
+    """Decodes up to ``max_batch`` jobs at once; up to ``max_waiting`` more stand in line, in the order they came.
 
-    ``engine`` needs ``pool_tokens``, the cache slots of a lane. The cache is made at once; ``ValueError`` says if there
-    is no room for it. :meth:`submit`, :meth:`cancel` and :meth:`close` may be called from any thread and return at
-    once; what they ask for happens between two steps.
+    ``engine`` needs ``pool_tokens``, the cache slots of one job. The cache is made at once; ``ValueError`` says if
+    there is no room for it. :meth:`submit`, :meth:`cancel` and :meth:`close` may be called from any thread and return
+    at once; what they ask for happens between two steps.
     """
 
-    def __init__(self, engine: Engine, *, lanes: int = 8, max_waiting: int = 256) -> None:
+    def __init__(self, engine: Engine, *, max_batch: int = 8, max_waiting: int = 256) -> None:
         if engine.pool_tokens is None:
-            raise ValueError("A worker's engine needs pool_tokens: the cache slots that each of its lanes has.")
-        if lanes < 1 or max_waiting < 0:
-            raise ValueError(f"A worker needs a lane and a line, not {lanes} lanes and {max_waiting} waiting.")
-        self.engine, self.lanes, self.room = engine, lanes, lanes + max_waiting
-        self.batcher = Batcher(engine.runner, lanes, engine.pool_tokens)
+            raise ValueError("A worker's engine needs pool_tokens: the cache slots that each of its jobs may take.")
+        if max_batch < 1 or max_waiting < 0:
+            raise ValueError(f"A worker needs max_batch of at least 1, not {max_batch}, and max_waiting of at least 0, not {max_waiting}.")
+        self.engine, self.max_batch, self.max_open = engine, max_batch, max_batch + max_waiting
+        self.batcher = Batcher(engine.runner, max_batch, engine.pool_tokens)
         try:
             self.batcher.reserve()
         except RuntimeError as error:  # what torch raises for memory that it does not get
             raise ValueError(
-                f"There is no room for a cache of {lanes} lanes with {engine.pool_tokens} tokens each; take fewer."
+                f"There is no room for a cache of {max_batch} requests with {engine.pool_tokens} tokens each: lower "
+                "--max-batch or --max-model-len."
             ) from error
-        self.open = 0  # tickets that are not over; under the lock
+        self.open = 0  # jobs that are not finished; under the lock
         self.stopped = False  # under the lock
-        self._requests: dict[Ticket, Request] = {}  # those the batcher knows; the worker's thread alone
+        self._requests: dict[Job, Request] = {}  # those the batcher knows; the worker's thread alone
         self._inbox: SimpleQueue[Callable[[], None]] = SimpleQueue()
         self._lock = Lock()
         self._thread = Thread(target=self._run, name="pasta worker", daemon=True)
 
     @property
     def alive(self) -> bool:
-        """Whether it takes requests."""
+        """Whether it takes jobs."""
         return self._thread.is_alive() and not self.stopped
 
     def start(self) -> None:
         """Start the thread. A worker works once."""
         self._thread.start()
 
-    def submit(self, ticket: Ticket) -> None:
-        """Put a ticket in line. Raises :class:`FullError` or :class:`StoppedError`; whether the request is sound is
-        told as news."""
+    def submit(self, *jobs: Job) -> None:
+        """Put jobs in line, all or none. Raises :class:`OverloadedError` or :class:`StoppedError`; whether a job is
+        sound comes as its message."""
         with self._lock:
             if self.stopped:
                 raise StoppedError
-            if self.open >= self.room:
-                raise FullError(
-                    f"All lanes and all {self.room - self.lanes} places in line are taken; ask again later."
+            if self.open + len(jobs) > self.max_open:
+                waiting = self.max_open - self.max_batch
+                raise OverloadedError(
+                    f"{self.max_batch} requests are decoded and {waiting} may wait in line: there is no room for "
+                    f"{len(jobs)} more; ask again later."
                 )
-            self.open += 1
-            self._inbox.put(lambda: self._open(ticket))
+            self.open += len(jobs)
+            for job in jobs:
+                self._inbox.put(lambda job=job: self._open(job))  # type: ignore[misc]
 
-    def cancel(self, ticket: Ticket) -> None:
-        """Take a ticket back, wherever it is; nothing if it is over."""
-        self._inbox.put(lambda: self._cancel(ticket))
+    def cancel(self, *jobs: Job) -> None:
+        """Take jobs back, wherever they are; nothing for those that are finished."""
+        for job in jobs:
+            self._inbox.put(lambda job=job: self._cancel(job))  # type: ignore[misc]
 
     def close(self) -> None:
         """Stop: whoever is still served is told a :class:`StoppedError`."""
@@ -102,42 +127,42 @@ class Worker:
     def _run(self) -> None:
         try:
             while not self.stopped:
-                self._heed()
+                self._take_calls()
                 self.batcher.step()
                 self._report()
-        finally:  # also after a bug of ours: nobody is left waiting for news
+        finally:  # also after a bug of ours: nobody is left waiting for a message
             self._stop()
-            for ticket in [*self._requests]:
-                self._close(ticket, StoppedError())
-            self._empty()
+            for job in [*self._requests]:
+                self._finish(job, StoppedError())
+            self._drain_inbox()
 
-    def _heed(self) -> None:
-        """Do what is asked for; without any request at work, wait for that."""
+    def _take_calls(self) -> None:
+        """Do what is asked for; without any job at work, wait for that."""
         if not self._requests:
             self._inbox.get()()
-        self._empty()
+        self._drain_inbox()
 
-    def _empty(self) -> None:
+    def _drain_inbox(self) -> None:
         with suppress(Empty):
             while True:
                 self._inbox.get_nowait()()
 
-    def _open(self, ticket: Ticket) -> None:
+    def _open(self, job: Job) -> None:
         if self.stopped:
-            return self._close(ticket, StoppedError())
+            return self._finish(job, StoppedError())
         try:
-            request = self.engine.request(ticket.prompt, eager=ticket.stream, **ticket.options)
+            request = self.engine.request(job.prompt, eager=job.stream, **job.options)
         except ValueError as error:  # refusals of the engine, the tokenizer or its template
-            return self._close(ticket, InvalidError(str(error)))
+            return self._finish(job, InvalidRequestError(str(error)))
         except Exception as error:
-            return self._fail(ticket, error)
-        self._requests[ticket] = request
+            return self._fail(job, error)
+        self._requests[job] = request
         return self.batcher.add(request)
 
-    def _cancel(self, ticket: Ticket) -> None:
-        if ticket in self._requests:
-            self.batcher.cancel(self._requests[ticket])
-            self._close(ticket, WithdrawnError("The client has left."))
+    def _cancel(self, job: Job) -> None:
+        if job in self._requests:
+            self.batcher.cancel(self._requests[job])
+            self._finish(job, ClientLeftError("The client has left."))
 
     def _stop(self) -> None:
         with self._lock:
@@ -145,28 +170,28 @@ class Worker:
 
     def _report(self) -> None:
         """Tell each client what the step has brought."""
-        for ticket, request in [*self._requests.items()]:
-            if ticket.stream:
-                self._tell_text(ticket, request)
+        for job, request in [*self._requests.items()]:
+            if job.stream:
+                self._send_progress(job, request)
             if request.error is not None:
-                self._fail(ticket, request.error)
+                self._fail(job, request.error)
             elif request.response is not None:
-                self._close(ticket, request.response)
+                self._finish(job, request.response)
 
-    def _tell_text(self, ticket: Ticket, request: Request) -> None:
+    def _send_progress(self, job: Job, request: Request) -> None:
         for event in request.interpreter.drain():
-            ticket.document.take(event)
+            job.document.take(event)
         if request.response is not None:
-            ticket.document.take(DoneEvent((), (), request.response))
-        if text := ticket.document.read():
-            ticket.tell(text)
+            job.document.take(DoneEvent((), (), request.response))
+        if text := job.document.read():
+            job.send(Progress(text))
 
-    def _fail(self, ticket: Ticket, error: Exception) -> None:
+    def _fail(self, job: Job, error: Exception) -> None:
         logging.getLogger(__name__).error("A request failed.", exc_info=error)
-        self._close(ticket, BrokenError())
+        self._finish(job, InternalError())
 
-    def _close(self, ticket: Ticket, last: News) -> None:
-        self._requests.pop(ticket, None)
+    def _finish(self, job: Job, last: Response | ServingError) -> None:
+        self._requests.pop(job, None)
         with self._lock:
             self.open -= 1
-        ticket.tell(last)
+        job.send(last)

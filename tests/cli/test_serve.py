@@ -20,9 +20,10 @@ runner = CliRunner()
 
 
 @pytest.mark.slow
-def test_it_serves_until_it_is_told_to_end(model_dir: Path) -> None:
+@pytest.mark.parametrize("log", [True, False])
+def test_it_serves_until_it_is_told_to_end(model_dir: Path, log: bool) -> None:
     flags = ["--model", str(model_dir), "--name", "tiny", "--port", "0", "--mode", "sequential", "--api-key", "k"]
-    command = [sys.executable, "-m", "pastalm", "serve", *flags]
+    command = [sys.executable, "-m", "pastalm", "serve", *flags, *([] if log else ["--no-access-log"])]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as server:
         try:
             found = re.fullmatch(r"Serving tiny at (http://127\.0\.0\.1:\d+/v1) \(Ctrl-C ends it\)\n", first(server))
@@ -34,7 +35,8 @@ def test_it_serves_until_it_is_told_to_end(model_dir: Path) -> None:
             out, error = server.communicate(timeout=120)
         finally:
             server.kill()
-    assert (server.returncode, out, error) == (0, "", "")
+    assert (server.returncode, out) == (0, "")
+    assert error.count("\n") == log and ("POST /v1/completions 200" in error) == log
 
 
 def first(server: subprocess.Popen[str]) -> str:
@@ -70,3 +72,15 @@ def test_a_model_without_tags_is_served_sequentially_only(tmp_path: Path, model_
         (tmp_path / name).write_bytes((model_dir / name).read_bytes())
     done = runner.invoke(app, ["serve", "--model", str(tmp_path), "--port", "0"])
     assert done.exit_code == 2 and "--mode sequential" in done.stderr and done.stderr.count("\n") == 1
+
+
+def test_a_model_is_named_once(model_dir: Path) -> None:
+    done = runner.invoke(app, ["serve", "bundled", "--model", str(model_dir), "--port", "0"])
+    assert done.exit_code == 2 and done.stderr == f"Give one model, not bundled and --model {model_dir}.\n"
+    done = runner.invoke(app, ["serve", "./nowhere", "--port", "0"])
+    assert done.exit_code == 2 and done.stderr.startswith("There is no directory ./nowhere")
+
+
+def test_an_origin_is_one_sentence() -> None:
+    done = runner.invoke(app, ["serve", "--cors", "example.org", "--port", "0"])
+    assert done.exit_code == 2 and done.stderr.startswith("A web origin is written https://example.org or '*', not")

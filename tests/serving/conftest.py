@@ -16,7 +16,8 @@ from openai import OpenAI
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from pastalm import Engine
-from pastalm.serving.app import Offer, build_app
+from pastalm.serving.app import build_app
+from pastalm.serving.config import ServerConfig
 from pastalm.serving.server import Server, bind
 from pastalm.serving.worker import Worker
 
@@ -24,7 +25,7 @@ PATIENCE = 600  # tries of a tenth of a second, for what has to come
 
 
 @dataclass
-class House:
+class RunningServer:
     """A running server: its worker, and where it listens."""
 
     worker: Worker
@@ -57,17 +58,17 @@ class House:
 
 
 @contextmanager
-def house(engine: Engine, *, lanes: int = 2, max_waiting: int = 64, **offer: Any) -> Iterator[House]:
+def serving(engine: Engine, *, max_batch: int = 2, max_waiting: int = 64, **config: Any) -> Iterator[RunningServer]:
     """Serve an engine while the block runs."""
-    worker, ready = Worker(engine, lanes=lanes, max_waiting=max_waiting), Event()
+    worker, ready = Worker(engine, max_batch=max_batch, max_waiting=max_waiting), Event()
     with bind("127.0.0.1", 0) as bound:
-        server = Server(build_app(worker, Offer(**({"name": "tiny"} | offer))), worker, ready.set)
+        server = Server(build_app(worker, ServerConfig(**({"name": "tiny"} | config))), worker, ready.set)
         thread = Thread(target=server.run, args=([bound],))
         port = bound.getsockname()[1]
         thread.start()
         try:
             assert ready.wait(60)
-            yield House(worker, port, server)
+            yield RunningServer(worker, port, server)
         finally:
             server.should_exit = True
             thread.join()
@@ -81,9 +82,9 @@ def bundled() -> Engine:
 
 
 @pytest.fixture(scope="package")
-def served(bundled: Engine) -> Iterator[House]:
+def served(bundled: Engine) -> Iterator[RunningServer]:
     """A server of the bundled model."""
-    with house(bundled, lanes=3, name="bundled", max_tokens=70) as running:
+    with serving(bundled, max_batch=3, name="bundled", max_tokens=70) as running:
         yield running
 
 

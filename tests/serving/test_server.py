@@ -12,8 +12,8 @@ import pytest
 
 from pastalm import Engine
 from pastalm.serving import server
-from pastalm.serving.scale import MOST_BYTES
-from tests.serving.conftest import House, house
+from pastalm.serving.middleware import MAX_BODY_BYTES
+from tests.serving.conftest import RunningServer, serving
 
 SPELL = "Spell each word, then spell it backwards: river, stone, maple, candle."
 PROMPTS = [
@@ -25,11 +25,11 @@ PROMPTS = [
 ]
 
 
-def ask(house: House, prompt: str = SPELL, **fields: Any) -> Any:
+def ask(server: RunningServer, prompt: str = SPELL, **fields: Any) -> Any:
     """A chat completion; PASTA's own fields go where the client wants them."""
     own = {name: fields.pop(name) for name in ("mode", "speed", "max_threads", "annotated") if name in fields}
     messages = [{"role": "user", "content": prompt}]
-    return house.client().chat.completions.create(model="bundled", messages=messages, extra_body=own, **fields)
+    return server.client().chat.completions.create(model="bundled", messages=messages, extra_body=own, **fields)
 
 
 def alone(engine: Engine, prompt: str = SPELL, **options: Any) -> Any:
@@ -37,7 +37,7 @@ def alone(engine: Engine, prompt: str = SPELL, **options: Any) -> Any:
 
 
 @pytest.mark.parametrize("mode", ["async", "sequential"])
-def test_an_answer_is_the_engine_s(served: House, bundled: Engine, mode: str) -> None:
+def test_an_answer_is_the_engine_s(served: RunningServer, bundled: Engine, mode: str) -> None:
     expected, got = alone(bundled, mode=mode), ask(served, mode=mode, annotated=True)
     assert got.choices[0].message.content == expected.text
     assert got.choices[0].finish_reason == expected.finish_reason == "length"
@@ -52,7 +52,7 @@ def test_an_answer_is_the_engine_s(served: House, bundled: Engine, mode: str) ->
     assert figures["parallelism"] == metrics.parallelism and (figures["threads"] > 1) == (mode == "async")
 
 
-def test_an_answer_that_ends_by_itself(served: House, bundled: Engine) -> None:
+def test_an_answer_that_ends_by_itself(served: RunningServer, bundled: Engine) -> None:
     got = ask(served, PROMPTS[1], max_completion_tokens=200)
     assert got.choices[0].finish_reason == "stop"
     assert got.choices[0].message.content == alone(bundled, PROMPTS[1], max_tokens=200).text
@@ -60,7 +60,7 @@ def test_an_answer_that_ends_by_itself(served: House, bundled: Engine) -> None:
 
 
 @pytest.mark.parametrize("fields", [{}, {"mode": "sequential"}, {"temperature": 1.0, "seed": 5}, {"stop": ["tone"]}])
-def test_a_stream_is_the_answer(served: House, fields: dict[str, Any]) -> None:
+def test_a_stream_is_the_answer(served: RunningServer, fields: dict[str, Any]) -> None:
     whole = ask(served, **fields)
     chunks = list(ask(served, stream=True, stream_options={"include_usage": True}, **fields))
     *texts, last, usage = chunks
@@ -72,7 +72,7 @@ def test_a_stream_is_the_answer(served: House, fields: dict[str, Any]) -> None:
     assert len({chunk.id for chunk in chunks}) == 1 and texts[0].object == "chat.completion.chunk"
 
 
-def test_seeds(served: House) -> None:
+def test_seeds(served: RunningServer) -> None:
     fields = {"temperature": 1.0, "mode": "sequential", "max_tokens": 40}
     first = ask(served, **fields)
     again = ask(served, seed=first.pasta["seed"], **fields)
@@ -81,7 +81,7 @@ def test_seeds(served: House) -> None:
 
 
 @pytest.mark.slow
-def test_many_clients_get_what_each_would_get_alone(served: House, bundled: Engine) -> None:
+def test_many_clients_get_what_each_would_get_alone(served: RunningServer, bundled: Engine) -> None:
     asked = [(prompt, mode) for prompt in PROMPTS for mode in ("async", "sequential")]
     expected = [alone(bundled, prompt, mode=mode, max_tokens=40).text for prompt, mode in asked]
 
@@ -93,7 +93,7 @@ def test_many_clients_get_what_each_would_get_alone(served: House, bundled: Engi
     served.wait(served.is_clean)
 
 
-def test_completions_go_on_with_a_prompt(served: House, bundled: Engine) -> None:
+def test_completions_go_on_with_a_prompt(served: RunningServer, bundled: Engine) -> None:
     prompt = f"<|prompt|>{SPELL}<|answer|>"
     create, fields = served.client().completions.create, {"model": "bundled", "prompt": prompt, "max_tokens": 40}
     got = create(**fields)
@@ -104,7 +104,7 @@ def test_completions_go_on_with_a_prompt(served: House, bundled: Engine) -> None
     assert "".join(chunk.choices[0].text for chunk in chunks) == got.choices[0].text
 
 
-def test_messages_in_parts_and_fields_without_effect(served: House) -> None:
+def test_messages_in_parts_and_fields_without_effect(served: RunningServer) -> None:
     parts = [{"type": "text", "text": SPELL[:20]}, {"type": "text", "text": SPELL[20:]}]
     messages = [{"role": "user", "content": parts, "name": "somebody"}]
     create = served.client().chat.completions.create
@@ -112,7 +112,7 @@ def test_messages_in_parts_and_fields_without_effect(served: House) -> None:
     assert got.choices[0].message.content == ask(served, max_tokens=20).choices[0].message.content
 
 
-def test_models_and_health(served: House) -> None:
+def test_models_and_health(served: RunningServer) -> None:
     assert [card.id for card in served.client().models.list()] == ["bundled"]
     assert served.client().models.retrieve("bundled").id == "bundled"
     with pytest.raises(openai.NotFoundError, match="no model 'meta/llama' here"):
@@ -152,7 +152,7 @@ def test_models_and_health(served: House) -> None:
         ({"messages": [{"role": "user", "content": "river " * 900}]}, "but the cache holds 700; raise pool_tokens."),
     ],
 )
-def test_wrong_fields_get_a_sentence(served: House, fields: dict[str, Any], said: str) -> None:
+def test_wrong_fields_get_a_sentence(served: RunningServer, fields: dict[str, Any], said: str) -> None:
     for stream in (False, True):
         body = {"model": "bundled", "messages": [{"role": "user", "content": "hello"}], "stream": stream, **fields}
         connection = served.post(body, "/v1/chat/completions")
@@ -175,25 +175,25 @@ def test_wrong_fields_get_a_sentence(served: House, fields: dict[str, Any], said
         ("/v1/models", "{}", 405, "POST /v1/models is not served here."),
     ],
 )
-def test_bodies_and_paths(served: House, path: str, body: str, status: int, said: str) -> None:
+def test_bodies_and_paths(served: RunningServer, path: str, body: str, status: int, said: str) -> None:
     connection = served.post(body, path)
     answer = connection.getresponse()
     assert answer.status == status and said in json.load(answer)["error"]["message"]
     connection.close()
 
 
-def test_errors_are_the_client_s_own(served: House, tiny: Engine) -> None:
+def test_errors_are_the_client_s_own(served: RunningServer, tiny: Engine) -> None:
     with pytest.raises(openai.NotFoundError) as caught:
         served.client().completions.create(model="gpt-5", prompt="hello")
     assert caught.value.code == "model_not_found" and "this server has 'bundled'" in str(caught.value)
     with pytest.raises(openai.BadRequestError, match="n must be 1"):
         ask(served, n=3)
-    with house(tiny) as running, pytest.raises(openai.BadRequestError, match="no chat template"):
+    with serving(tiny) as running, pytest.raises(openai.BadRequestError, match="no chat template"):
         running.client().chat.completions.create(model="tiny", messages=[{"role": "user", "content": "hello"}])
 
 
 def test_the_key(tiny: Engine) -> None:
-    with house(tiny, key="open sesame", mode="sequential") as running:
+    with serving(tiny, api_key="open sesame", mode="sequential") as running:
         for key in ("wrong", "open sesam"):
             with pytest.raises(openai.AuthenticationError) as caught:
                 running.client(key).models.list()
@@ -211,9 +211,9 @@ def test_the_key(tiny: Engine) -> None:
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_a_client_that_leaves_frees_its_lane(tiny: Engine, stream: bool) -> None:
+def test_a_client_that_leaves_frees_its_place(tiny: Engine, stream: bool) -> None:
     expected = tiny.generate("world", max_tokens=30, mode="sequential").text
-    with house(tiny, lanes=1, max_waiting=2, mode="sequential") as running:
+    with serving(tiny, max_batch=1, max_waiting=2, mode="sequential") as running:
         batcher = running.worker.batcher
         long = {"model": "tiny", "prompt": "hello", "max_tokens": 900, "stream": stream}
         leaver = running.post(long)
@@ -234,7 +234,7 @@ def test_a_client_that_leaves_frees_its_lane(tiny: Engine, stream: bool) -> None
 
 
 def test_a_failure_of_ours_is_one_sentence_and_the_next_answer_comes(tiny: Engine) -> None:
-    with house(tiny, mode="sequential") as running:
+    with serving(tiny, mode="sequential") as running:
         broken = tiny.codec.tokenizer
         tiny.codec.tokenizer = None
         try:
@@ -250,11 +250,11 @@ def test_a_failure_of_ours_is_one_sentence_and_the_next_answer_comes(tiny: Engin
     ("header", "value", "status", "said"),
     [
         ("Transfer-Encoding", "chunked", 411, "send a Content-Length."),
-        ("Content-Length", str(MOST_BYTES + 1), 413, "The body is larger than 16 MiB."),
+        ("Content-Length", str(MAX_BODY_BYTES + 1), 413, "The body is larger than 16 MiB."),
     ],
 )
-def test_bodies_are_weighed_before_they_are_read(
-    served: House, header: str, value: str, status: int, said: str
+def test_bodies_are_measured_before_they_are_read(
+    served: RunningServer, header: str, value: str, status: int, said: str
 ) -> None:
     connection = HTTPConnection("127.0.0.1", served.port)
     connection.putrequest("POST", "/v1/completions")
@@ -267,7 +267,7 @@ def test_bodies_are_weighed_before_they_are_read(
 
 def test_half_a_body_does_not_keep_the_server(tiny: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server, "GRACE_SECONDS", 1.0)
-    with house(tiny, mode="sequential") as running:
+    with serving(tiny, mode="sequential") as running:
         connection = HTTPConnection("127.0.0.1", running.port)
         connection.putrequest("POST", "/v1/completions")
         connection.putheader("Content-Length", "100")
@@ -277,7 +277,7 @@ def test_half_a_body_does_not_keep_the_server(tiny: Engine, monkeypatch: pytest.
 
 
 def test_the_end_of_the_server_is_told(tiny: Engine) -> None:
-    with house(tiny, lanes=1, mode="sequential") as running:
+    with serving(tiny, max_batch=1, mode="sequential") as running:
         late = running.post({"model": "tiny", "prompt": "hello", "max_tokens": 900})
         running.wait(lambda: bool(running.worker.batcher.running))
         running.worker.close()

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from pastalm import Engine, Response
-from pastalm.serving.errors import BrokenError, FullError, InvalidError, StoppedError, WithdrawnError
-from pastalm.serving.worker import Ticket, Worker
+from pastalm.serving.errors import ClientLeftError, InternalError, InvalidRequestError, OverloadedError, StoppedError
+from pastalm.serving.worker import Job, JobMessage, Progress, Worker
 
 SHORT = {"max_tokens": 12, "mode": "sequential"}
 LONG = {"max_tokens": 900, "mode": "sequential"}
@@ -28,10 +28,16 @@ async def working(engine: Engine, **settings: Any) -> AsyncIterator[Worker]:
     assert worker.open == 0 and not worker.alive
 
 
-def submitted(worker: Worker, prompt: str, options: dict[str, Any], *, stream: bool = False) -> Ticket:
-    ticket = Ticket(prompt, options, stream=stream)
-    worker.submit(ticket)
-    return ticket
+def submitted(worker: Worker, prompt: str, options: dict[str, Any], *, stream: bool = False) -> Job:
+    job = Job(prompt, options, stream=stream)
+    worker.submit(job)
+    return job
+
+
+async def message(job: Job) -> JobMessage:
+    index, last = await job.outbox.get()
+    assert index == job.index
+    return last
 
 
 def fail(*_: object) -> None:
@@ -40,18 +46,18 @@ def fail(*_: object) -> None:
 
 def test_an_error_in_a_request_is_its_own(tiny: Engine, caplog: pytest.LogCaptureFixture) -> None:
     async def run() -> None:
-        async with working(tiny, lanes=3) as worker:
+        async with working(tiny, max_batch=3) as worker:
             good = submitted(worker, "hello", SHORT)
             bad = submitted(worker, "hello", {**SHORT, "observe": fail})
             odd = submitted(worker, "hello", {**SHORT, "nonsense": 1})
             refused = submitted(worker, "hello", {**SHORT, "max_tokens": -1})
             after = submitted(worker, "world", SHORT)
-            assert isinstance(await bad.news.get(), BrokenError)
-            assert isinstance(await odd.news.get(), BrokenError)
-            error = await refused.news.get()
-            assert isinstance(error, InvalidError) and "max_tokens must be" in str(error)
-            for ticket, prompt in ((good, "hello"), (after, "world")):
-                response = await ticket.news.get()
+            assert isinstance(await message(bad), InternalError)
+            assert isinstance(await message(odd), InternalError)
+            error = await message(refused)
+            assert isinstance(error, InvalidRequestError) and "max_tokens must be" in str(error)
+            for job, prompt in ((good, "hello"), (after, "world")):
+                response = await message(job)
                 assert isinstance(response, Response) and response.text == expected[prompt]
             assert worker.alive and len(worker.batcher.free) == 3
 
@@ -61,45 +67,45 @@ def test_an_error_in_a_request_is_its_own(tiny: Engine, caplog: pytest.LogCaptur
     assert "a bug" in caplog.text and "nonsense" in caplog.text
 
 
-def test_a_ticket_is_taken_back_from_its_lane_and_from_the_line(tiny: Engine) -> None:
+def test_a_job_is_taken_back_from_the_batch_and_from_the_line(tiny: Engine) -> None:
     async def run() -> None:
-        async with working(tiny, lanes=1) as worker:
+        async with working(tiny, max_batch=1) as worker:
             first = submitted(worker, "hello", LONG, stream=True)
-            assert isinstance(await first.news.get(), str)
+            assert isinstance(await message(first), Progress)
             second, third = (submitted(worker, "hello", SHORT) for _ in range(2))
             worker.cancel(second)
             worker.cancel(first)
             worker.cancel(first)
-            assert isinstance(await third.news.get(), Response)
-            assert isinstance(await second.news.get(), WithdrawnError)
-            while isinstance(news := await first.news.get(), str):
+            assert isinstance(await message(third), Response)
+            assert isinstance(await message(second), ClientLeftError)
+            while isinstance(last := await message(first), Progress):
                 pass
-            assert isinstance(news, WithdrawnError)
+            assert isinstance(last, ClientLeftError)
 
     asyncio.run(run())
 
 
 def test_a_line_that_is_full(tiny: Engine) -> None:
     async def run() -> None:
-        async with working(tiny, lanes=1, max_waiting=1) as worker:
-            tickets = [submitted(worker, "hello", LONG) for _ in range(2)]
-            with pytest.raises(FullError, match="1 places in line"):
+        async with working(tiny, max_batch=1, max_waiting=1) as worker:
+            jobs = [submitted(worker, "hello", LONG) for _ in range(2)]
+            with pytest.raises(OverloadedError, match="1 may wait in line"):
                 submitted(worker, "hello", SHORT)
-            for ticket in tickets:
-                worker.cancel(ticket)
-                assert isinstance(await ticket.news.get(), WithdrawnError)
-            assert isinstance(await submitted(worker, "hello", SHORT).news.get(), Response)
+            for job in jobs:
+                worker.cancel(job)
+                assert isinstance(await message(job), ClientLeftError)
+            assert isinstance(await message(submitted(worker, "hello", SHORT)), Response)
 
     asyncio.run(run())
 
 
 def test_all_who_wait_are_told_of_the_end(tiny: Engine) -> None:
     async def run() -> None:
-        async with working(tiny, lanes=1) as worker:
-            tickets = [submitted(worker, "hello", LONG) for _ in range(3)]
+        async with working(tiny, max_batch=1) as worker:
+            jobs = [submitted(worker, "hello", LONG) for _ in range(3)]
             worker.close()
-            for ticket in tickets:
-                assert isinstance(await ticket.news.get(), StoppedError)
+            for job in jobs:
+                assert isinstance(await message(job), StoppedError)
             await asyncio.to_thread(worker.join)
             with pytest.raises(StoppedError):
                 submitted(worker, "hello", SHORT)
@@ -107,8 +113,8 @@ def test_all_who_wait_are_told_of_the_end(tiny: Engine) -> None:
     asyncio.run(run())
 
 
-def test_a_worker_needs_lanes_of_a_size(tiny: Engine) -> None:
+def test_a_worker_needs_room_of_a_size(tiny: Engine) -> None:
     with pytest.raises(ValueError, match="pool_tokens"):
         Worker(Engine(tiny.runner.model, tiny.tokenizer))
-    with pytest.raises(ValueError, match="0 lanes"):
-        Worker(tiny, lanes=0)
+    with pytest.raises(ValueError, match="max_batch of at least 1, not 0"):
+        Worker(tiny, max_batch=0)

@@ -1,0 +1,175 @@
+"""The bodies that clients get, in the shapes of the OpenAI protocol."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+from pydantic import BaseModel, Field
+
+from pastalm.runtime.response import Response
+
+
+def _optional(**more: Any) -> Any:
+    """A field that is left out of the body where it is None."""
+    return Field(default=None, exclude_if=lambda value: value is None, **more)
+
+
+class TokenUsage(BaseModel):
+    """``completion_tokens`` are those of all threads, tags included."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+
+    @classmethod
+    def of(cls, responses: Sequence[Response], prompts: int) -> TokenUsage:
+        """The usage of the answers to this many prompts; each prompt counts once, however many answers it has."""
+        read = sum(one.prompt_tokens for one in responses[:: len(responses) // prompts])
+        written = sum(one.metrics.tokens for one in responses)
+        return cls(prompt_tokens=read, completion_tokens=written, total_tokens=read + written)
+
+
+class DecodingFigures(BaseModel):
+    """How an answer was decoded: see :class:`pastalm.runtime.response.Metrics`. ``threads`` counts the main one too;
+    ``seed`` is that of the sampling; ``annotated`` is the answer with its tags, if it was asked for."""
+
+    mode: str
+    seed: int
+    threads: int
+    content_tokens: int
+    steps: int
+    critical_path: int
+    parallelism: float
+    sync_wait_steps: int
+    redundancy: float
+    annotated: str | None = _optional()
+
+    @classmethod
+    def of(cls, response: Response, options: dict[str, Any], *, annotated: bool) -> DecodingFigures:
+        """The figures of an answer that was decoded with these options."""
+        metrics = response.metrics
+        return cls(
+            mode=options["mode"],
+            seed=options["seed"],
+            threads=len(response.threads),
+            content_tokens=metrics.content_tokens,
+            steps=metrics.steps,
+            critical_path=metrics.critical_path,
+            parallelism=metrics.parallelism,
+            sync_wait_steps=metrics.sync_wait_steps,
+            redundancy=metrics.redundancy,
+            annotated=response.annotated if annotated else None,
+        )
+
+
+class AssistantMessage(BaseModel):
+    """An answer to messages."""
+
+    role: Literal["assistant"] = "assistant"
+    content: str
+
+
+class MessageDelta(BaseModel):
+    """The next piece of an answer to messages."""
+
+    role: Literal["assistant"] | None = _optional()
+    content: str | None = _optional()
+
+
+class Choice(BaseModel):
+    """One answer, or a piece of it. ``pasta`` stands here where a request has several answers."""
+
+    index: int
+    logprobs: None = None
+    finish_reason: Literal["stop", "length"] | None = None
+    pasta: DecodingFigures | None = _optional()
+
+
+class ChatChoice(Choice):
+    """An answer of ``/v1/chat/completions``."""
+
+    message: AssistantMessage
+
+
+class ChatChunkChoice(Choice):
+    """A piece of an answer of ``/v1/chat/completions``."""
+
+    delta: MessageDelta
+
+
+class TextChoice(Choice):
+    """An answer of ``/v1/completions``, or a piece of it."""
+
+    text: str
+
+
+class Frame(BaseModel):
+    """What all answers have in common. ``pasta`` stands here where a request has one answer."""
+
+    id: str
+    object: str
+    created: int
+    model: str
+    pasta: DecodingFigures | None = _optional()
+
+
+class ChatCompletion(Frame):
+    """A whole answer of ``/v1/chat/completions``."""
+
+    choices: list[ChatChoice]
+    usage: TokenUsage
+
+
+class TextCompletion(Frame):
+    """A whole answer of ``/v1/completions``."""
+
+    choices: list[TextChoice]
+    usage: TokenUsage
+
+
+class Chunk(Frame):
+    """An event of a stream; the last one before the end has the usage, if it was asked for. ``obfuscation`` is random
+    text that hides how long the piece is."""
+
+    choices: list[ChatChunkChoice] | list[TextChoice]
+    usage: TokenUsage | None = None
+    obfuscation: str | None = _optional()
+
+
+class ErrorDetail(BaseModel):
+    """What went wrong, in one sentence."""
+
+    message: str
+    type: str
+    param: None = None
+    code: str | None = None
+
+
+class ErrorBody(BaseModel):
+    """Every error leaves in this shape."""
+
+    error: ErrorDetail
+
+
+class Health(BaseModel):
+    """Whether requests are taken, and how many are open."""
+
+    status: Literal["ok", "stopped"]
+    open: int
+
+
+class ModelCard(BaseModel):
+    """A model as ``/v1/models`` tells of it."""
+
+    id: str
+    object: Literal["model"] = "model"
+    created: int
+    owned_by: str = "pasta"
+
+
+class ModelList(BaseModel):
+    """All models of this server: one."""
+
+    object: Literal["list"] = "list"
+    data: list[ModelCard]

@@ -1,0 +1,182 @@
+"""The bodies that clients send: the OpenAI protocol as far as it is spoken here, with PASTA's own fields.
+
+Fields are checked for their names and types alone; what values mean is the engine's to judge, and its sentences say it.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from pastalm.lang.prompt import Prompt, RawPrompt
+from pastalm.lang.tags import is_whole
+from pastalm.serving.unsupported import without_unsupported
+
+MAX_STOPS = 16
+MAX_PROMPTS = 64
+
+
+def _whole(text: str) -> str:
+    """JSON can hold half a character; no tokenizer takes it."""
+    if not is_whole(text):
+        raise ValueError("A text holds half of a surrogate pair, which is no character.")
+    return text
+
+
+def _few(stop: str | list[str] | None) -> str | list[str] | None:
+    """Each is looked for in every piece of text, on the thread that decodes for all."""
+    if isinstance(stop, list) and len(stop) > MAX_STOPS:
+        raise ValueError(f"stop takes at most {MAX_STOPS} strings, not {len(stop)}.")
+    return stop
+
+
+def _prompts(prompt: Any) -> Any:
+    """The shapes that the protocol has for prompts, as one: a list of texts and lists of token ids."""
+    if isinstance(prompt, str):
+        return [prompt]
+    if not isinstance(prompt, list) or not prompt:
+        raise ValueError("prompt: give a text, a list of texts, a list of token ids, or a list of such lists.")
+    listed = [prompt] if all(_is_id(one) for one in prompt) else prompt
+    if len(listed) > MAX_PROMPTS:
+        raise ValueError(f"prompt takes at most {MAX_PROMPTS} prompts, not {len(listed)}.")
+    for one in listed:
+        if not isinstance(one, str) and not (isinstance(one, list) and all(_is_id(token) for token in one)):
+            raise ValueError("prompt: each must be a text or a list of token ids.")
+    return listed
+
+
+def _is_id(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+Text = Annotated[str, AfterValidator(_whole)]
+
+
+class StreamOptions(BaseModel):
+    """``include_usage`` asks for a last chunk with the usage, ``include_obfuscation`` for chunks whose length tells
+    little of their text."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+    include_usage: bool | None = None
+    include_obfuscation: bool | None = None
+
+
+class CommonRequest(BaseModel):
+    """What every kind of request may set; None is the server's default.
+
+    ``mode`` to ``annotated`` are PASTA's own: see :class:`pastalm.runtime.engine.Options`; ``annotated`` asks for the
+    answer with its tags as well.
+    """
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+    OPTIONS: ClassVar[tuple[str, ...]] = (
+        *("max_tokens", "temperature", "top_p", "seed", "stop"),
+        *("mode", "speed", "max_threads", "max_async_tokens"),
+    )
+
+    model: str
+    max_tokens: int | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    seed: int | None = None
+    stop: Annotated[str | list[str] | None, AfterValidator(_few)] = None
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    mode: str | None = None
+    speed: float | None = None
+    max_threads: int | None = None
+    max_async_tokens: int | None = None
+    annotated: bool | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_what_is_not_done(cls, fields: Any) -> Any:
+        return without_unsupported(fields) if isinstance(fields, dict) else fields
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The engine's options that are set."""
+        values = {name: getattr(self, name) for name in self.OPTIONS}
+        return {name: value for name, value in values.items() if value is not None}
+
+    @property
+    def prompts(self) -> list[Prompt]:
+        """What is to be answered."""
+        raise NotImplementedError
+
+    @property
+    def wants_usage(self) -> bool:
+        """Whether a stream ends with the usage."""
+        return bool(self.stream_options and self.stream_options.include_usage)
+
+    @property
+    def wants_padding(self) -> bool:
+        """Whether the lengths of a stream's chunks are to be hidden."""
+        return bool(self.stream_options and self.stream_options.include_obfuscation)
+
+
+class TextPart(BaseModel):
+    """A piece of a message; only text can be read."""
+
+    model_config = ConfigDict(strict=True)
+    type: Literal["text"]
+    text: Text
+
+
+def _nothing(value: Any) -> None:
+    if value:
+        raise ValueError(
+            "A message holds tool_calls, a function_call, a refusal or audio: only text can be read; leave them out."
+        )
+
+
+Nothing = Annotated[None, BeforeValidator(_nothing)]
+
+
+class ChatMessage(BaseModel):
+    """One turn of a conversation. ``name`` is not shown to the model."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+    role: Text
+    content: Text | list[TextPart]
+    name: str | None = None
+    tool_calls: Nothing = None
+    function_call: Nothing = None
+    refusal: Nothing = None
+    audio: Nothing = None
+    annotations: list[Any] | None = Field(default=None, max_length=0)  # an answer of ours, sent back
+
+    @property
+    def text(self) -> str:
+        """Its whole text."""
+        return self.content if isinstance(self.content, str) else "".join(part.text for part in self.content)
+
+
+class ChatRequest(CommonRequest):
+    """A body of ``/v1/chat/completions``."""
+
+    messages: list[ChatMessage] = Field(min_length=1)
+    max_completion_tokens: int | None = None
+
+    @property
+    def prompts(self) -> list[Prompt]:
+        """The messages, for the tokenizer's template."""
+        return [[{"role": message.role, "content": message.text} for message in self.messages]]
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """See :class:`CommonRequest`; the newer name of ``max_tokens`` goes first."""
+        newer = {} if self.max_completion_tokens is None else {"max_tokens": self.max_completion_tokens}
+        return super().options | newer
+
+
+class CompletionRequest(CommonRequest):
+    """A body of ``/v1/completions``: prompts taken as they are, each a text or token ids."""
+
+    prompt: Annotated[list[Text | list[int]], BeforeValidator(_prompts)]
+
+    @property
+    def prompts(self) -> list[Prompt]:
+        """Each prompt gets an answer."""
+        return [RawPrompt(one) if isinstance(one, str) else one for one in self.prompt]

@@ -1,0 +1,81 @@
+"""Fields of the OpenAI protocol, and of vLLM's, that this server does not do: accepted while they ask for nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+# Fields about the client, its bill and the provider's caches. They change no answer.
+WITHOUT_EFFECT = (
+    *("user", "metadata", "store", "service_tier", "safety_identifier", "parallel_tool_calls"),
+    *("prompt_cache_key", "prompt_cache_options", "prompt_cache_retention"),
+)
+
+
+@dataclass(frozen=True)
+class Unsupported:
+    """A field that is not done: its values that ask for nothing (null always does), and why others are refused."""
+
+    harmless: tuple[Any, ...]
+    reason: str
+
+    def accepts(self, value: Any) -> bool:
+        """Whether this value asks for nothing."""
+        return value is None or any(value == one and type(value) is type(one) for one in self.harmless)
+
+
+_TEXT = "this model reads and writes text"
+_TOOLS = "chunks are plain text, and nothing here would hold an answer to the schema of a function"
+_FORMAT = "chunks are written side by side, and no grammar besides that of the tags is enforced over them"
+_ONE = "a request gets one answer, as text"
+_SAMPLING = "tokens are drawn with temperature and top_p"
+_REASONING = "the model does not reason apart from its answer"
+_STATIC = "the answer's length and end are the model's to choose, within max_tokens and stop"
+
+UNSUPPORTED: dict[str, Unsupported] = {
+    "n": Unsupported((1,), _ONE),
+    "best_of": Unsupported((1,), _ONE),
+    "echo": Unsupported((False,), "an answer does not repeat its prompt"),
+    "suffix": Unsupported(("",), "text is not filled in before a given end"),
+    "tools": Unsupported(([],), _TOOLS),
+    "tool_choice": Unsupported(("none", "auto"), _TOOLS),
+    "functions": Unsupported(([],), _TOOLS),
+    "function_call": Unsupported(("none", "auto"), _TOOLS),
+    "response_format": Unsupported(({"type": "text"},), _FORMAT),
+    "modalities": Unsupported((["text"],), _TEXT),
+    "audio": Unsupported((), _TEXT),
+    "moderation": Unsupported((), "there is no moderation model here"),
+    "prediction": Unsupported((), "no predicted text speeds up the decoding; chunks do that"),
+    "reasoning_effort": Unsupported(("none",), _REASONING),
+    "verbosity": Unsupported(("medium",), "the model has not learned lengths on request; ask for one in the prompt"),
+    "web_search_options": Unsupported((), "the server does not look anything up"),
+    "logprobs": Unsupported((False,), "probabilities are not reported"),
+    "top_logprobs": Unsupported((0,), "probabilities are not reported"),
+    "logit_bias": Unsupported(({},), _SAMPLING),
+    "presence_penalty": Unsupported((0, 0.0), _SAMPLING),
+    "frequency_penalty": Unsupported((0, 0.0), _SAMPLING),
+    "top_k": Unsupported((-1, 0), _SAMPLING),
+    "min_p": Unsupported((0, 0.0), _SAMPLING),
+    "repetition_penalty": Unsupported((1, 1.0), _SAMPLING),
+    "min_tokens": Unsupported((0,), _STATIC),
+    "ignore_eos": Unsupported((False,), _STATIC),
+    "stop_token_ids": Unsupported(([],), _STATIC),
+}
+
+
+def without_unsupported(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a body that something is done about. Raises ``ValueError``, with the reason, for one that asks for
+    what is not done."""
+    no_tools = fields.get("tool_choice") == "none" or fields.get("function_call") == "none"
+    for name, field in UNSUPPORTED.items():
+        value = fields.get(name)
+        if not field.accepts(value) and not (no_tools and name in ("tools", "functions")):
+            raise ValueError(f"{_refusal(name, field)}; {field.reason}.")
+    return {name: fields[name] for name in fields if name not in UNSUPPORTED and name not in WITHOUT_EFFECT}
+
+
+def _refusal(name: str, field: Unsupported) -> str:
+    if name in ("n", "best_of"):
+        return f"{name} must be {field.harmless[0]}"
+    return f"{name} is not supported: leave it out"
