@@ -69,7 +69,10 @@ class Worker:
         if engine.pool_tokens is None:
             raise ValueError("A worker's engine needs pool_tokens: the cache slots that each of its jobs may take.")
         if max_batch < 1 or max_waiting < 0:
-            raise ValueError(f"A worker needs max_batch of at least 1, not {max_batch}, and max_waiting of at least 0, not {max_waiting}.")
+            raise ValueError(
+                f"A worker needs max_batch of at least 1, not {max_batch}, and max_waiting of at least 0, not "
+                f"{max_waiting}."
+            )
         self.engine, self.max_batch, self.max_open = engine, max_batch, max_batch + max_waiting
         self.batcher = Batcher(engine.runner, max_batch, engine.pool_tokens)
         try:

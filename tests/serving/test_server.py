@@ -11,6 +11,7 @@ import openai
 import pytest
 
 from pastalm import Engine
+from pastalm.lang.prompt import RawPrompt
 from pastalm.serving import server
 from pastalm.serving.middleware import MAX_BODY_BYTES
 from tests.serving.conftest import RunningServer, serving
@@ -98,8 +99,8 @@ def test_completions_go_on_with_a_prompt(served: RunningServer, bundled: Engine)
     create, fields = served.client().completions.create, {"model": "bundled", "prompt": prompt, "max_tokens": 40}
     got = create(**fields)
     assert got.object == "text_completion" and got.choices[0].finish_reason == "length"
-    assert got.choices[0].text == bundled.generate(prompt, max_tokens=40).text
-    assert got.usage.prompt_tokens == len(bundled.encode(prompt))
+    assert got.choices[0].text == bundled.generate(RawPrompt(prompt), max_tokens=40).text
+    assert got.usage.prompt_tokens == len(bundled.encode(RawPrompt(prompt)))
     chunks = list(create(**fields, stream=True))
     assert "".join(chunk.choices[0].text for chunk in chunks) == got.choices[0].text
 
