@@ -26,7 +26,7 @@ from transformers import AutoTokenizer
 from bench.drills import WORDS, drills
 from bench.scratch import start
 from pastalm.tasks import sample, to_json
-from pastalm.training.config import SftConfig
+from pastalm.training.config import DTYPES, SftConfig
 from pastalm.training.sft import train_sft
 
 SHARD = 1100  # tasks of one seed: what is drawn does not depend on the number of processes
@@ -109,7 +109,7 @@ def phases(out: Path, options: argparse.Namespace) -> Iterator[SftConfig]:
         "model": (560, 4, 5000, 1.1e-3),
     }
     model = out / "start"
-    for name, (row, batch, steps, rate) in sizes.items():
+    for name, (row, rows, steps, rate) in sizes.items():
         all_tasks = name in ("base", "model")
         yield SftConfig(
             str(model),
@@ -117,13 +117,13 @@ def phases(out: Path, options: argparse.Namespace) -> Iterator[SftConfig]:
             str(out / name),
             plain=TAGLESS if name == "model" else 1.0,
             row=row,
-            batch=batch * options.batch,
+            batch_size=rows * options.batch_size,
             steps=max(1, round(steps * share)),
             learning_rate=rate,
             warmup=30,
             decay=0.98 if all_tasks else 0.0,
             beta2=0.98,
-            bf16=options.bf16,
+            dtype=options.dtype,
             save_every=100,
         )
         model = out / name
@@ -135,8 +135,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/bundled"))
     parser.add_argument("--number", type=int, default=56100, help="tasks to train on")
     parser.add_argument("--steps", type=int, default=7500, help="steps of the base; the other phases in proportion")
-    parser.add_argument("--batch", type=int, default=1, help="times the rows of a step")
-    parser.add_argument("--bf16", action="store_true")
+    parser.add_argument("--batch-size", type=int, default=1, help="times the rows of a step")
+    parser.add_argument("--dtype", choices=DTYPES, default="float32")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     make_data(options.out, options.number)

@@ -59,7 +59,7 @@ def trained(place: Path, options: argparse.Namespace, name: str, batch: int, *fl
     """The figures of one run over all examples once, in a process of its own."""
     out = place / name
     arguments = ["--model", place / "base", "--data", place / "tasks.jsonl", "--out", out, "--epochs", 1]
-    arguments += ["--row", options.row, "--batch", batch, "--save-every", 10**6, *flags]
+    arguments += ["--row", options.row, "--batch-size", batch, "--save-every", 10**6, *flags]
     command = [sys.executable, "-m", "pastalm.cli", "train", "sft", *map(str, arguments)]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     figures = json.loads((out / "run.json").read_text())["figures"]
@@ -73,7 +73,7 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=192)
     parser.add_argument("--layers", type=int, default=4)
     parser.add_argument("--row", type=int, default=512, help="tokens of a packed row")
-    parser.add_argument("--batch", type=int, default=4, help="packed rows in a step")
+    parser.add_argument("--batch-size", type=int, default=4, help="packed rows in a step")
     parser.add_argument("--out", type=Path, help="also write the figures here, as JSON")
     options = parser.parse_args()
     tasks = sample("train", 0, options.number)
@@ -81,13 +81,15 @@ def main() -> None:
         place = Path(folder)
         (place / "tasks.jsonl").write_text("".join(to_json(task) + "\n" for task in tasks), encoding="utf-8")
         base(place / "base", [f"{task.prompt}\n{task.answer.plain}" for task in tasks], options.width, options.layers)
-        packed = trained(place, options, "packed", options.batch)
+        packed = trained(place, options, "packed", options.batch_size)
         mean = packed["tokens"] / options.number
-        many = max(1, round(options.batch * options.row * packed["fill"] / mean))  # as many tokens in a step
+        many = max(1, round(options.batch_size * options.row * packed["fill"] / mean))  # as many tokens in a step
         found = {
-            f"packed, {options.batch} of {options.row}": packed,
+            f"packed, {options.batch_size} of {options.row}": packed,
             f"one example a row, {many}": trained(place, options, "alone", many, "--no-pack"),
-            "packed, layers recomputed": trained(place, options, "again", options.batch, "--gradient-checkpointing"),
+            "packed, layers recomputed": trained(
+                place, options, "again", options.batch_size, "--gradient-checkpointing"
+            ),
         }
     table = Table("rows", *COLUMNS.values())
     for name, figures in found.items():

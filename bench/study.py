@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from pastalm.lang.positions import POLICIES
-from pastalm.training.prefer_config import SPEEDS
+from pastalm.training.config import SPEED_TERMS
 
 LAMBDAS = ("1", "0.25", "2", "4", "8", "inf")  # the first is the one whose samples the others share
 SNAPSHOTS = "0.1,0.6"
@@ -59,7 +59,7 @@ QUESTIONS = {  # the reports that answer each
     "main": ("baseline-sft", "apar", "pasta-sft", "rounds-100", *PREFERRED),
     "timed": ("timed-skeleton", *(f"timed-{name}" for name in TIMED)),
     "rounds": ("pasta-sft", *(f"rounds-{name}" for name in ROUNDS), MIDDLE),
-    "speed terms": ("rounds-100", *(f"speed-{speed}" for speed in SPEEDS[1:])),
+    "speed terms": ("rounds-100", *(f"speed-{speed}" for speed in SPEED_TERMS[1:])),
     "positions": tuple(f"positions-{policy}" for policy in LEARNT),
     "knob": tuple(MIDDLE if bias == 0 else f"{MIDDLE}-speed{bias:+d}" for bias in BIASES),
 }
@@ -132,8 +132,8 @@ class Study:
             kept = ("--snapshots", SNAPSHOTS) if name == MIDDLE else ()
             more = ("--rounds", 2, *kept, *(() if name == first else shared))
             yield self._prefer(name, "--lambda", weight, *more)
-        for speed in SPEEDS[1:]:
-            yield self._prefer(f"speed-{speed}", "--lambda", 4, "--speed", speed, "--rounds", 1, *shared)
+        for speed in SPEED_TERMS[1:]:
+            yield self._prefer(f"speed-{speed}", "--lambda", 4, "--speed-term", speed, "--rounds", 1, *shared)
 
     def evaluations(self) -> Iterator[Step]:
         """All models on the held-out tasks, in batches; the main ones on fewer, one by one, for wall times."""
@@ -162,13 +162,14 @@ class Study:
 
     def _sft(self, name: str, data: str, *more: object) -> Step:
         places = ("--data", self.out / data, "--eval-data", self.out / "held.jsonl", "--out", self.out / name)
-        size = ("--steps", self.sizes.steps, "--row", 640, "--batch", 4, "--beta2", 0.98)
+        size = ("--steps", self.sizes.steps, "--row", 640, "--batch-size", 4, "--dtype", "float32", "--beta2", 0.98)
         rate = ("--learning-rate", self.sizes.sft_rate)
         return step(name, "train", "sft", "--model", self.base, *places, *size, *rate, *more)
 
     def _prefer(self, name: str, *more: object) -> Step:
         sizes, places = self.sizes, ("--data", self.out / "prompts.jsonl", "--out", self.out / name)
         size = ("--samples", sizes.samples, "--epochs", sizes.epochs, "--learning-rate", sizes.prefer_rate)
+        size += ("--dtype", "float32")
         baseline = ("--baseline", self.out / "baseline-sft")
         return step(name, "train", "prefer", "--model", self.model, *places, *size, *baseline, *ROOM, *more)
 

@@ -89,9 +89,9 @@ def _auditor(model: str, device: str, dtype: str, **options: Any) -> Auditor:
 
 
 def _shown(audited: Iterator[Audited], total: int) -> Iterator[Audited]:
-    from pastalm.training.progress import shown
+    from pastalm.progress import track
 
-    return shown(audited, "Auditing", 0, total, "records")
+    return track(audited, "Auditing", total, unit="records")
 
 
 def _filter(audited: list[Audited], auditor: Auditor, above: float | None, out: Path | None) -> Filtered | None:

@@ -93,7 +93,7 @@ def evaluate(
     from pastalm.evaluation.answers import Answers, EvalSettings
     from pastalm.evaluation.quality import read_reference
     from pastalm.evaluation.report import REPORT
-    from pastalm.training.fingerprint import fingerprint
+    from pastalm.files.fingerprint import fingerprint
 
     key = _judge_key(judge, judge_model, judge_key_env, reference, calibration)
     questions = read_questions(prompts, limit)
@@ -158,13 +158,13 @@ def _measure(answers: Answers, settings: EvalSettings, questions: Sequence[Quest
     missing = len(answers.missing(questions))
     if not missing:
         return
-    from pastalm.training.progress import shown
+    from pastalm.progress import track
 
     engine = load_engine(settings.model, settings.device, settings.dtype)
     number = str(engine.runner.model.dtype).removeprefix("torch.")  # the same for both: their times are compared
     other = load_engine(settings.baseline, settings.device, number) if settings.baseline else engine
     total = len({one.key for one in questions})
-    for _ in shown(answers.measure(questions, engine, other), "Answering", total - missing, total, "prompts"):
+    for _ in track(answers.measure(questions, engine, other), "Answering", total, done=total - missing, unit="prompts"):
         pass
 
 

@@ -9,10 +9,10 @@ from transformers import PreTrainedModel
 
 from pastalm.lang.vocabulary import Vocabulary
 from pastalm.training.base import SettingsError
-from pastalm.training.config import ALL_LINEAR, SftConfig
+from pastalm.training.config import ALL_LINEAR, TrainingConfig
 
 
-def add_adapters(model: PreTrainedModel, vocabulary: Vocabulary, config: SftConfig) -> Any:
+def add_adapters(model: PreTrainedModel, vocabulary: Vocabulary, config: TrainingConfig) -> Any:
     """Freeze ``model`` and put adapters of rank ``config.lora`` on it; returns PEFT's wrapper (a ``PeftModel``).
 
     Of the embedding, and of a head with weights of its own, only the tags' rows are trained. A head that PEFT cannot
@@ -27,7 +27,7 @@ def add_adapters(model: PreTrainedModel, vocabulary: Vocabulary, config: SftConf
     settings = LoraConfig(
         task_type="CAUSAL_LM",
         r=config.lora,
-        lora_alpha=config.lora_alpha,
+        lora_alpha=config.lora_alpha,  # type: ignore[arg-type]  # any number will do
         lora_dropout=config.lora_dropout,
         target_modules=targets(model, config),
         trainable_token_indices={name: sorted(vocabulary.tags) for name in rows},
@@ -42,7 +42,7 @@ def add_adapters(model: PreTrainedModel, vocabulary: Vocabulary, config: SftConf
     return wrapped
 
 
-def targets(model: PreTrainedModel, config: SftConfig) -> str | list[str]:
+def targets(model: PreTrainedModel, config: TrainingConfig) -> str | list[str]:
     """The modules that get adapters, as PEFT wants them. Raises :class:`SettingsError` for names the model lacks."""
     if config.lora_targets == ALL_LINEAR:
         return ALL_LINEAR

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any, TypeVar
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -10,21 +11,38 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from pastalm.lang.positions import DEFAULT
 from pastalm.lang.tokenizer import add_tags
 from pastalm.runtime.load import load
-from pastalm.training.config import SftConfig
+from pastalm.training.config import SftConfig, TrainingConfig
+
+Config = TypeVar("Config", bound=TrainingConfig)
 
 
 class SettingsError(ValueError):
     """Settings that contradict the model or an earlier run."""
 
 
-def load_base(config: SftConfig, *, merged: bool = False) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+def settle_dtype(config: Config) -> Config:
+    """The settings with the number type that "auto" stands for here."""
+    return replace(config, dtype=fast_dtype()) if config.dtype == "auto" else config
+
+
+def fast_dtype() -> str:
+    """bfloat16 where the hardware computes in it, else float32: emulated, it is ten times slower."""
+    if torch.cuda.is_available():
+        there = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        there = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return "bfloat16" if there else "float32"
+
+
+def load_base(config: TrainingConfig, *, merged: bool = False) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Load ``config.model`` with the tags adopted, on the CPU: the Trainer moves it to where its process runs.
 
-    Weights that are trained are float32. Frozen ones, below low-rank adapters, are bfloat16 where that was asked for,
-    unless adapters are ``merged`` into them again and again: small steps would be lost. Raises ``LoadError``.
+    Weights that are trained are float32. Frozen ones, below low-rank adapters, are bfloat16 where that is computed in,
+    unless adapters are ``merged`` into them again and again: small steps would be lost. Raises ``LoadError``, and
+    :class:`SettingsError` for a model whose weights are quantised.
     """
-    dtype = "bfloat16" if config.lora and config.bf16 and not merged else "float32"
-    model, tokenizer = load(config.model, device="cpu", dtype=dtype)
+    half = config.lora and config.dtype == "bfloat16" and not merged
+    model, tokenizer = load(config.model, device="cpu", dtype="bfloat16" if half else "float32")
     adopt_tags(model, tokenizer)
     return model, tokenizer
 
@@ -37,7 +55,8 @@ def adopt_tags(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> No
     ordinary = len(tokenizer)
     if not add_tags(tokenizer):
         return
-    if len(tokenizer) > model.get_input_embeddings().weight.shape[0]:
+    embedding: Any = model.get_input_embeddings()
+    if len(tokenizer) > embedding.weight.shape[0]:
         model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
     with torch.no_grad():
         for layer in {model.get_input_embeddings(), model.get_output_embeddings()} - {None}:
@@ -48,8 +67,8 @@ def adopt_tags(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> No
 
 def settle_positions(model: PreTrainedModel, config: SftConfig) -> SftConfig:
     """The settings with a position policy: the one asked for, else the model's own, else the default; noted in the
-    model's config, where checkpoints keep it. Plain answers have no promises: Baseline-SFT learns no policy, and notes
-    none.
+    model's config, which checkpoints and the finished model keep. Plain answers have no promises: Baseline-SFT learns
+    no policy, and notes none.
 
     Raises :class:`SettingsError` if the model was trained with another than the one asked for.
     """

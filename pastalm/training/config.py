@@ -1,21 +1,239 @@
-"""Settings of the training stages; importing them imports no torch."""
+"""The settings of both training stages; importing them imports no torch.
+
+A setting is one line: its name, which is its flag, its type, its default and its help.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 from math import inf
-from typing import Any
+from os.path import expanduser
+from typing import Any, ClassVar
 
-from pastalm.lang.positions import position_policy
+from pastalm.lang.positions import DEFAULT, POLICIES, position_policy
 
 ALL_LINEAR = "all-linear"
+DTYPES = ("auto", "float32", "bfloat16")
 SEEDS = 2**32  # numpy takes no larger ones
+SPEED_TERMS = ("speedup", "parallelism", "harmonic", "arithmetic")
+LOSSES = ("bonbon", "ipo", "dpo")
+FLAGS = {"quality_weight": "--lambda"}  # of the settings that are not called like their flag
 
 
-def option(name: str) -> str:
+def required(help: str) -> Any:
+    """A setting that must be given."""
+    return field(metadata={"help": help})
+
+
+def setting(default: Any, help: str, *, free: bool = False) -> Any:
+    """A setting with a default. A ``free`` one may differ from one start of a run to the next: it changes how the work
+    is done, not what comes out."""
+    return field(default=default, metadata={"help": help, "free": free})
+
+
+def helps(config: type) -> dict[str, str]:
+    """The help of each setting, by name."""
+    return {one.name: one.metadata["help"] for one in fields(config)}
+
+
+def rate_setting(rates: tuple[float, float]) -> Any:
+    """The learning rate, whose default is the first of ``rates``, or the second with low-rank adapters."""
+    return setting(None, f"The highest learning rate. Default: {rates[0]:g}, with --lora {rates[1]:g}.")
+
+
+def fixed(config: Any) -> list[str]:
+    """The names of the settings that must stay the same when a run goes on; ``out`` is where it goes on."""
+    return [one.name for one in fields(config) if one.name != "out" and not one.metadata.get("free")]
+
+
+def flag(name: str) -> str:
     """A setting as it is typed on the command line."""
-    return "--lambda" if name == "quality_weight" else "--" + name.replace("_", "-")
+    return FLAGS.get(name, "--" + name.replace("_", "-"))
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """What both stages need.
+
+    A step of the optimiser takes ``batch_size`` rows, or pairs in stage 2, on each device, ``accumulate`` times. The
+    learning rate warms up over ``warmup`` steps, stays, and falls to zero over the last ``decay`` share of the steps;
+    None takes the first of ``RATES``, or the second where ``lora`` is the rank of adapters. ``dtype`` is what the model
+    computes in; weights that are trained are float32 in any case. Paths may begin with ``~``.
+
+    Raises ``ValueError``, with the flag, for a value that cannot be used.
+    """
+
+    STAGE: ClassVar[str]
+    RATES: ClassVar[tuple[float, float]] = (1e-5, 3e-4)  # of all weights, of low-rank adapters
+
+    model: str = required("The model to start from: a directory or a hub id.")
+    data: str = required("")
+    out: str = required("")
+    epochs: float = setting(4.0, "Passes over the data, if --steps is not given.")
+    steps: int = setting(-1, "Steps of the optimizer; -1 goes by --epochs.")
+    batch_size: int = setting(8, "Rows of one device in a step; pairs of answers in stage 2.")
+    accumulate: int = setting(1, "Batches whose gradients make one step.")
+    learning_rate: float = rate_setting(RATES)
+    warmup: int = setting(0, "Steps over which the learning rate rises.")
+    decay: float = setting(1.0, "Share of the steps, the last ones, over which the learning rate falls to zero.")
+    weight_decay: float = setting(0.0, "Weight decay.")
+    beta2: float = setting(0.999, "The decay of AdamW's second moment.")
+    lora: int = setting(
+        0, "Rank of low-rank adapters; 0 trains all weights. The tags' rows are trained in either case."
+    )
+    lora_alpha: float = setting(32.0, "Adapters count alpha / rank times.")
+    lora_dropout: float = setting(0.0, "Share of the adapters' inputs left out at random.")
+    lora_targets: str = setting(
+        ALL_LINEAR, f"The modules that get adapters, with commas between; {ALL_LINEAR!r}: all but the head."
+    )
+    gradient_checkpointing: bool = setting(
+        False, "Compute layers again in the backward pass: less memory, more time.", free=True
+    )
+    dtype: str = setting(
+        "auto", f"What the model computes in: {', '.join(DTYPES)}; auto is bfloat16 where the hardware has it."
+    )
+    compile: bool = setting(
+        False, "Compile the model with torch.compile: minutes at first, then faster steps.", free=True
+    )
+    save_every: int = setting(200, "Steps between checkpoints.", free=True)
+    log_every: int = setting(
+        20, "Steps between lines of the log, at least ten a run; TensorBoard reads OUT/runs.", free=True
+    )
+    seed: int = setting(0, "The seed of order and initialisation.")
+
+    def __post_init__(self) -> None:
+        for name in ("model", "data", "out"):
+            self._set(name, expanduser(getattr(self, name)))
+        if self.learning_rate is None:
+            self._set("learning_rate", self.RATES[bool(self.lora)])
+        shares(self, "decay")
+        require(self, ("beta2", "lora_dropout"), lambda share: 0 <= share < 1, "is a share of at least 0 and below 1")
+        at_least_one(self, "batch_size", "accumulate", "save_every", "log_every")
+        above_zero(self, "learning_rate", "lora_alpha")
+        not_negative(self, "warmup", "weight_decay")
+        require(self, ("steps",), lambda steps: steps == -1 or steps >= 1, "is -1, to go by --epochs, or at least 1")
+        if self.steps == -1:
+            above_zero(self, "epochs")
+        require(self, ("lora",), lambda rank: rank >= 0, "is a rank, 0 (trains all weights) or more")
+        require(self, ("seed",), lambda seed: 0 <= seed < SEEDS, f"must be at least 0 and below {SEEDS}")
+        one_of(self, dtype=DTYPES)
+
+    def _set(self, name: str, value: Any) -> None:
+        object.__setattr__(self, name, value)
+
+
+@dataclass(frozen=True)
+class SftConfig(TrainingConfig):
+    """What a stage-1 run needs. ``plain`` is the share of answers that lose their tags: 1.0 trains Baseline-SFT.
+
+    ``positions`` is a policy of :mod:`pastalm.lang.positions`; empty takes the model's own, else the default. ``row``
+    is the length of a packed row in tokens; without ``pack`` a row holds one example. ``prompt_loss`` trains on prompts
+    too, for models from random weights. ``eval_data`` is held-out data whose loss is measured after every
+    ``save_every`` steps and at the end.
+    """
+
+    STAGE: ClassVar[str] = "sft"
+
+    data: str = required("Annotated JSONL; `pasta check` validates it.")
+    out: str = required("The directory for the finished model and its checkpoints.")
+    eval_data: str = setting("", "Held-out annotated JSONL, whose loss is measured with every checkpoint.", free=True)
+    positions: str = setting(
+        "", f"The position policy: {', '.join(POLICIES)}. Default: the model's own, else {DEFAULT}."
+    )
+    plain: float = setting(0.0, "Share of answers that lose their tags; 1 trains Baseline-SFT.")
+    row: int = setting(2048, "Tokens of a packed row; longer examples are left out.")
+    pack: bool = setting(True, "Several examples in a row, blind to each other; without, one a row.")
+    prompt_loss: bool = setting(False, "Train on prompts too; models from random weights need it.")
+    resume: bool = setting(True, "Go on from the last checkpoint in --out, if there is one.", free=True)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._set("eval_data", expanduser(self.eval_data))
+        if self.positions:
+            try:
+                position_policy(self.positions)
+            except ValueError as error:
+                raise ValueError(f"--positions: {error}") from error
+        shares(self, "plain")
+        at_least_one(self, "row")
+
+
+@dataclass(frozen=True)
+class PreferConfig(TrainingConfig):
+    """What a stage-2 run needs (SPEC 6).
+
+    Sampling: ``samples`` answers to each prompt of ``data``, a file or ``tasks:SPLIT:NUMBER:SEED``, at ``temperature``,
+    ``max_batch`` at once, of at most ``max_tokens``. ``baseline`` is the model whose sequential greedy answers speed
+    and quality are measured against; empty takes ``model``.
+
+    Scoring: speed + ``quality_weight`` * quality. ``speed_term`` is one of ``SPEED_TERMS``; quality comes from the
+    data's checker, or from the model ``judge_model`` at ``judge_url``.
+
+    Training: ``alpha`` is BoNBoN's weight of the chosen answer's likelihood, ``margin`` its margin in nats, 0 for the
+    one that belongs to ``samples``; ``beta`` is DPO's beta and IPO's tau. ``snapshots`` are shares of a round after
+    which the model is kept, with commas between.
+    """
+
+    STAGE: ClassVar[str] = "prefer"
+    RATES: ClassVar[tuple[float, float]] = (5e-7, 1e-5)
+
+    model: str = required("The stage-1 model: a directory or a hub id.")
+    data: str = required("Prompts as JSONL, or tasks:SPLIT:NUMBER:SEED; for a judge any with 'prompt' or 'messages'.")
+    out: str = required("The directory for samples, scores, pairs and models; OUT/model is the last round's.")
+    epochs: float = setting(1.0, "Passes over the pairs of a round, if --steps is not given.")
+    steps: int = setting(-1, "Steps of the optimizer in a round; -1 goes by --epochs.")
+    learning_rate: float = rate_setting(RATES)
+    baseline: str = setting("", "Baseline-SFT, against which speed and quality count. Default: --model, sequential.")
+    reuse: str = setting(
+        "", "Another run's directory, to take over round 1's samples and what the judge said.", free=True
+    )
+    rounds: int = setting(2, "How often; the second round samples from the first's model.", free=True)
+    samples: int = setting(10, "Answers a prompt.")
+    limit: int | None = setting(None, "Take the first N prompts only.")
+    temperature: float = setting(1.0, "The sampling temperature.")
+    max_tokens: int = setting(1024, "The most tokens of an answer, all threads together.")
+    max_batch: int = setting(32, "The most answers decoded at once.", free=True)
+    quality_weight: float = setting(4.0, "Lambda in score = speed + lambda * quality; 'inf' goes by quality alone.")
+    speed_term: str = setting("speedup", f"What speed is in the score: {', '.join(SPEED_TERMS)}.")
+    judge_model: str = setting(
+        "", "The model that judges quality, as its endpoint names it. Default: the tasks' checker."
+    )
+    judge_url: str = setting("", "The judge's OpenAI-compatible endpoint. Default: OpenAI's own.", free=True)
+    judge_key_env: str = setting("OPENAI_API_KEY", "The environment variable that holds the judge's key.", free=True)
+    judge_concurrency: int = setting(8, "Requests to the judge that are in flight at once.", free=True)
+    loss: str = setting("bonbon", f"The loss: {', '.join(LOSSES)}.")
+    alpha: float = setting(0.005, "BoNBoN's weight of the chosen answer's likelihood.")
+    margin: float = setting(0.0, "BoNBoN's margin in nats; 0 takes the one that belongs to --samples.")
+    beta: float = setting(0.1, "DPO's beta, IPO's tau.")
+    snapshots: str = setting("", "Shares of a round after which the model is kept, such as 0.1,0.5.", free=True)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("baseline", "reuse"):
+            self._set(name, expanduser(getattr(self, name)))
+        one_of(self, speed_term=SPEED_TERMS, loss=LOSSES)
+        at_least_one(self, "rounds", "max_tokens", "max_batch", "judge_concurrency")
+        require(self, ("limit",), lambda n: n is None or n >= 1, "must be at least 1")
+        require(self, ("samples",), lambda n: n >= 2, "must be at least 2, the best and the worst of a pair")
+        above_zero(self, "temperature", "beta")
+        require(self, ("quality_weight",), lambda weight: weight >= 0, "must be at least 0, perhaps inf")
+        not_negative(self, "margin")
+        shares(self, "alpha")
+        if self.judge_url and not self.judge_model:
+            raise ValueError("There is a --judge-url but no judge: name the model with --judge-model.")
+        self.snapshot_shares()
+
+    def snapshot_shares(self) -> tuple[float, ...]:
+        """The shares of a round after which the model is kept, ascending. Raises ``ValueError`` for others than (0,
+        1]."""
+        try:
+            found = sorted({float(share) for share in self.snapshots.split(",") if share.strip()})
+        except ValueError:
+            raise ValueError(f"--snapshots are shares of a round such as 0.1,0.5, not {self.snapshots!r}.") from None
+        if not all(0 < share <= 1 for share in found):
+            raise ValueError(f"--snapshots are shares above 0 and at most 1, not {self.snapshots!r}.")
+        return tuple(found)
 
 
 def require(config: object, names: Iterable[str], holds: Callable[[Any], bool], what: str) -> None:
@@ -24,7 +242,7 @@ def require(config: object, names: Iterable[str], holds: Callable[[Any], bool], 
     for name in names:
         value = getattr(config, name)
         if not holds(value):
-            raise ValueError(f"{option(name)} {what}, not {value}.")
+            raise ValueError(f"{flag(name)} {what}, not {value}.")
 
 
 def at_least_one(config: object, *names: str) -> None:
@@ -47,64 +265,8 @@ def shares(config: object, *names: str) -> None:
     require(config, names, lambda value: 0 <= value <= 1, "is a share between 0 and 1")
 
 
-@dataclass(frozen=True)
-class SftConfig:
-    """What a stage-1 run needs. ``plain`` is the share of answers that lose their tags: 1.0 trains Baseline-SFT.
-
-    ``positions`` is a policy of :mod:`pastalm.lang.positions`; empty takes the model's own, else the default. ``row``
-    is the length of a packed row in tokens, ``batch`` the number of rows in a step of one device; without ``pack`` a
-    row holds one example. The learning rate warms up over ``warmup`` steps, stays, and falls to zero over the last
-    ``decay`` share of the steps. ``prompt_loss`` trains on prompts too, for models from random weights.
-
-    ``eval_data`` is held-out data whose loss is measured after every ``save_every`` steps and at the end.
-
-    ``lora`` is the rank of low-rank adapters on ``lora_targets`` (names of modules with commas between, or
-    "all-linear"), 0 trains all weights; the rows of the six tags are trained in either case.
-    ``gradient_checkpointing`` keeps only the inputs of each layer for the backward pass and computes the rest again.
-    """
-
-    model: str
-    data: str
-    out: str
-    eval_data: str = ""
-    positions: str = ""
-    plain: float = 0.0
-    epochs: float = 4.0
-    steps: int = -1
-    batch: int = 8
-    accumulate: int = 1
-    row: int = 2048
-    pack: bool = True
-    learning_rate: float = 1e-5
-    warmup: int = 0
-    decay: float = 1.0
-    weight_decay: float = 0.0
-    beta2: float = 0.999
-    prompt_loss: bool = False
-    lora: int = 0
-    lora_alpha: float = 32.0
-    lora_dropout: float = 0.0
-    lora_targets: str = ALL_LINEAR
-    gradient_checkpointing: bool = False
-    bf16: bool = False
-    save_every: int = 200
-    log_every: int = 20
-    seed: int = 0
-    resume: bool = True
-
-    def __post_init__(self) -> None:
-        if self.positions:
-            try:
-                position_policy(self.positions)
-            except ValueError as error:
-                raise ValueError(f"--positions: {error}") from error
-        shares(self, "plain", "decay")
-        require(self, ("beta2", "lora_dropout"), lambda share: 0 <= share < 1, "is a share of at least 0 and below 1")
-        at_least_one(self, "batch", "accumulate", "row", "save_every", "log_every")
-        above_zero(self, "learning_rate", "lora_alpha")
-        not_negative(self, "warmup", "weight_decay")
-        require(self, ("steps",), lambda steps: steps == -1 or steps >= 1, "is -1, to go by --epochs, or at least 1")
-        if self.steps == -1:
-            above_zero(self, "epochs")
-        require(self, ("lora",), lambda rank: rank >= 0, "is a rank, 0 (trains all weights) or more")
-        require(self, ("seed",), lambda seed: 0 <= seed < SEEDS, f"must be at least 0 and below {SEEDS}")
+def one_of(config: object, **choices: tuple[str, ...]) -> None:
+    """Raise ``ValueError`` for the first of some settings that is none of its choices."""
+    for name, known in choices.items():
+        if getattr(config, name) not in known:
+            raise ValueError(f"Unknown {flag(name)} {getattr(config, name)!r}; choose one of {', '.join(known)}.")

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
-from rich.progress import track
-from torch import distributed
+import torch
+from torch import Tensor
 from torch.utils.data import Dataset
 
 from pastalm.data.examples import DataError, Example, Record, encode_records, pack, read_records
 from pastalm.lang.positions import DEFAULT, position_policy
 from pastalm.lang.vocabulary import Vocabulary
+from pastalm.progress import track
 from pastalm.training.config import SftConfig
+from pastalm.training.processes import leads, processes
 
 
 class PackedRows(Dataset):
@@ -57,32 +58,20 @@ def load_rows(config: SftConfig, vocabulary: Vocabulary, records: Sequence[Recor
     records = read_data(config) if records is None else records
     policy = position_policy(config.positions or DEFAULT)
     encoded = encode_records(records, vocabulary, policy, plain=config.plain, seed=config.seed)
-    examples = list(_progress(encoded, len(records)))
+    examples = list(track(encoded, "Encoding", len(records), unit="examples", patience=1.0, enabled=leads()))
     rows = PackedRows(examples, config.row, config.seed, packed=config.pack)
     if not len(rows):
         raise DataError(f"{config.data}: no example fits into a row of {config.row} tokens; raise --row.")
     if rows.dropped and leads():
         print(f"{rows.dropped} of {len(examples)} examples are longer than a row of {config.row} tokens and left out.")
-    rows.fill(config.batch * config.accumulate * processes())
+    rows.fill(config.batch_size * config.accumulate * processes())
     return rows
 
 
-def leads() -> bool:
-    """Whether this process is the one that prints and writes: the first of those that a launcher started."""
-    return int(os.environ.get("RANK", 0)) == 0
-
-
-def processes() -> int:
-    """How many processes a launcher started for this run."""
-    return int(os.environ.get("WORLD_SIZE", 1))
-
-
-def disband() -> None:
-    """End the processes' group, all at once: one that left while others still listen would make them abort."""
-    if distributed.is_available() and distributed.is_initialized():
-        distributed.barrier()
-        distributed.destroy_process_group()
-
-
-def _progress(examples: Iterable[Example], total: int) -> Iterable[Example]:
-    return track(examples, description="Encoding", total=total, disable=not leads())
+def tag_targets(tokens_BT: Tensor, targets_BT: Tensor, vocabulary: Vocabulary) -> Tensor:
+    """Bool [B, T]: whether the target of a position belongs to a tag, its topic and its length included, and is no
+    text. A promise is written in one piece, so what a token inside of it predicts is inside of it too."""
+    tags = torch.tensor(sorted(vocabulary.tags), device=targets_BT.device)
+    opened, closed = tokens_BT == vocabulary.promise_topic, tokens_BT == vocabulary.promise_end
+    inside = opened.cumsum(1) > closed.cumsum(1)
+    return inside | torch.isin(targets_BT, tags)

@@ -3,181 +3,223 @@
 from __future__ import annotations
 
 import gc
-import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import torch
-from torch.utils.data import Dataset
+from torch import Tensor
+from transformers import PreTrainedModel, TrainerCallback
 from transformers.trainer_utils import set_seed
 
+from pastalm.files.atomic import new_folder
+from pastalm.files.journal import Journal
 from pastalm.lang.vocabulary import Vocabulary
-from pastalm.runtime.attention import attach
+from pastalm.progress import track
+from pastalm.runtime.attention import AttentionContext, attach
 from pastalm.runtime.engine import policy_of
 from pastalm.training.adapters import add_adapters, bare, is_adapted, merge
 from pastalm.training.base import load_base
-from pastalm.training.config import SftConfig
-from pastalm.training.data import leads, processes
-from pastalm.training.journal import Journal
-from pastalm.training.pairs import PairCollator, PreferencePair, sampled_answer
-from pastalm.training.prefer_config import PreferConfig
-from pastalm.training.prefer_trainer import PreferTrainer, Snapshots, pair_loss, reference_log_probabilities
-from pastalm.training.progress import shown
-from pastalm.training.recompute import recompute_layers
-from pastalm.training.record import last_checkpoint
-from pastalm.training.round import Round, own_device, rank, wait_until
+from pastalm.training.checkpoints import last_checkpoint, model_card, save, save_trained, unwrapped, whole_model
+from pastalm.training.config import PreferConfig
+from pastalm.training.losses import PairLoss, advantage, answer_log_probabilities, pair_loss
+from pastalm.training.pairs import PairCollator, Pairs
+from pastalm.training.processes import leads, own_device, processes, rank, wait_until
+from pastalm.training.round import Round
 from pastalm.training.sampling import FIELDS
-from pastalm.training.saving import save, save_trained, whole
-from pastalm.training.trainer import training_arguments
+from pastalm.training.trainer import SftTrainer, forward, plan, recompute_layers, training_arguments
 
-
-class Pairs(Dataset):
-    """The pairs of a round as training reads them: token ids from the samples' journal, when they are needed. Behind
-    them come None, as many as make the last step of an epoch a whole one."""
-
-    def __init__(self, round_: Round, samples: Journal, vocabulary: Vocabulary) -> None:
-        self.lines, self.samples, self.vocabulary = round_.pairs(), samples, vocabulary
-        self.prompts = {one.index: one.prompt for one in round_.questions}
-        self.references: dict[int, tuple[float, float]] = {}
-        self.empty = 0
-
-    def __len__(self) -> int:
-        return len(self.lines) + self.empty
-
-    def fill(self, multiple: int) -> None:
-        """Add empty places, as :meth:`pastalm.training.data.PackedRows.fill` does."""
-        self.empty = -len(self.lines) % multiple
-
-    def __getitem__(self, index: int) -> PreferencePair | None:
-        if index >= len(self.lines):
-            return None
-        line = self.lines[index]
-        prompt = line["prompt"]
-        ids = self.vocabulary.prompts.encode(self.prompts[prompt])
-        chosen, rejected = (
-            sampled_answer(ids, self.samples[prompt, line[side]["sample"]], self.vocabulary)
-            for side in ("chosen", "rejected")
-        )
-        return PreferencePair(prompt, chosen, rejected, self.references.get(prompt, (0.0, 0.0)))
+DTYPE = torch.float32  # of models: bfloat16 would round away small steps, and rounds go on from what is written
 
 
 def optimise(round_: Round) -> None:
     """Train the round's start on its pairs and write ``round_.model``. All processes call it."""
-    config = round_.config
-    stage = config.training(str(round_.folder), round_.start)
+    config = replace(round_.config, out=str(round_.folder), model=round_.start)
     with Journal(round_.folder / "samples.jsonl", FIELDS, rank()) as samples:
         set_seed(config.seed)
-        model, tokenizer = load_base(stage, merged=True)
+        model, tokenizer = load_base(config, merged=True)
         vocabulary = Vocabulary(tokenizer)
-        pairs = Pairs(round_, samples, vocabulary)
+        pairs = Pairs(round_.pairs(), {one.index: one.prompt for one in round_.questions}, samples, vocabulary)
         collator = _collator(model, tokenizer)
-        _refer(round_, pairs, collator)
-        pairs.fill(config.batch * config.accumulate * processes())
+        _add_references(round_, pairs, collator)
+        pairs.fill(config.batch_size * config.accumulate * processes())
         set_seed(config.seed)
-        if config.lora:
-            model = add_adapters(model, vocabulary, stage)
         trainer = PreferTrainer(
-            model=model,
-            args=training_arguments(stage, len(pairs)),
+            model=add_adapters(model, vocabulary, config) if config.lora else model,
+            args=training_arguments(config, len(pairs)),
             train_dataset=pairs,
             data_collator=collator,
             loss=pair_loss(config),
         )
-        keep = _Keeper(round_, trainer, tokenizer, stage)
-        trainer.add_callback(Snapshots(config.snapshot_shares(), keep.snapshot))
+        models = _Models(round_, trainer, tokenizer, config)
+        trainer.add_callback(Snapshots(config.snapshot_shares(), models.write_snapshot))
         if config.gradient_checkpointing:
             recompute_layers(bare(model), trainer.attention_context)
+        if leads():
+            print(plan(trainer, config), flush=True)
         checkpoint = last_checkpoint(round_.folder)
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-        keep.last()
-    del model, trainer, keep
+        models.write_last()
+    del model, trainer, models
     gc.collect()  # the Trainer holds on to itself, and the next round needs the room
 
 
 def _collator(model: Any, tokenizer: Any) -> PairCollator:
     policy = policy_of(model.config)
+    model.config.pasta_positions = policy.name
     return PairCollator(policy, tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0)
 
 
-def _refer(round_: Round, pairs: Pairs, collator: PairCollator) -> None:
+def _add_references(round_: Round, pairs: Pairs, collator: PairCollator) -> None:
     """Fill ``pairs.references``, from the journal where it has them. The reference is the stage-1 model in every round;
     it is in memory only while this runs."""
-    with Journal(round_.folder / "reference.jsonl", ("prompt",), rank()) as journal:
+    with Journal(round_.folder / "reference.jsonl", {"prompt": int}, rank()) as journal:
         share = range(rank(), len(pairs.lines), processes())
-        missing = [index for index in share if (pairs.lines[index]["prompt"],) not in journal]
+        missing = [index for index in share if pairs.lines[index]["prompt"] not in journal]
         if missing:
-            found = _reference(round_.config, pairs, missing, collator)
+            found = _references(round_.config, pairs, missing, collator)
             what = f"Round {round_.number}, reference"
-            for record in shown(found, what, len(share) - len(missing), len(share), "pairs"):
-                journal.append(record)
+            for line in track(found, what, len(share), done=len(share) - len(missing), unit="pairs"):
+                journal.append(line)
 
         def complete() -> bool:
             journal.refresh()
             return len(journal) >= len(pairs.lines)
 
         wait_until(complete)
-        pairs.references = {one["prompt"]: (one["chosen"], one["rejected"]) for one in journal.records()}
+        pairs.references = {one["prompt"]: (one["chosen"], one["rejected"]) for one in journal.values()}
 
 
-def _reference(
+def _references(
     config: PreferConfig, pairs: Pairs, indices: Sequence[int], collator: PairCollator
 ) -> Iterator[dict[str, Any]]:
-    model, _ = load_base(config.training(config.out, config.model), merged=True)
-    model = model.to(own_device())
+    model: Any = load_base(config, merged=True)[0]
+    model.to(own_device())
     context = attach(model)
-    for start in range(0, len(indices), config.batch):
-        batch = [pairs[index] for index in indices[start : start + config.batch]]
-        found = reference_log_probabilities(model, context, collator(batch), bf16=config.bf16)
+    for start in range(0, len(indices), config.batch_size):
+        batch = [pairs[index] for index in indices[start : start + config.batch_size]]
+        found = reference_log_probabilities(model, context, collator(batch), dtype=config.dtype)
         for pair, (chosen, rejected) in zip(filter(None, batch), found, strict=True):
             yield {"prompt": pair.prompt, "chosen": chosen, "rejected": rejected}
 
 
-class _Keeper:
-    """Writes models of a running round, each into a folder that is there whole or not at all.
+@torch.no_grad()
+def reference_log_probabilities(
+    model: PreTrainedModel, context: AttentionContext, batch: dict[str, Tensor], *, dtype: str
+) -> list[tuple[float, float]]:
+    """``log p0`` of each pair's answers, computed in the precision that training computes in, so that a model that has
+    not moved has gained nothing."""
+    device = model.device
+    half = dtype == "bfloat16"
+    precision: AbstractContextManager[Any] = torch.autocast(device.type, torch.bfloat16) if half else nullcontext()
+    with precision:
+        found = log_probabilities(model.eval(), context, {name: tensor.to(device) for name, tensor in batch.items()})
+    return list(zip(*(one.tolist() for one in found), strict=True))
 
-    In float32: bfloat16 would round away many of stage 2's small steps, and rounds go on from what is written.
+
+def log_probabilities(
+    model: torch.nn.Module, context: AttentionContext, batch: dict[str, Tensor]
+) -> tuple[Tensor, Tensor]:
+    """``log p`` of the chosen and of the rejected answers of a batch, [P] each, in nats: one forward pass for both."""
+    logits = forward(model, context, batch).logits
+    log_p = answer_log_probabilities(logits, batch["labels"], batch["answer"], 2 * len(batch["references"]))
+    return log_p[0::2], log_p[1::2]
+
+
+class PreferTrainer(SftTrainer):
+    """The Trainer of stage 1 with a loss of pairs: the mean over the pairs of a step, of all its batches and processes.
+
+    Logs, beside the loss, what the pairs have come to since the last log: ``advantage`` in nats, ``won``, the share of
+    pairs that have any, and ``chosen``, the nats that the chosen answers have gained.
     """
 
-    def __init__(self, round_: Round, trainer: PreferTrainer, tokenizer: Any, stage: SftConfig) -> None:
-        self.round, self.trainer, self.tokenizer, self.stage = round_, trainer, tokenizer, stage
+    def __init__(self, model: PreTrainedModel, *args: Any, loss: PairLoss, **kwargs: Any) -> None:
+        super().__init__(model, *args, **kwargs)
+        self.pair_loss = loss
+        self.seen: list[Tensor] = []  # [P, 2] each: advantage, and what the chosen answers gained
 
-    def last(self) -> None:
+    def get_batch_samples(
+        self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
+    ) -> tuple[list[dict[str, Tensor]], Tensor | int | None]:
+        """The batches of one optimiser step, and their pairs over all processes."""
+        batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
+        pairs = torch.tensor(sum(len(batch["references"]) for batch in batches), device=device)
+        return batches, self.accelerator.reduce(pairs, "sum")
+
+    def compute_loss(
+        self,
+        model: torch.nn.Module,
+        inputs: dict[str, Tensor],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Any:
+        """See :func:`pastalm.training.losses.pair_loss`."""
+        chosen, rejected = log_probabilities(model, self.attention_context, inputs)
+        references = inputs["references"].unbind(1)
+        gained = torch.stack([advantage(chosen, rejected, *references), chosen - references[0]], 1)
+        self.seen.append(gained.detach())
+        loss = self.pair_loss(chosen, rejected, *references).sum()
+        if num_items_in_batch is not None:
+            loss = loss / num_items_in_batch * self.accelerator.num_processes  # gradients are averaged over processes
+        return (loss, gained) if return_outputs else loss
+
+    def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
+        """The library's log, with how the pairs stand."""
+        if self.seen and "loss" in logs:
+            gained = torch.cat(self.seen)
+            self.seen = []
+            if len(gained):
+                logs["advantage"], logs["chosen"] = gained.mean(0).tolist()
+                logs["won"] = (gained[:, 0] > 0).float().mean().item()
+        super().log(logs, *args, **kwargs)
+
+
+class Snapshots(TrainerCallback):
+    """Calls ``keep(share)`` when a share of a round's steps is through."""
+
+    def __init__(self, shares: tuple[float, ...], keep: Callable[[float], None]) -> None:
+        self.shares, self.keep = shares, keep
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """See :class:`transformers.TrainerCallback`."""
+        for share in self.shares:
+            if state.global_step == max(1, round(share * state.max_steps)):
+                self.keep(share)
+
+
+class _Models:
+    """Writes models of a running round, each into a folder that takes its name when it is complete."""
+
+    def __init__(self, round_: Round, trainer: PreferTrainer, tokenizer: Any, config: PreferConfig) -> None:
+        self.round, self.trainer, self.tokenizer, self.config = round_, trainer, tokenizer, config
+
+    def write_last(self) -> None:
         """The model that the round ends with."""
-        part = self._part(self.round.model)
-        save_trained(self.trainer, self.tokenizer, replace(self.stage, out=str(part)), torch.float32)
-        self._settle(part, self.round.model)
+        with new_folder(self.round.model, leads=leads()) as part:
+            self.trainer.accelerator.wait_for_everyone()
+            save_trained(self.trainer, self.tokenizer, replace(self.config, out=str(part)), DTYPE, self._card())
 
-    def snapshot(self, share: float) -> None:
+    def write_snapshot(self, share: float) -> None:
         """The model as it is now, a copy of which goes through the main memory; training goes on with it untouched."""
         place = self.round.folder / f"snapshot-{100 * share:g}"
-        accelerator = self.trainer.accelerator
-        live: Any = accelerator.unwrap_model(self.trainer.model_wrapped)
+        live: Any = unwrapped(self.trainer)
+        wrapped = self.trainer.model_wrapped
         sharded = self.trainer.is_fsdp_enabled
-        state = accelerator.get_state_dict(self.trainer.model_wrapped) if sharded else live.state_dict()
+        state = self.trainer.accelerator.get_state_dict(wrapped) if sharded else live.state_dict()
+        card = self._card()  # asks all processes
         if leads() and not place.is_dir():
-            part = self._part(place)
-            with torch.random.fork_rng():  # building draws numbers, and training must not notice
-                copy = whole(
-                    live, {name: weight.cpu() for name, weight in state.items()}, self._vocabulary(), self.stage
-                )
-            kept = merge(copy) if is_adapted(copy) else copy
-            save(kept, self.tokenizer, replace(self.stage, out=str(part)), torch.float32)
-            self._settle(part, place)
-        accelerator.wait_for_everyone()
+            with new_folder(place) as part:
+                save(self._copy(live, state), self.tokenizer, part, DTYPE, card)
+        self.trainer.accelerator.wait_for_everyone()
 
-    def _vocabulary(self) -> Vocabulary:
-        return Vocabulary(self.tokenizer)
+    def _copy(self, live: Any, state: dict[str, Tensor]) -> PreTrainedModel:
+        with torch.random.fork_rng():  # building draws numbers, and training must not notice
+            weights = {name: weight.cpu() for name, weight in state.items()}
+            copy = whole_model(live, weights, Vocabulary(self.tokenizer), self.config)
+        return merge(copy) if is_adapted(copy) else copy
 
-    @staticmethod
-    def _part(place: Path) -> Path:
-        part = place.with_name(f".{place.name}.part")
-        if leads():
-            shutil.rmtree(part, ignore_errors=True)
-        return part
-
-    @staticmethod
-    def _settle(part: Path, place: Path) -> None:
-        if leads():
-            part.rename(place)
+    def _card(self) -> str:
+        figures = {"round": self.round.number, "steps": self.trainer.state.global_step}
+        config = replace(self.config, model=self.round.config.model)
+        return model_card(config, DTYPE, figures | self.trainer.throughput.report())

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.data import Dataset
 
 from pastalm.data.collate import Collator
 from pastalm.data.examples import Example
+from pastalm.files.journal import Journal
 from pastalm.lang.positions import PositionPolicy
 from pastalm.lang.recogniser import Recogniser
 from pastalm.lang.script import Script
 from pastalm.lang.vocabulary import Vocabulary
 from pastalm.layout import IGNORE
 from pastalm.training.sampling import read_script
+
+Prompt = str | list[dict[str, str]]  # a text, or chat messages
 
 
 @dataclass(frozen=True)
@@ -42,17 +46,17 @@ class PreferencePair:
     references: tuple[float, float] = (0.0, 0.0)
 
 
-def sampled_answer(prompt: Sequence[int], record: dict[str, Any], vocabulary: Vocabulary) -> SampledAnswer:
+def sampled_answer(prompt: Sequence[int], answer: dict[str, Any], vocabulary: Vocabulary) -> SampledAnswer:
     """A sampled answer from its line in a journal, as an example.
 
     An answer whose main thread ended by itself gets the end of answer, which the runtime's script leaves out. No loss
     is on tokens that were not chosen [D]: those for which the grammar left one choice (their probability was 1, and to
     train them would be a way to the margin that changes no answer), and the ``</async>`` of a chunk that a limit ended.
     """
-    script = read_script(record["script"])
-    forced = forced_tokens(script, vocabulary, record["cut"])
-    if record["ended"] and record["end"] is not None:
-        script.append([record["end"]], 0)
+    script = read_script(answer["script"])
+    forced = forced_tokens(script, vocabulary, answer["cut"])
+    if answer["ended"] and answer["end"] is not None:
+        script.append([answer["end"]], 0)
     example = Example(prompt, script)
     return SampledAnswer(example, tuple(_giver(script, index, len(prompt)) for index in sorted(forced)))
 
@@ -80,20 +84,52 @@ def _giver(script: Script, index: int, start: int) -> int:
     return start + next(before, -1)
 
 
-class PairCollator:
-    """Make a batch of pairs: all their answers, side by side in as few rows as hold the longest, blind to each other.
+class Pairs(Dataset):
+    """The pairs of a round as training reads them: token ids from the samples' journal, when they are needed. Behind
+    them come None, as many as make every step of an epoch complete.
+
+    ``lines`` are those of the pairs' file, ``prompts`` the prompts by number; ``references`` are the log-probabilities
+    under the reference model by prompt, once these are known.
+    """
+
+    def __init__(
+        self, lines: Sequence[dict[str, Any]], prompts: Mapping[int, Prompt], samples: Journal, vocabulary: Vocabulary
+    ) -> None:
+        self.lines, self.prompts, self.samples, self.vocabulary = lines, prompts, samples, vocabulary
+        self.references: dict[int, tuple[float, float]] = {}
+        self.empty = 0
+
+    def __len__(self) -> int:
+        return len(self.lines) + self.empty
+
+    def fill(self, multiple: int) -> None:
+        """Add empty places, as :meth:`pastalm.training.data.PackedRows.fill` does."""
+        self.empty = -len(self.lines) % multiple
+
+    def __getitem__(self, index: int) -> PreferencePair | None:
+        if index >= len(self.lines):
+            return None
+        line = self.lines[index]
+        prompt = line["prompt"]
+        ids = self.vocabulary.prompts.encode(self.prompts[prompt])
+        chosen, rejected = (
+            sampled_answer(ids, self.samples[prompt, line[side]["sample"]], self.vocabulary)
+            for side in ("chosen", "rejected")
+        )
+        return PreferencePair(prompt, chosen, rejected, self.references.get(prompt, (0.0, 0.0)))
+
+
+class AnswerCollator:
+    """Make a batch of answers, side by side in as few rows as hold the longest, blind to each other.
 
     Returns what :class:`pastalm.data.collate.Collator` does, and ``answer`` [B, T], the number of the answer that a
-    position belongs to: pair p's chosen is 2p, its rejected 2p + 1; and ``references`` [P, 2]. None is passed over; a
-    batch of nothing else has a row without targets, and P is 0.
+    position belongs to. A batch without answers has a row without targets.
     """
 
     def __init__(self, policy: PositionPolicy, pad: int) -> None:
         self.collator = Collator(policy, pad)
 
-    def __call__(self, batch_of: Sequence[PreferencePair | None]) -> dict[str, Tensor]:
-        pairs = [pair for pair in batch_of if pair is not None]
-        answers = [answer for pair in pairs for answer in (pair.chosen, pair.rejected)]
+    def __call__(self, answers: Sequence[SampledAnswer]) -> dict[str, Tensor]:
         rows = share_rows([len(answer) for answer in answers])
         batch = self.collator([[answers[k].example for k in row] for row in rows])
         batch["answer"] = torch.zeros_like(batch["labels"])
@@ -104,6 +140,18 @@ class PairCollator:
                 for place in answers[k].silent:
                     batch["labels"][index, start + place] = IGNORE
                 start += len(answers[k])
+        return batch
+
+
+class PairCollator(AnswerCollator):
+    """Make a batch of pairs: pair p's chosen answer has the number 2p, its rejected one 2p + 1.
+
+    Adds ``references`` [P, 2]. None is passed over; in a batch of nothing else P is 0.
+    """
+
+    def __call__(self, batch_of: Sequence[PreferencePair | None]) -> dict[str, Tensor]:  # type: ignore[override]
+        pairs = [pair for pair in batch_of if pair is not None]
+        batch = super().__call__([answer for pair in pairs for answer in (pair.chosen, pair.rejected)])
         batch["references"] = torch.tensor([pair.references for pair in pairs], dtype=torch.float32).reshape(-1, 2)
         return batch
 

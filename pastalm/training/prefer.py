@@ -3,148 +3,146 @@ again."""
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 from pastalm.data.questions import Question, read_questions
-from pastalm.files.atomic import write_text
-from pastalm.training.base import SettingsError
-from pastalm.training.data import leads
-from pastalm.training.fingerprint import fingerprint
-from pastalm.training.journal import held
-from pastalm.training.prefer_config import PreferConfig
-from pastalm.training.record import drop_checkpoints, require_elsewhere, require_equal, require_folder
-from pastalm.training.round import Round, draw, rank, wait_until
+from pastalm.files.journal import ranks
+from pastalm.files.lock import held
+from pastalm.training.base import SettingsError, settle_dtype
+from pastalm.training.checkpoints import (
+    STATE,
+    drop_checkpoints,
+    read_state,
+    require_elsewhere,
+    require_equal,
+    require_folder,
+    require_same,
+    run_state,
+    write_state,
+)
+from pastalm.training.config import PreferConfig
+from pastalm.training.optimise import optimise
+from pastalm.training.processes import leads, rank, wait_until
+from pastalm.training.round import Round, draw
 from pastalm.training.sampling import Sampling
 from pastalm.training.score import Quality, checked, require_checks
 
-RECORD = "prefer.json"
-# What may differ from one start of a run to the next: it changes how the work is done, not what comes out.
-FREE = frozenset(
-    {
-        "out", "rounds", "lanes", "judge_url", "key_env", "concurrency", "reuse", "save_every", "log_every",
-        "snapshots", "gradient_checkpointing",
-    }
-)  # fmt: skip
 # What the baseline's answers and those of round 1 depend on, and so must be equal where these are taken over.
 SAMPLED = ("model", "baseline", "samples", "temperature", "max_tokens", "limit", "seed")
 
 
 def train_prefer(config: PreferConfig, quality: Quality | None = None) -> Path:
-    """Run stage 2 and return the folder of the last round's model; an interrupted run goes on where it was.
+    """Run stage 2 and return ``config.out``'s ``model``, that of the last round; an interrupted run goes on where it
+    was.
 
     ``quality`` replaces the checker or judge that the settings name. Under `accelerate launch` every process calls it.
     Raises ``DataError`` for data that cannot be used, ``SettingsError`` for settings other than those of the run in
     ``config.out`` and for a ``config.out`` that is no folder or where the model itself lies, ``LoadError`` for a model
-    that cannot be found, ``EndpointError`` for a judge that does not answer.
+    that cannot be found, ``EndpointError`` for a judge that does not answer, ``SaveError`` for a disk that is full.
     """
-    from pastalm.training.optimise import optimise
-
+    config = settle_dtype(config)
+    out = Path(config.out)
     require_elsewhere(config.model, _overwritten(config))
     require_folder(config.out)
     questions = read_questions(config.data, config.limit)
-    if quality is None and not config.judge:
+    if quality is None and not config.judge_model:
         require_checks(questions, config.data)
-    Path(config.out).mkdir(parents=True, exist_ok=True)
-    with held(Path(config.out) / (".lock" if leads() else f".lock{rank()}")):
+    out.mkdir(parents=True, exist_ok=True)
+    with held(out / (".lock" if leads() else f".lock{rank()}")):
         if leads():
-            _settle(config, questions)
-        wait_until((Path(config.out) / RECORD).exists)
-        model = config.model
-        with _quality(config, questions) if quality is None else nullcontext(quality) as asked:
+            _begin(config, questions)
+        wait_until((out / STATE).exists)
+        with _quality(config) if quality is None else nullcontext(quality) as asked:
+            model = config.model
             for number in range(1, config.rounds + 1):
-                current = Round(config, number, model, questions)
-                if not current.model.is_dir():
-                    if number == 1:
-                        _answer_baseline(current)
-                    current.make_pairs(asked)
-                    optimise(current)
-                    if leads():
-                        print(current.summary())
-                wait_until(current.model.is_dir)
-                if leads():
-                    drop_checkpoints(current.folder)
-                model = str(current.model)
-    return Path(model)
+                model = _play(Round(config, number, model, questions), asked)
+        if leads():
+            point(out / "model", Path(model))
+    return out / "model"
 
 
 def _overwritten(config: PreferConfig) -> list[Path]:
     out = Path(config.out)
-    return [out, *(Round(config, number, "", ()).model for number in range(1, config.rounds + 1))]
+    return [out, out / "model", *(Round(config, number, "", ()).model for number in range(1, config.rounds + 1))]
+
+
+def _play(round_: Round, quality: Quality) -> str:
+    """All of a round that is not done; returns where its model lies."""
+    if not round_.model.is_dir():
+        if round_.number == 1:
+            _answer_baseline(round_)
+        round_.make_pairs(quality)
+        optimise(round_)
+        if leads():
+            print(round_.summary(), flush=True)
+    wait_until(round_.model.is_dir)
+    if leads():
+        drop_checkpoints(round_.folder)
+    return str(round_.model)
 
 
 def _answer_baseline(round_: Round) -> None:
     """The baseline's answers, one a prompt, greedy and sequential."""
     config = round_.config
     if not round_.paired.exists():
-        sampling = Sampling(1, 0.0, config.max_tokens, config.seed, lanes=config.lanes, mode="sequential")
+        sampling = Sampling(1, 0.0, config.max_tokens, config.seed, max_batch=config.max_batch, mode="sequential")
         draw(config.baseline or config.model, round_.questions, sampling, round_.baseline, "Baseline")
 
 
+def point(link: Path, model: Path) -> None:
+    """Make ``link`` a link to the model of the last round, a neighbour's folder; a copy where links are not allowed."""
+    part = link.with_name(f".{link.name}.part")
+    part.unlink(missing_ok=True)
+    try:
+        part.symlink_to(os.path.relpath(model, link.parent), target_is_directory=True)
+        part.replace(link)
+    except OSError:
+        shutil.copytree(model, link, dirs_exist_ok=True)
+
+
 @contextmanager
-def _quality(config: PreferConfig, questions: Sequence[Question]) -> Iterator[Quality]:
+def _quality(config: PreferConfig) -> Iterator[Quality]:
     """Where quality comes from: the tasks' checker, or the judge, whose cache lies in the run's folder."""
-    if not config.judge or not leads():
+    if not config.judge_model or not leads():
         yield checked
         return
     from pastalm.annotation.endpoint import Settings
     from pastalm.annotation.judge import Judge
-    from pastalm.training.judged import judged
+    from pastalm.training.score import judged
 
-    key = os.environ.get(config.key_env, "").strip()
+    key = os.environ.get(config.judge_key_env, "").strip()
     if not key:
         raise SettingsError(
-            f"The environment has no {config.key_env}: set it to the judge's key (any text where none is needed)."
+            f"The environment has no {config.judge_key_env}: set it to the judge's key (any text where none is needed)."
         )
-    settings = Settings(config.judge, key, config.judge_url or None, concurrency=config.concurrency)
+    settings = Settings(config.judge_model, key, config.judge_url or None, concurrency=config.judge_concurrency)
     with Judge(settings, Path(config.out) / "judge.jsonl") as judge:
         yield judged(judge)
 
 
-def _settle(config: PreferConfig, questions: Sequence[Question]) -> None:
-    """Note the settings in the run's folder, or see that they are the ones that it began with."""
-    place = Path(config.out) / RECORD
-    content = json.dumps([asdict(question) for question in questions], sort_keys=True)
-    record = {
-        "settings": asdict(config),
-        "data_sha256": sha256(content.encode()).hexdigest(),
-        "model_print": fingerprint(config.model),
-        "baseline_print": fingerprint(config.baseline) if config.baseline else "",
-    }
-    before = _read(place, "--out")
-    if before:
-        names = [name for name in record["settings"] if name not in FREE]
-        require_equal(config.out, before, record, names, "or another --out")
-    elif config.reuse:
-        _reuse(config, record)
-    write_text(place, json.dumps(record, indent=2) + "\n")
+def _begin(config: PreferConfig, questions: Sequence[Question]) -> None:
+    """Write the run state, or see that the settings are those that the run in this folder began with."""
+    state, before = run_state(config, questions), read_state(config.out)
+    require_same(config, state, before, "another --out")
+    if config.reuse and not before:
+        _reuse(config, state)
+    write_state(config.out, state)
 
 
-def _reuse(config: PreferConfig, record: dict[str, Any]) -> None:
+def _reuse(config: PreferConfig, state: dict[str, Any]) -> None:
     """Take over what another run has sampled and judged: runs that differ in lambda, speed term or loss alone need not
     sample their first round again."""
     other, out = Path(config.reuse), Path(config.out)
-    before = _read(other / RECORD, "--reuse")
+    before = read_state(other, "--reuse")
     if not before:
         raise SettingsError(f"{other} holds no run of this command, so there is nothing to --reuse.")
-    require_equal(str(other), before, record, SAMPLED, "or another --reuse")
+    require_equal(str(other), before, state, SAMPLED, "another --reuse")
     (out / "round1").mkdir(exist_ok=True)
     for name in ("baseline", "round1/samples", "judge"):
-        for path in sorted(other.glob(f"{name}.jsonl")) + sorted(other.glob(f"{name}.rank*.jsonl")):
+        for path in ranks(other / f"{name}.jsonl"):
             shutil.copyfile(path, out / path.relative_to(other))
-
-
-def _read(place: Path, flag: str) -> dict[str, Any]:
-    try:
-        return json.loads(place.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
-    except ValueError:
-        raise SettingsError(f"{place} was not written by this command; choose another {flag}.") from None

@@ -3,58 +3,32 @@
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import mean
-from time import sleep
 from typing import Any
 
 from pastalm.data.examples import DataError
 from pastalm.data.questions import Question
-from pastalm.files.atomic import write_text
+from pastalm.files.atomic import write_json, write_text
+from pastalm.files.journal import Journal
+from pastalm.progress import track
 from pastalm.runtime.engine import Engine
-from pastalm.training.data import leads, processes
-from pastalm.training.journal import Journal, Key
-from pastalm.training.prefer_config import PreferConfig
-from pastalm.training.progress import shown
-from pastalm.training.sampling import FIELDS, Sampling, sample
-from pastalm.training.score import Quality, Scored, best_and_worst, score_all
+from pastalm.training.config import PreferConfig
+from pastalm.training.processes import leads, own_device, processes, rank, wait_until
+from pastalm.training.sampling import FIELDS, Key, Sampling, sample
+from pastalm.training.score import Answered, Quality, Scored, best_and_worst, score_all
 
 PROMPTS_AT_ONCE = 64  # whose answers are scored together: enough for a judge to have its hands full
-POLL_SECONDS = 0.5
-GROUPS = ("all", "chosen", "rejected")  # of answers, whose means are told
-
-
-def rank() -> int:
-    """The number of this process among those that a launcher started."""
-    return int(os.environ.get("RANK", 0))
-
-
-def wait_until(ready: Callable[[], bool]) -> None:
-    """Wait for another process. By files, which all see, since collective operations time out long before a stage of
-    sampling ends; should the other fail, the launcher ends this one too."""
-    while not ready():
-        sleep(POLL_SECONDS)
-
-
-def own_device() -> str:
-    """Where this process runs: on the GPU of its number, if there are any."""
-    import torch
-
-    return f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if torch.cuda.is_available() else "cpu"
-
-
-def load_engine(model: str) -> Engine:
-    """An engine where this process runs."""
-    return Engine.from_pretrained(model, device=own_device())
+GROUPS = ("all", "chosen", "rejected")  # of answers, whose means are shown
 
 
 def draw(model: str, questions: Sequence[Question], sampling: Sampling, path: Path, what: str) -> None:
     """Have ``model`` answer, every process its share; returns in the first process when all answers are there."""
     with Journal(path, FIELDS, rank()) as journal:
-        total = sample(load_engine(model), questions, sampling, journal, (rank(), processes()), what)
+        engine = Engine.from_pretrained(model, device=own_device())
+        total = sample(engine, questions, sampling, journal, (rank(), processes()), what)
 
         def complete() -> bool:
             journal.refresh()
@@ -115,7 +89,7 @@ class Round:
     def _sample(self) -> None:
         config = self.config
         sampling = Sampling(
-            config.samples, config.temperature, config.max_tokens, config.seed, self.number, config.lanes
+            config.samples, config.temperature, config.max_tokens, config.seed, self.number, config.max_batch
         )
         draw(self.start, self.questions, sampling, self.folder / "samples.jsonl", f"Round {self.number}, sampling")
 
@@ -125,31 +99,32 @@ class Round:
             Journal(self.baseline, FIELDS) as baseline,
             Journal(self.folder / "scores.jsonl", FIELDS) as scores,
         ):
-            wanted: dict[int, list[Key]] = {}
-            for key in samples.keys():  # noqa: SIM118 -- a journal is no dict
-                if key not in scores:
-                    wanted.setdefault(key[0], []).append(key)
-            # A prompt that fills the baseline's window and not the model's has nothing to be measured against.
-            asked = [one for one in self.questions if one.index in wanted and (one.index, 0) in baseline]
-            chunks = (asked[k : k + PROMPTS_AT_ONCE] for k in range(0, len(asked), PROMPTS_AT_ONCE))
-            waiting = (
-                [(one, [samples[key] for key in wanted[one.index]], baseline[one.index, 0]) for one in chunk]
-                for chunk in chunks
-            )
             found = (
                 one
-                for groups in waiting
-                for one in score_all(self.config.speed, self.config.quality_weight, quality, groups)
+                for groups in self._unscored(samples, baseline, scores)
+                for one in score_all(self.config.speed_term, self.config.quality_weight, quality, groups)
             )
-            done = len(scores)
-            for one in shown(found, f"Round {self.number}, scoring", done, len(samples), "answers"):
+            what = f"Round {self.number}, scoring"
+            for one in track(found, what, len(samples), done=len(scores), unit="answers"):
                 scores.append(asdict(one))
+
+    def _unscored(self, samples: Journal, baseline: Journal, scores: Journal) -> Iterator[list[Answered]]:
+        """The answers without a score, with their prompt and the baseline's answer to it, some prompts at a time."""
+        wanted: dict[int, list[Key]] = {}
+        for key in samples:
+            if key not in scores:
+                wanted.setdefault(key[0], []).append(key)
+        # A prompt that fills the baseline's window and not the model's has nothing to be measured against.
+        asked = [one for one in self.questions if one.index in wanted and (one.index, 0) in baseline]
+        for start in range(0, len(asked), PROMPTS_AT_ONCE):
+            chunk = asked[start : start + PROMPTS_AT_ONCE]
+            yield [(one, [samples[key] for key in wanted[one.index]], baseline[one.index, 0]) for one in chunk]
 
     def _pair(self) -> None:
         with Journal(self.folder / "scores.jsonl", FIELDS) as scores:
-            every = [Scored(**record) for record in scores.records()]
+            every = [Scored(**record) for record in scores.values()]
         pairs = list(_pairs(every))
-        write_text(self.folder / "figures.json", json.dumps(figures(every, pairs), indent=2) + "\n")
+        write_json(self.folder / "figures.json", figures(every, pairs))
         if not pairs:
             raise DataError(
                 f"{self.folder}: the answers to each prompt all have the same score, so there is nothing to prefer; "
@@ -160,7 +135,7 @@ class Round:
 
     def _advice(self, cut: int, total: int) -> str:
         """What to do about a round without pairs, ``cut`` of whose ``total`` answers a limit ended."""
-        reuse = f"another --lambda or --speed, with --reuse {self.config.out} to keep what is sampled"
+        reuse = f"another --lambda or --speed-term, with --reuse {self.config.out} to keep what is sampled"
         if not cut:
             return f"take {reuse}, or other prompts or more --samples, each in another --out."
         advice = (

@@ -9,26 +9,27 @@ from typing import Any
 
 from pastalm.data.examples import DataError
 from pastalm.data.questions import Question
+from pastalm.files.journal import Journal
 from pastalm.lang.script import Script, ScriptBlock
+from pastalm.progress import track
 from pastalm.runtime.engine import Engine, RequestError
 from pastalm.runtime.response import Response
-from pastalm.training.journal import Journal, Key
-from pastalm.training.progress import shown
 
-FIELDS = ("prompt", "sample")
-ROUNDS_AT_ONCE = 16  # answers that wait for each lane, so that the last ones, decoded with empty lanes, count little
+Key = tuple[int, int]  # the number of a prompt and of a sample
+FIELDS = {"prompt": int, "sample": int}
+WAITING = 16  # times the batch are handed to the engine at once: the last ones, decoded with empty places, count little
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """How answers are drawn. Two runs with equal settings and models draw equal answers, whatever ``lanes`` is."""
+    """How answers are drawn. Two runs with equal settings and models draw equal answers, whatever ``max_batch`` is."""
 
     samples: int
     temperature: float
     max_tokens: int
     seed: int
     round: int = 1
-    lanes: int = 32
+    max_batch: int = 32
     mode: str = "async"
 
     def seed_of(self, key: Key) -> int:
@@ -71,20 +72,20 @@ def sample(
     keys = [(one.index, k) for one in asked[rank::processes] for k in range(sampling.samples)]
     wanted = [key for key in keys if key not in journal]
     found = _answers(engine, {one.index: one for one in asked}, wanted, sampling)
-    for key, response in shown(found, what, len(keys) - len(wanted), len(keys), "answers"):
-        journal.append(record(key, response))
+    for key, response in track(found, what, len(keys), done=len(keys) - len(wanted), unit="answers"):
+        journal.append(sampled(key, response))
     return total
 
 
 def _answers(
     engine: Engine, asked: dict[int, Question], wanted: Sequence[Key], sampling: Sampling
 ) -> Iterator[tuple[Key, Response]]:
-    chunk = sampling.lanes * ROUNDS_AT_ONCE
+    chunk = sampling.max_batch * WAITING
     for start in range(0, len(wanted), chunk):
         keys = wanted[start : start + chunk]
         responses = engine.generate_batch(
             [asked[index].prompt for index, _ in keys],
-            batch=min(sampling.lanes, len(keys)),
+            batch=min(sampling.max_batch, len(keys)),
             seeds=[sampling.seed_of(key) for key in keys],
             mode=sampling.mode,
             temperature=sampling.temperature,
@@ -93,7 +94,7 @@ def _answers(
         yield from zip(keys, responses, strict=True)
 
 
-def record(key: Key, response: Response) -> dict[str, Any]:
+def sampled(key: Key, response: Response) -> dict[str, Any]:
     """An answer as a journal keeps it: texts, figures, and its token ids exactly as they were decoded.
 
     ``cut`` are the blocks that a limit ended; ``ended`` says that no limit ended the main thread, by the token ``end``,
@@ -113,16 +114,16 @@ def record(key: Key, response: Response) -> dict[str, Any]:
         "text": response.text,
         "annotated": response.annotated,
         "cut": cut,
-        "script": script_record(response.script),
+        "script": script_fields(response.script),
     }
 
 
-def script_record(script: Script) -> dict[str, Any]:
+def script_fields(script: Script) -> dict[str, Any]:
     """A script as plain JSON types; :func:`read_script` reads it."""
     blocks = [[one.parent, one.topic, one.promised, one.release, one.content] for one in script.blocks]
     return {"tokens": script.tokens, "block": script.block, "blocks": blocks}
 
 
 def read_script(fields: dict[str, Any]) -> Script:
-    """The script that :func:`script_record` wrote."""
+    """The script that :func:`script_fields` wrote."""
     return Script(fields["tokens"], fields["block"], [ScriptBlock(*one) for one in fields["blocks"]])

@@ -15,12 +15,13 @@ prompt whose answers are all equally good gives no pair [D].
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from math import inf
 from statistics import harmonic_mean, mean
 from typing import Any
 
+from pastalm.annotation.judge import Comparison, Judge
 from pastalm.data.examples import DataError
 from pastalm.data.questions import Question
 
@@ -36,6 +37,8 @@ class Candidate:
 
 # The quality of each candidate, at least 0. A checker, a judge, or a function of the caller's.
 Quality = Callable[[Sequence[Candidate]], list[float]]
+# A prompt, its sampled answers, and the baseline's answer to it; answers as journals keep them.
+Answered = tuple[Question, Sequence[dict[str, Any]], dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -74,19 +77,19 @@ def score_all(
     kind: str,
     quality_weight: float,
     quality: Quality,
-    groups: Sequence[tuple[Question, Sequence[dict[str, Any]], dict[str, Any]]],
+    groups: Sequence[Answered],
 ) -> list[Scored]:
     """The scores of all answers to some questions, given with the baseline's answer to each. The quality of all that
     are complete is asked for at once."""
     flat = [(question, answer, baseline) for question, answers, baseline in groups for answer in answers]
     asked = [Candidate(question, answer["text"], baseline["text"]) for question, answer, baseline in flat]
     complete = [answer["finished"] for _, answer, _ in flat]
-    found = iter(quality([one for one, whole in zip(asked, complete, strict=True) if whole]))
+    found = iter(quality([one for one, finished in zip(asked, complete, strict=True) if finished]))
     result = []
-    for (question, answer, baseline), whole in zip(flat, complete, strict=True):
-        speed, good = (speed_term(kind, answer, baseline), float(next(found))) if whole else (0.0, 0.0)
+    for (question, answer, baseline), finished in zip(flat, complete, strict=True):
+        speed, good = (speed_term(kind, answer, baseline), float(next(found))) if finished else (0.0, 0.0)
         both = score(speed, good, quality_weight)
-        result.append(Scored(question.index, answer["sample"], speed, good, both, whole))
+        result.append(Scored(question.index, answer["sample"], speed, good, both, finished))
     return result
 
 
@@ -107,5 +110,29 @@ def require_checks(questions: Sequence[Question], path: str) -> None:
         if not question.family or not question.facts:
             raise DataError(
                 f"{path}, prompt {question.index + 1}: no 'family' and 'facts', so no program can check its answers; "
-                "name a judge with --judge, or take the data from `pasta tasks`."
+                "name a judge with --judge-model, or take the data from `pasta tasks`."
             )
+
+
+def judged(judge: Judge) -> Quality:
+    """Quality as ``judge`` sees it: (confidence of wins + 1) / (confidence of losses + 1), the confidences summed over
+    judgements against the baseline's answer and the data set's, where there is one, each in both orders. The ones keep
+    it finite [D]; an answer that nothing could be said about has quality 1."""
+
+    def quality(candidates: Sequence[Candidate]) -> list[float]:
+        asked = [list(comparisons(candidate)) for candidate in candidates]
+        verdicts = iter(judge.compare([one for comparisons in asked for one in comparisons]))
+        result = []
+        for comparisons_of_one in asked:
+            found = [next(verdicts) for _ in comparisons_of_one]
+            result.append((sum(one.wins for one in found) + 1) / (sum(one.losses for one in found) + 1))
+        return result
+
+    return quality
+
+
+def comparisons(candidate: Candidate) -> Iterator[Comparison]:
+    """What a candidate is compared with; each comparison is judged in both orders."""
+    for other in (candidate.baseline, candidate.question.answer):
+        if other is not None:
+            yield Comparison(candidate.question.prompt, candidate.text, other)

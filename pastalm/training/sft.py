@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.trainer_utils import set_seed
 
@@ -13,27 +14,29 @@ from pastalm.data.collate import Collator
 from pastalm.lang.positions import position_policy
 from pastalm.lang.vocabulary import Vocabulary
 from pastalm.training.adapters import add_adapters
-from pastalm.training.base import adopt_tags, load_base, settle_positions
-from pastalm.training.config import SftConfig
-from pastalm.training.data import PackedRows, leads, load_rows, processes, read_data
-from pastalm.training.recompute import recompute_layers
-from pastalm.training.record import (
-    contents,
+from pastalm.training.base import load_base, settle_dtype, settle_positions
+from pastalm.training.checkpoints import (
+    checkpoints,
     drop_checkpoints,
     is_finished,
     last_checkpoint,
-    overwritten,
-    read_run,
+    model_card,
+    read_state,
     require_elsewhere,
     require_folder,
     require_same,
+    run_state,
+    save_trained,
     step_of,
-    write_run,
+    write_state,
 )
-from pastalm.training.saving import save, save_trained
-from pastalm.training.trainer import SftTrainer, training_arguments
+from pastalm.training.config import SftConfig
+from pastalm.training.data import PackedRows, load_rows, read_data
+from pastalm.training.processes import leads, processes
+from pastalm.training.trainer import SftTrainer, plan, recompute_layers, training_arguments
 
-__all__ = ["PackedRows", "SftTrainer", "adopt_tags", "load_rows", "save", "train_sft", "training_arguments"]
+INSTEAD = "another --out, or --no-resume to start anew"
+DTYPE = torch.bfloat16  # of the finished model
 
 
 def train_sft(config: SftConfig) -> Path:
@@ -41,43 +44,51 @@ def train_sft(config: SftConfig) -> Path:
 
     Under `accelerate launch` every process calls it. Raises ``DataError`` for data that cannot be used, ``LoadError``
     for a model that cannot be found, ``SettingsError`` for settings that contradict the model or the run in
-    ``config.out``, for a ``config.out`` that is no folder, and for one where the model itself lies.
+    ``config.out``, for a ``config.out`` that is no folder, and for one where the model itself lies; ``SaveError`` for a
+    disk that is full.
     """
-    require_elsewhere(config.model, overwritten(config.out))
+    config = settle_dtype(config)
+    require_elsewhere(config.model, [Path(config.out), *checkpoints(config.out)])
     require_folder(config.out)
-    run = read_run(config.out) if config.resume else {}
+    before = read_state(config.out) if config.resume else {}
     records = read_data(config)
     held_records = read_data(replace(config, data=config.eval_data)) if config.eval_data else []
-    known = contents(config, records)
-    require_same(config, known, run)
+    require_same(config, run_state(config, records), before, INSTEAD)
     set_seed(config.seed)
     model, tokenizer = load_base(config)
     config = settle_positions(model, config)
-    require_same(config, known, run)  # once more, for the positions may be the model's
-    if is_finished(config, run):
-        if leads():
-            print(f"{config.out} holds this very run, finished; --no-resume trains it anew.")
+    state = run_state(config, records)
+    require_same(config, state, before, INSTEAD)  # once more, for the positions may be the model's
+    if is_finished(config.out, before):
+        say(f"{config.out} holds this very run, finished; --no-resume trains it anew.")
         return Path(config.out)
     vocabulary = Vocabulary(tokenizer)
     rows = load_rows(config, vocabulary, records)
     held_rows = load_rows(replace(config, data=config.eval_data), vocabulary, held_records) if held_records else None
     if leads():
-        _start(config, known)
+        _begin(config, state)
     checkpoint = last_checkpoint(config.out) if config.resume else None
     trainer = _trainer(model, tokenizer, rows, held_rows, config)
+    say(plan(trainer, config))
     loss = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None).training_loss
     figures = _figures(trainer, checkpoint, loss) | trainer.held_out()
-    save_trained(trainer, tokenizer, config)
+    save_trained(trainer, tokenizer, config, DTYPE, model_card(config, DTYPE, figures))
     if leads():
-        write_run(config, known, figures)
-        print(_summary(figures))
+        write_state(config.out, state | {"figures": figures})
+    say(_summary(figures))
     return Path(config.out)
 
 
-def _start(config: SftConfig, known: dict[str, str]) -> None:
+def say(line: str) -> None:
+    """Print a line, in the first process."""
+    if leads():
+        print(line, flush=True)
+
+
+def _begin(config: SftConfig, state: dict[str, Any]) -> None:
     if not config.resume:
         drop_checkpoints(config.out)
-    write_run(config, known)
+    write_state(config.out, state)
 
 
 def _trainer(
@@ -87,14 +98,16 @@ def _trainer(
     held: PackedRows | None,
     config: SftConfig,
 ) -> SftTrainer:
-    trained = add_adapters(model, Vocabulary(tokenizer), config) if config.lora else model
+    vocabulary = Vocabulary(tokenizer)
+    trained = add_adapters(model, vocabulary, config) if config.lora else model
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
     trainer = SftTrainer(
         model=trained,
-        args=training_arguments(config, len(rows)),
+        args=training_arguments(config, len(rows), held_out=held is not None),
         train_dataset=rows,
         eval_dataset=held,
         data_collator=Collator(position_policy(config.positions), pad, prompt_targets=config.prompt_loss),
+        vocabulary=vocabulary,
     )
     if config.gradient_checkpointing:
         recompute_layers(model, trainer.attention_context)
@@ -102,15 +115,22 @@ def _trainer(
 
 
 def _figures(trainer: SftTrainer, checkpoint: Path | None, loss: float) -> dict[str, Any]:
-    """What `run.json` keeps. Figures of a run that went on from a checkpoint count what came after it."""
+    """What the run state keeps. Figures of a run that went on from a checkpoint count what came after it."""
     done = {"steps": trainer.state.global_step, "resumed_from": step_of(checkpoint) if checkpoint else 0}
-    return {**done, "loss": round(loss, 5), "processes": processes(), **trainer.meter.report()}
+    logged = [line["loss"] for line in trainer.state.log_history if "loss" in line]
+    ends = {"first_loss": logged[0], "last_loss": logged[-1]} if logged else {}
+    return {**done, "loss": round(loss, 5), **ends, "processes": processes(), **trainer.throughput.report()}
 
 
 def _summary(figures: dict[str, Any]) -> str:
-    held = f" Held-out loss {figures['eval_loss']:.4f}." if "eval_loss" in figures else ""
+    losses = ""
+    if "last_loss" in figures:
+        losses = f"Loss {figures['first_loss']:.4f} at first, {figures['last_loss']:.4f} at last."
+    if "eval_loss" in figures:
+        tags = f", tags {figures['eval_tag_loss']:.4f}" if "eval_tag_loss" in figures else ""
+        losses += f" Held-out loss {figures['eval_loss']:.4f} (text {figures['eval_text_loss']:.4f}{tags})."
     return (
-        f"{figures['steps']} steps, {figures['tokens']} tokens ({figures['targets']} with a target) in "
+        f"{losses} {figures['steps']} steps, {figures['tokens']} tokens ({figures['targets']} with a target) in "
         f"{figures['seconds']:.0f} s: {figures['tokens_per_second']:.0f} tokens/s, rows {100 * figures['fill']:.0f}% "
-        f"full, peak memory {figures['peak_memory_mib']} MiB.{held}"
+        f"full, peak memory {figures['peak_memory_mib']} MiB. The weights are saved in bfloat16."
     )

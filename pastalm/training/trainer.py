@@ -1,58 +1,74 @@
-"""The Trainer of stage 1 and its arguments."""
+"""The Trainer of stage 1, on which that of stage 2 builds, and the arguments of both."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import PrinterCallback, ProgressCallback, Trainer, TrainingArguments
+from transformers import PreTrainedModel, PrinterCallback, ProgressCallback, Trainer, TrainingArguments
 from transformers.integrations import TensorBoardCallback
 
+from pastalm.lang.vocabulary import Vocabulary
 from pastalm.layout import IGNORE
-from pastalm.runtime.attention import DenseMetadata, attach
+from pastalm.runtime.attention import AttentionContext, AttentionMetadata, DenseMetadata, attach
 from pastalm.training.adapters import bare
-from pastalm.training.config import SftConfig
-from pastalm.training.data import processes
-from pastalm.training.loss import token_loss
-from pastalm.training.meter import Meter
-from pastalm.training.told import Told
+from pastalm.training.checkpoints import saving, weights_trained
+from pastalm.training.config import TrainingConfig
+from pastalm.training.data import tag_targets
+from pastalm.training.losses import target_nats, token_loss
+from pastalm.training.monitor import LoggingCallback, Throughput
+from pastalm.training.processes import processes
+
+LINES = 10  # of the log, at least, whatever --log-every says
 
 
 class SftTrainer(Trainer):
     """The Trainer with SPEC 6's mask and targets; all else (resume, DDP, FSDP, logging) is the library's.
 
-    ``model`` is a Hugging Face model or PEFT's wrapper of one.
+    ``model`` is a Hugging Face model or PEFT's wrapper of one. ``vocabulary`` is needed for held-out rows, to tell text
+    from tags.
     """
 
-    def __init__(self, model: nn.Module, *args: Any, **kwargs: Any) -> None:
+    model: Any
+
+    def __init__(self, model: nn.Module, *args: Any, vocabulary: Vocabulary | None = None, **kwargs: Any) -> None:
         super().__init__(model, *args, **kwargs)
+        self.vocabulary = vocabulary
         self.attention_context = attach(bare(model))
         self.model_accepts_loss_kwargs = True  # our loss divides by the targets of the whole step
         self._loss_shifts_labels = False  # ours does not: a label in the first column counts
-        self.meter = Meter(self.accelerator)
+        self.throughput = Throughput(self.accelerator)
         self.remove_callback(ProgressCallback)
         self.remove_callback(PrinterCallback)
-        self.told = Told()
-        self.add_callback(self.told)
+        self.logging = LoggingCallback()
+        self.add_callback(self.logging)
         for callback in self.callback_handler.callbacks:
             if isinstance(callback, TensorBoardCallback):
-                callback.logging_dir = str(Path(self.args.output_dir) / "runs")
+                callback.logging_dir = str(self.out / "runs")
+
+    @property
+    def out(self) -> Path:
+        """Where checkpoints and the log lie."""
+        return Path(str(self.args.output_dir))
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
-        """The library's, telling how far it is."""
-        with self.told:
+        """The library's, which is shown while it runs."""
+        try:
             return super().train(*args, **kwargs)
+        finally:
+            self.logging.close()
 
     def get_batch_samples(
         self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
     ) -> tuple[list[dict[str, Tensor]], Tensor | int | None]:
         """The batches of one optimiser step, counted, and their targets over all processes."""
         batches, targets = super().get_batch_samples(epoch_iterator, num_batches, device)
-        self.meter.count(batches)
+        self.throughput.count(batches)
         return batches, targets
 
     def compute_loss(
@@ -62,26 +78,33 @@ class SftTrainer(Trainer):
         return_outputs: bool = False,
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
-        """Thread-wise next-token loss; see :func:`pastalm.training.loss.token_loss`."""
-        outputs = self._forward(model, inputs)
+        """Thread-wise next-token loss; see :func:`pastalm.training.losses.token_loss`."""
+        outputs = self.forward(model, inputs)
         loss = token_loss(outputs.logits, inputs["labels"], num_items_in_batch)
         if num_items_in_batch is not None and self.args.average_tokens_across_devices:
             loss = loss * self.accelerator.num_processes  # gradients are averaged over processes
         return (loss, outputs) if return_outputs else loss
 
+    def forward(self, model: nn.Module, inputs: dict[str, Tensor]) -> Any:
+        """The model's output for a batch, whose tokens see what the batch says."""
+        return forward(model, self.attention_context, inputs)
+
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
-        """The loss of the held-out rows, in nats a target of all of them; logged, and returned as ``eval_loss``."""
-        total = torch.zeros(2, dtype=torch.double)
+        """The loss of the held-out rows; logged, and returned.
+
+        ``eval_loss`` is in nats a target of all rows, ``eval_text_loss`` that of the text alone (with the ends of
+        answers), ``eval_tag_loss`` that of the tags, topics and lengths. ``eval_text_per_character``, nats a character
+        of the text, compares models with different tokenizers.
+        """
+        total = torch.zeros(5, dtype=torch.double)
         self.model.eval()
         with torch.random.fork_rng(devices=[]):  # a loader draws a seed, and dropout must not notice
             for batch in self.get_eval_dataloader():
                 inputs = self._prepare_inputs(batch)
                 with torch.no_grad(), self.compute_loss_context_manager():
-                    loss = token_loss(self._forward(self.model, inputs).logits, inputs["labels"], 1)
-                total += torch.tensor([loss.item(), (inputs["labels"] != IGNORE).sum().item()])
-        loss, targets = self.accelerator.reduce(total.to(self.args.device), "sum").tolist()
-        found = {"eval_loss": round(loss / targets, 5)}
-        self.log(found)
+                    total += self._held_out_sums(inputs)
+        found = _held_out_losses(*self.accelerator.reduce(total.to(self.args.device), "sum").tolist())
+        self.log(dict(found))
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, found)
         return found
 
@@ -89,18 +112,29 @@ class SftTrainer(Trainer):
         """What :meth:`evaluate` finds, from the log if this step has been evaluated; empty without held-out rows."""
         last = next((line for line in reversed(self.state.log_history) if "eval_loss" in line), {"step": -1})
         if last["step"] == self.state.global_step:
-            return {"eval_loss": last["eval_loss"]}
+            return {name: value for name, value in last.items() if name.startswith("eval_")}
         return self.evaluate() if self.eval_dataset else {}
 
-    def _forward(self, model: nn.Module, inputs: dict[str, Tensor]) -> Any:
-        self.attention_context.metadata = DenseMetadata(inputs["visible"], inputs["position_ids"])
-        return model(input_ids=inputs["input_ids"], position_ids=inputs["position_ids"], use_cache=False)
+    def _held_out_sums(self, inputs: dict[str, Tensor]) -> Tensor:
+        """Of a batch: nats of text, text's targets, nats of tags, tags' targets, characters of text."""
+        if self.vocabulary is None:
+            raise ValueError("Held-out rows need a vocabulary, to tell text from tags.")
+        labels = inputs["labels"]
+        nats = target_nats(self.forward(self.model, inputs).logits, labels)
+        tags = tag_targets(inputs["input_ids"], labels, self.vocabulary)[labels != IGNORE]
+        text = self.vocabulary.decode(labels[labels != IGNORE][~tags].tolist())
+        sums = [value for chosen in (~tags, tags) for value in (nats[chosen].sum().item(), chosen.sum().item())]
+        return torch.tensor([*sums, len(text)], dtype=torch.double)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Log, with the tokens a second since the last time."""
         if "loss" in logs:
-            logs["tokens_per_second"] = round(self.meter.rate(), 1)
+            logs["tokens_per_second"] = round(self.throughput.rate(), 1)
         super().log(logs, start_time)
+
+    def _save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
+        with saving(self.out / f"checkpoint-{self.state.global_step}"):
+            super()._save_checkpoint(*args, **kwargs)
 
     def _save_rng_state(self, output_dir: str) -> None:
         """A checkpoint counts as complete once its state is written, which comes next: all must be through by then."""
@@ -108,13 +142,54 @@ class SftTrainer(Trainer):
         self.accelerator.wait_for_everyone()
 
 
-def training_arguments(config: SftConfig, rows: int) -> TrainingArguments:
-    """The Trainer's arguments for a run over ``rows`` packed rows."""
+def forward(model: nn.Module, context: AttentionContext, batch: dict[str, Tensor]) -> Any:
+    """The output of ``model``, attached to ``context``, for a batch of :class:`pastalm.data.collate.Collator`."""
+    context.metadata = DenseMetadata(batch["visible"], batch["position_ids"])
+    return model(input_ids=batch["input_ids"], position_ids=batch["position_ids"], use_cache=False)
+
+
+def _held_out_losses(text: float, texts: float, tag: float, tags: float, characters: float) -> dict[str, float]:
+    found = {"eval_loss": (text + tag) / (texts + tags), "eval_text_loss": text / max(texts, 1)}
+    found |= {"eval_tag_loss": tag / tags} if tags else {}
+    return {name: round(value, 5) for name, value in found.items()} | {
+        "eval_text_per_character": round(text / max(characters, 1), 5)
+    }
+
+
+def recompute_layers(model: PreTrainedModel, context: AttentionContext) -> None:
+    """Gradient checkpointing: make ``model`` keep only the inputs of its layers. Raises ``ValueError`` for models that
+    cannot.
+
+    Attention finds its mask in ``context``, where a later forward pass may have put other metadata by the time of the
+    backward pass: each layer remembers those of its own forward pass and puts them there while it is computed again.
+    """
+
+    def contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+        return nullcontext(), _restored(context, context.metadata)
+
+    if not getattr(model, "supports_gradient_checkpointing", False):
+        raise ValueError(f"{type(model).__name__} has no gradient checkpointing; train without it.")
+    # transformers 5.2x has renamed it, and warns about the old name
+    enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+    enable({"use_reentrant": False, "context_fn": contexts})
+
+
+@contextmanager
+def _restored(context: AttentionContext, metadata: AttentionMetadata | None) -> Iterator[None]:
+    before, context.metadata = context.metadata, metadata
+    try:
+        yield
+    finally:
+        context.metadata = before
+
+
+def training_arguments(config: TrainingConfig, rows: int, *, held_out: bool = False) -> TrainingArguments:
+    """The Trainer's arguments for a run over ``rows`` rows, or pairs; ``held_out``: whether others are held out."""
     steps = planned_steps(config, rows)
     arguments = TrainingArguments(
         output_dir=config.out,
         max_steps=steps,
-        per_device_train_batch_size=config.batch,
+        per_device_train_batch_size=config.batch_size,
         gradient_accumulation_steps=config.accumulate,
         learning_rate=config.learning_rate,
         lr_scheduler_type="warmup_stable_decay",
@@ -122,14 +197,16 @@ def training_arguments(config: SftConfig, rows: int) -> TrainingArguments:
         warmup_steps=config.warmup,
         weight_decay=config.weight_decay,
         adam_beta2=config.beta2,
-        bf16=config.bf16,
+        bf16=config.dtype == "bfloat16",
+        torch_compile=config.compile,
         use_cpu=not torch.cuda.is_available(),
-        per_device_eval_batch_size=config.batch,
-        eval_strategy="steps" if config.eval_data else "no",
+        per_device_eval_batch_size=config.batch_size,
+        eval_strategy="steps" if held_out else "no",
         eval_steps=config.save_every,
         save_steps=config.save_every,
         save_total_limit=2,
-        logging_steps=config.log_every,
+        logging_steps=min(config.log_every, max(1, steps // LINES)),
+        logging_first_step=True,
         seed=config.seed,
         remove_unused_columns=False,
         dataloader_pin_memory=torch.cuda.is_available(),
@@ -140,8 +217,17 @@ def training_arguments(config: SftConfig, rows: int) -> TrainingArguments:
     return arguments
 
 
-def planned_steps(config: SftConfig, rows: int) -> int:
+def planned_steps(config: TrainingConfig, rows: int) -> int:
     """How many optimiser steps a run over ``rows`` rows takes."""
     if config.steps > 0:
         return config.steps
-    return max(1, round(config.epochs * -(-rows // (config.batch * config.accumulate * processes()))))
+    return max(1, round(config.epochs * -(-rows // (config.batch_size * config.accumulate * processes()))))
+
+
+def plan(trainer: SftTrainer, config: TrainingConfig) -> str:
+    """A line that says what will be trained and how."""
+    weights = [weight for weight in trainer.model.parameters() if weight.requires_grad]
+    return (
+        f"{weights_trained(config)} {sum(weight.numel() for weight in weights):,} weights, learning rate "
+        f"{config.learning_rate:g}, computed in {config.dtype}, {trainer.args.max_steps} steps."
+    )

@@ -160,10 +160,9 @@ def test_interrupts_and_bugs():
 
 
 def test_train_flags_are_the_fields_of_the_config():
-    from pastalm.cli.train import SFT_HELP
-    from pastalm.training.sft import SftConfig
+    from pastalm.training.config import PreferConfig, SftConfig, helps
 
-    assert set(SFT_HELP) == {field.name for field in fields(SftConfig)}
+    assert all(helps(SftConfig).values()) and all(helps(PreferConfig).values())
     shown = runner.invoke(app, ["train", "sft", "--help"], env={"COLUMNS": "160"}).output
     assert all(f"--{field.name.replace('_', '-')}" in shown for field in fields(SftConfig))
     assert "--no-resume" in shown and "pasta train sft --model" in shown
@@ -177,10 +176,10 @@ def test_train_hands_its_flags_to_training(monkeypatch: pytest.MonkeyPatch):
 
     seen = []
     monkeypatch.setattr(sft, "train_sft", lambda config: seen.append(config) or Path(config.out))
-    flags = ["--model", "m", "--data", "d", "--out", "o", "--learning-rate", "2e-4", "--batch", "3", "--no-resume"]
+    flags = ["--model", "m", "--data", "d", "--out", "o", "--learning-rate", "2e-4", "--batch-size", "3", "--no-resume"]
     done = runner.invoke(app, ["train", "sft", *flags])
     assert done.output == "Model written to o.\n"
-    assert seen == [sft.SftConfig("m", "d", "o", learning_rate=2e-4, batch=3, resume=False)]
+    assert seen == [sft.SftConfig("m", "d", "o", learning_rate=2e-4, batch_size=3, resume=False)]
 
 
 def test_ctrl_c_while_the_command_starts_is_quiet(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):

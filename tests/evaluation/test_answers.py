@@ -14,7 +14,7 @@ from pastalm import Engine
 from pastalm.data.examples import DataError
 from pastalm.data.questions import Question
 from pastalm.evaluation.answers import Answer, Answers, EvalSettings, Outcome
-from pastalm.training.fingerprint import fingerprint
+from pastalm.files.fingerprint import fingerprint
 
 SETTINGS = EvalSettings("tiny", "set", max_tokens=6)
 QUESTIONS = [Question(f"hello {k}") for k in range(4)]

@@ -36,5 +36,13 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def config(base: Path, data: Path, out: Path, **other: object) -> SftConfig:
     """Six quick steps."""
-    settings = {"steps": 6, "batch": 2, "row": 128, "learning_rate": 1e-2, "save_every": 2, "epochs": 1}
+    settings = {
+        "steps": 6,
+        "batch_size": 2,
+        "row": 128,
+        "learning_rate": 1e-2,
+        "save_every": 2,
+        "epochs": 1,
+        "dtype": "float32",
+    }
     return SftConfig(str(base), str(data), str(out), **{**settings, **other})

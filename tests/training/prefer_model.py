@@ -10,8 +10,8 @@ import torch
 from transformers import PreTrainedTokenizerFast
 
 from pastalm.lang.vocabulary import Vocabulary
+from pastalm.training.config import PreferConfig
 from pastalm.training.prefer import train_prefer
-from pastalm.training.prefer_config import PreferConfig
 from pastalm.training.score import Candidate
 from tests.runtime.families import tiny
 
@@ -48,10 +48,11 @@ def variety(candidates: list[Candidate]) -> list[float]:
 
 def settings(model: Path, data: Path, out: Path, **other: object) -> PreferConfig:
     """Two quick rounds."""
-    quick = {"samples": 3, "max_tokens": 40, "lanes": 4, "steps": 4, "batch": 2, "learning_rate": 1e-3, "save_every": 1}
+    quick = {"samples": 3, "max_tokens": 40, "max_batch": 4, "steps": 4, "batch_size": 2, "learning_rate": 1e-3}
+    quick |= {"save_every": 1, "dtype": "float32"}
     return PreferConfig(str(model), str(data), str(out), **{**quick, **other})
 
 
 if __name__ == "__main__":  # a run in processes of its own, to be killed, or to be several
-    more = {"batch": int(sys.argv[4])} if sys.argv[4:] else {}
+    more = {"batch_size": int(sys.argv[4])} if sys.argv[4:] else {}
     train_prefer(settings(*map(Path, sys.argv[1:4]), snapshots="0.5", **more), variety)

@@ -27,9 +27,9 @@ from pastalm.lang.vocabulary import Vocabulary
 from pastalm.runtime.attention import DenseMetadata
 from pastalm.training.adapters import add_adapters, bare, merge
 from pastalm.training.base import SettingsError, adopt_tags
-from pastalm.training.record import read_run
-from pastalm.training.saving import whole
-from pastalm.training.sft import SftTrainer, train_sft, training_arguments
+from pastalm.training.checkpoints import read_state, whole_model
+from pastalm.training.sft import train_sft
+from pastalm.training.trainer import SftTrainer, training_arguments
 from tests.conftest import byte_level_tokenizer
 from tests.training.conftest import config
 
@@ -102,12 +102,12 @@ def test_a_model_can_be_put_together_from_gathered_weights(
     state = {name: weight.detach().clone() for name, weight in trained.state_dict().items()}
     if tied:
         state = {name: weight for name, weight in state.items() if "lm_head" not in name}
-    built = whole(trained, state, vocabulary, settings)
+    built = whole_model(trained, state, vocabulary, settings)
     for name, weight in trained.state_dict().items():
         torch.testing.assert_close(built.state_dict()[name], weight, msg=name)
     state.pop(next(name for name in state if "q_proj" in name))
     with pytest.raises(RuntimeError, match="q_proj"):
-        whole(trained, state, vocabulary, settings)
+        whole_model(trained, state, vocabulary, settings)
 
 
 def test_both_saved_forms_are_the_trained_model(base: Path, data: Path, tmp_path: Path) -> None:
@@ -135,10 +135,10 @@ def test_both_saved_forms_are_the_trained_model(base: Path, data: Path, tmp_path
 def test_half_precision_trains_and_merges(base: Path, data: Path, tmp_path: Path) -> None:
     """bfloat16 below the adapters, float32 in them: steps too small for half precision are not lost."""
     runs = {
-        bf16: train_sft(config(base, data, tmp_path / str(bf16), steps=3, learning_rate=1e-4, lora=2, bf16=bf16))
-        for bf16 in (False, True)
+        dtype: train_sft(config(base, data, tmp_path / dtype, steps=3, learning_rate=1e-4, lora=2, dtype=dtype))
+        for dtype in ("float32", "bfloat16")
     }
-    losses = [read_run(out)["figures"]["loss"] for out in runs.values()]
+    losses = [read_state(out)["figures"]["loss"] for out in runs.values()]
     assert losses[0] == pytest.approx(losses[1], rel=0.01)
     one, other = (load_file(out / "adapter" / "adapter_model.safetensors") for out in runs.values())
     assert one.keys() == other.keys()

@@ -23,6 +23,7 @@ from pastalm.annotation.judge import Judge
 from pastalm.cli import app
 from pastalm.data.examples import DataError
 from pastalm.data.questions import Question, read_questions
+from pastalm.files.journal import Journal
 from pastalm.lang.positions import POLICIES
 from pastalm.lang.vocabulary import Vocabulary
 from pastalm.runtime.attention import attach
@@ -30,17 +31,14 @@ from pastalm.runtime.load import LoadError, load
 from pastalm.tasks import sample as tasks
 from pastalm.tasks import to_json
 from pastalm.training.base import SettingsError
-from pastalm.training.journal import Journal
-from pastalm.training.judged import judged
-from pastalm.training.optimise import Pairs
-from pastalm.training.pairs import PairCollator
+from pastalm.training.config import PreferConfig
+from pastalm.training.losses import margin
+from pastalm.training.optimise import reference_log_probabilities
+from pastalm.training.pairs import PairCollator, Pairs
 from pastalm.training.prefer import train_prefer
-from pastalm.training.prefer_config import PreferConfig
-from pastalm.training.prefer_trainer import reference_log_probabilities
-from pastalm.training.preference_loss import margin
 from pastalm.training.round import Round
 from pastalm.training.sampling import FIELDS, Sampling
-from pastalm.training.score import Candidate
+from pastalm.training.score import Candidate, judged
 from tests.annotation.judge_server import JudgeDesk
 from tests.annotation.openai_server import serving
 from tests.training.launch import LAUNCH, SECONDS, environment
@@ -137,9 +135,9 @@ def gained(config: PreferConfig, number: int, model: Path) -> torch.Tensor:
     round_ = Round(config, number, "", questions)
     loaded, tokenizer = load(str(model), "cpu")
     with Journal(round_.folder / "samples.jsonl", FIELDS) as samples:
-        pairs = Pairs(round_, samples, Vocabulary(tokenizer))
+        pairs = Pairs(round_.pairs(), {one.index: one.prompt for one in questions}, samples, Vocabulary(tokenizer))
         batch = PairCollator(POLICIES["pred10"], 0)([pairs[k] for k in range(len(pairs))])
-    found = torch.tensor(reference_log_probabilities(loaded, attach(loaded), batch, bf16=False))
+    found = torch.tensor(reference_log_probabilities(loaded, attach(loaded), batch, dtype="float32"))
     told = torch.tensor([[one["chosen"], one["rejected"]] for one in lines(round_.folder / "reference.jsonl")])
     return (found - told) @ torch.tensor([1.0, -1.0])
 
@@ -161,7 +159,7 @@ def test_training_moves_the_model_to_its_margin(model: Path, data: Path, whole: 
         reuse=str(whole),
         rounds=1,
         steps=30,
-        batch=6,
+        batch_size=6,
         learning_rate=3e-3,
         lora=lora,
         save_every=100,
@@ -174,7 +172,7 @@ def test_training_moves_the_model_to_its_margin(model: Path, data: Path, whole: 
 def test_a_pair_counts_the_same_in_every_batch(model: Path, data: Path, whole: Path, tmp_path: Path):
     """The last step of the epoch has fewer pairs than four: in pieces it is what it is at once."""
     found = []
-    for name, size in (("pieces", {"batch": 1, "accumulate": 4}), ("once", {"batch": 4})):
+    for name, size in (("pieces", {"batch_size": 1, "accumulate": 4}), ("once", {"batch_size": 4})):
         config = settings(model, data, tmp_path / name, reuse=str(whole), rounds=1, steps=-1, epochs=1.0, **size)
         trained = train_prefer(config, variety)
         found.append(load(str(trained))[0](torch.arange(20)[None]).logits)
@@ -184,7 +182,7 @@ def test_a_pair_counts_the_same_in_every_batch(model: Path, data: Path, whole: P
 
 def test_adapters_are_merged_into_float32(model: Path, data: Path, whole: Path, tmp_path: Path):
     """bfloat16 would round most of such small steps away."""
-    config = settings(model, data, tmp_path, reuse=str(whole), rounds=1, lora=4, bf16=True, snapshots="1")
+    config = settings(model, data, tmp_path, reuse=str(whole), rounds=1, lora=4, dtype="bfloat16", snapshots="1")
     trained = train_prefer(replace(config, learning_rate=2e-5), variety)
     kept, start = weights(tmp_path / "round1" / "snapshot-100"), weights(model)
     for name, weight in weights(trained).items():
@@ -219,8 +217,8 @@ def test_another_run_that_does_not_fit_is_told_by_its_flag(data: Path, tmp_path:
     other = begun(settings(nothing, data, tmp_path / "a"))
     with pytest.raises(SettingsError, match=r"--samples 3, but this one asks for 4: give the same, or another --reuse"):
         train_prefer(settings(nothing, data, tmp_path / "b", reuse=str(other), samples=4), variety)
-    (other / "prefer.json").write_text("{")
-    with pytest.raises(SettingsError, match=r"was not written by this command; choose another --reuse"):
+    (other / "run.json").write_text("{")
+    with pytest.raises(SettingsError, match=r"is no run state of `pasta train`; give another --reuse"):
         train_prefer(settings(nothing, data, tmp_path / "c", reuse=str(other)), variety)
 
 
@@ -256,7 +254,7 @@ def test_a_run_neither_writes_where_its_model_lies_nor_into_a_file(data: Path, t
 def test_a_finished_run_does_nothing_and_other_settings_are_refused(model: Path, data: Path, whole: Path):
     before = {path: path.stat().st_mtime_ns for path in whole.rglob("*.safetensors")}
     config = settings(model, data, whole, snapshots="0.5")
-    assert train_prefer(config, variety) == whole / "round2" / "model"
+    assert train_prefer(config, variety) == whole / "model"
     assert {path: path.stat().st_mtime_ns for path in whole.rglob("*.safetensors")} == before
     with pytest.raises(SettingsError, match=r"holds a run with --lambda 4\.0, but this one asks for 2.0"):
         train_prefer(settings(model, data, whole, quality_weight=2.0), variety)
@@ -344,8 +342,8 @@ def test_the_command_with_the_tasks_checker(model: Path, tmp_path: Path):
     assert "Model written to" in done.output
     assert done.output.count("Round 1: ") == 1 and "of 4 prompts; all / chosen / rejected" in done.output
     assert {one["quality"] for one in lines(tmp_path / "out" / "round1" / "scores.jsonl")} <= {0.0, 1.0}
-    changed = CliRunner().invoke(app, [*command, "--speed", "parallelism"])
-    assert changed.exit_code == 2 and "holds a run with --speed 'speedup'" in " ".join(changed.output.split())
+    changed = CliRunner().invoke(app, [*command, "--speed-term", "parallelism"])
+    assert changed.exit_code == 2 and "holds a run with --speed-term 'speedup'" in " ".join(changed.output.split())
 
 
 def test_a_judge_is_the_quality(model: Path, data: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -354,7 +352,7 @@ def test_a_judge_is_the_quality(model: Path, data: Path, whole: Path, tmp_path: 
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.setenv("JUDGE_KEY", "key")
     with serving(JudgeDesk(plan=lambda shown, nth: "stated")) as desk:
-        told = {"judge": "m", "judge_url": desk.url, "key_env": "JUDGE_KEY"}
+        told = {"judge_model": "m", "judge_url": desk.url, "judge_key_env": "JUDGE_KEY"}
         config = settings(model, data, tmp_path / "a", reuse=str(whole), rounds=1, steps=1, **told)
         train_prefer(config)
         asked = len(desk.asks)
@@ -364,7 +362,7 @@ def test_a_judge_is_the_quality(model: Path, data: Path, whole: Path, tmp_path: 
             {(one["prompt"], one["text"]) for one in whole_answers if one["text"] != baseline[one["prompt"]]}
         )
         train_prefer(
-            settings(model, data, tmp_path / "b", reuse=config.out, rounds=1, steps=1, speed="parallelism", **told)
+            settings(model, data, tmp_path / "b", reuse=config.out, rounds=1, steps=1, speed_term="parallelism", **told)
         )
         assert len(desk.asks) == asked
     # this judge counts 'good', finds none, and prefers what is shown first, by 0.8: a win and a loss of 0.8 each
@@ -395,15 +393,16 @@ def test_quality_from_verdicts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 def test_the_command_without_checker_or_judge(model: Path, data: Path, tmp_path: Path):
     command = ["train", "prefer", "--model", str(model), "--data", str(data), "--out", str(tmp_path / "out")]
     done = CliRunner().invoke(app, command)
-    assert done.exit_code == 2 and "name a judge with --judge" in " ".join(done.output.split())
+    assert done.exit_code == 2 and "name a judge with --judge-model" in " ".join(done.output.split())
     assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(
     ("field", "value"),
     [
-        ("samples", 1), ("speed", "far"), ("loss", "best"), ("rounds", 0), ("alpha", 2), ("snapshots", "0.5,2"),
-        ("snapshots", "half"), ("quality_weight", float("nan")), ("judge_url", "http://x"), ("batch", 0), ("lora", -1),
+        ("samples", 1), ("speed_term", "far"), ("loss", "best"), ("rounds", 0), ("alpha", 2), ("snapshots", "0.5,2"),
+        ("snapshots", "half"), ("quality_weight", float("nan")), ("judge_url", "http://x"), ("batch_size", 0),
+        ("lora", -1),
     ],
 )  # fmt: skip
 def test_wrong_settings_get_a_sentence(field: str, value: object):

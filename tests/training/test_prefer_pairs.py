@@ -16,12 +16,14 @@ from transformers import PreTrainedTokenizerFast
 
 from pastalm.data.examples import DataError
 from pastalm.data.questions import Question
+from pastalm.files.journal import Journal
+from pastalm.files.lock import held
 from pastalm.lang.positions import POLICIES
 from pastalm.lang.vocabulary import Vocabulary
 from pastalm.layout import IGNORE
 from pastalm.runtime.attention import attach
 from pastalm.runtime.engine import Engine
-from pastalm.training.journal import Journal, held
+from pastalm.training.optimise import reference_log_probabilities
 from pastalm.training.pairs import (
     PairCollator,
     PreferencePair,
@@ -30,9 +32,7 @@ from pastalm.training.pairs import (
     sampled_answer,
     share_rows,
 )
-from pastalm.training.prefer_trainer import reference_log_probabilities
-from pastalm.training.progress import pace
-from pastalm.training.sampling import FIELDS, Sampling, record, sample
+from pastalm.training.sampling import FIELDS, Sampling, sample, sampled
 from pastalm.training.score import Candidate, Scored, best_and_worst, checked, require_checks, score_all, speed_term
 from tests.training.prefer_model import WINDOW, write_model
 
@@ -55,7 +55,7 @@ def drawn(engine: Engine, prompt: str, seed: int, **options) -> tuple[dict, floa
         noted.append((token, torch.log_softmax(logits.float(), -1)[token].item()))
 
     response = engine.generate(prompt, temperature=1.0, seed=seed, observe=note, max_tokens=80, **options)
-    line = json.loads(json.dumps(record((0, seed), response)))
+    line = json.loads(json.dumps(sampled((0, seed), response)))
     # an answer that a limit cut has no end, even if its main thread had come to one
     values = [value for token, value in noted if line["ended"] or token != engine.tokenizer.eos_token_id]
     return line, sum(values), len(values)
@@ -85,7 +85,7 @@ def test_training_scores_exactly_what_was_chosen(engine: Engine, answers):
     pairs = [PreferencePair(k, one[0], other[0]) for k, (one, other) in enumerate(pairwise(answers))]
     batch = PairCollator(POLICY, 0)(pairs)
     assert len(batch["input_ids"]) < 2 * len(pairs), "short answers share rows"
-    found = reference_log_probabilities(engine.runner.model, context, batch, bf16=False)
+    found = reference_log_probabilities(engine.runner.model, context, batch, dtype="float32")
     for index, (chosen, rejected) in enumerate(found):
         assert chosen == pytest.approx(answers[index][1], rel=1e-4), answers[index][3]["annotated"]
         assert rejected == pytest.approx(answers[index + 1][1], rel=1e-4)
@@ -141,9 +141,9 @@ def test_pairs_of_a_batch_do_not_see_each_other(engine: Engine, answers):
     context = attach(engine.runner.model)
     collator = PairCollator(POLICY, 0)
     pairs = [PreferencePair(k, answers[k][0], answers[k + 1][0]) for k in range(4)]
-    together = reference_log_probabilities(engine.runner.model, context, collator(pairs), bf16=False)
+    together = reference_log_probabilities(engine.runner.model, context, collator(pairs), dtype="float32")
     for pair, both in zip(pairs, together):
-        [alone] = reference_log_probabilities(engine.runner.model, context, collator([pair]), bf16=False)
+        [alone] = reference_log_probabilities(engine.runner.model, context, collator([pair]), dtype="float32")
         assert both == pytest.approx(alone, rel=1e-4)
 
 
@@ -155,22 +155,22 @@ def test_rows_hold_each_answer_once_and_no_more_than_the_longest(lengths: list[i
 
 
 def ids(journal: Journal) -> list[list[int]]:
-    return [one["script"]["tokens"] for one in journal.records()]
+    return [one["script"]["tokens"] for one in journal.values()]
 
 
-def test_samples_depend_neither_on_lanes_nor_on_interruptions(engine: Engine, tmp_path: Path):
+def test_samples_depend_neither_on_the_batch_nor_on_interruptions(engine: Engine, tmp_path: Path):
     questions = [Question(prompt, index=k) for k, prompt in enumerate(PROMPTS)]
     with Journal(tmp_path / "a.jsonl", FIELDS) as one:
-        assert sample(engine, questions, Sampling(3, 1.0, 40, 7, lanes=4), one) == 9
+        assert sample(engine, questions, Sampling(3, 1.0, 40, 7, max_batch=4), one) == 9
         whole = ids(one)
     with Journal(tmp_path / "b.jsonl", FIELDS) as part:
-        sample(engine, questions[:2], Sampling(2, 1.0, 40, 7, lanes=1), part)
+        sample(engine, questions[:2], Sampling(2, 1.0, 40, 7, max_batch=1), part)
     with open(tmp_path / "b.jsonl", "ab") as file:
         file.write(b'{"prompt": 2, "sam')  # a kill in the middle of a line
     before = (tmp_path / "b.jsonl").read_bytes()[:-18]
     with Journal(tmp_path / "b.jsonl", FIELDS) as rest:
         assert len(rest) == 4
-        sample(engine, questions, Sampling(3, 1.0, 40, 7, lanes=3), rest)
+        sample(engine, questions, Sampling(3, 1.0, 40, 7, max_batch=3), rest)
         assert ids(rest) == whole
     after = (tmp_path / "b.jsonl").read_bytes()
     assert after.startswith(before) and len(after.splitlines()) == 9
@@ -186,7 +186,7 @@ def test_processes_share_the_prompts(engine: Engine, tmp_path: Path):
         with Journal(tmp_path / "s.jsonl", FIELDS, rank) as journal:
             sample(engine, questions, Sampling(2, 1.0, 20, 0), journal, (rank, 2))
     with Journal(tmp_path / "s.jsonl", FIELDS) as journal:
-        assert journal.keys() == [(p, k) for p in range(3) for k in range(2)]
+        assert list(journal) == [(p, k) for p in range(3) for k in range(2)]
         assert len((tmp_path / "s.rank1.jsonl").read_text().splitlines()) == 2
 
 
@@ -194,7 +194,7 @@ def test_prompts_that_fill_the_window_are_left_out(engine: Engine, tmp_path: Pat
     with Journal(tmp_path / "s.jsonl", FIELDS) as journal:
         questions = [Question("x" * (WINDOW + 1)), Question("x", index=1)]
         assert sample(engine, questions, Sampling(1, 1.0, 20, 0), journal) == 1
-        assert journal.keys() == [(1, 0)]
+        assert list(journal) == [(1, 0)]
         with pytest.raises(DataError, match=f"window of {WINDOW}"):
             sample(engine, questions[:1], Sampling(1, 1.0, 20, 0), journal)
 
@@ -207,12 +207,6 @@ def test_a_foreign_file_is_no_journal_and_two_runs_do_not_meet(tmp_path: Path):
         assert (tmp_path / "a.jsonl").read_text() == text
     with held(tmp_path / "lock"), pytest.raises(DataError, match="in use by another run"), held(tmp_path / "lock"):
         pass
-
-
-def test_the_pace_is_told_in_seconds_where_it_is_slow():
-    assert pace(30, 10.0, "answers") == "3.0 answers/s"
-    assert pace(3, 60.0, "answers") == "20.0 s per answer"
-    assert pace(1, 0.0, "pairs").endswith("pairs/s")
 
 
 ANSWER = {"sample": 0, "finished": True, "critical_path": 20, "content_tokens": 30, "tokens": 40, "text": "t"}

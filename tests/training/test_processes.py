@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from pastalm.training.record import read_run
+from pastalm.training.checkpoints import read_state
 from tests.training.launch import LAUNCH, ROOT, SECONDS, environment
 
 FSDP = [
@@ -25,7 +25,20 @@ FSDP = [
 def command(base: Path, data: Path, out: Path, batch: int, *more: object) -> list[str]:
     """`pasta train sft` over an epoch of 3 steps and one step more."""
     more = ("--eval-data", data, *more)
-    settings = ("--row", 200, "--batch", batch, "--steps", 4, "--learning-rate", 1e-2, "--log-every", 1)
+    settings = (
+        "--row",
+        200,
+        "--batch-size",
+        batch,
+        "--steps",
+        4,
+        "--learning-rate",
+        1e-2,
+        "--log-every",
+        1,
+        "--dtype",
+        "float32",
+    )
     return ["train", "sft", "--model", str(base), "--data", str(data), "--out", str(out), *map(str, (*settings, *more))]
 
 
@@ -61,10 +74,10 @@ def alone(base: Path, data: Path, tmp_path_factory: pytest.TempPathFactory) -> P
 def test_two_processes_are_as_one(base: Path, data: Path, alone: Path, tmp_path: Path) -> None:
     said = run([*LAUNCH, "--multi_gpu", "-m", "pastalm.cli", *command(base, data, tmp_path, 2)])
     assert said.count("Model written") == 1
-    assert read_run(tmp_path)["figures"]["processes"] == 2
+    assert read_state(tmp_path)["figures"]["processes"] == 2
     for name in ("steps", "tokens", "targets"):
-        assert read_run(tmp_path)["figures"][name] == read_run(alone)["figures"][name]
-    held = [read_run(out)["figures"]["eval_loss"] for out in (tmp_path, alone)]
+        assert read_state(tmp_path)["figures"][name] == read_state(alone)["figures"][name]
+    held = [read_state(out)["figures"]["eval_loss"] for out in (tmp_path, alone)]
     assert held[0] == pytest.approx(held[1], abs=1e-4)
     assert_equal(alone, tmp_path, "checkpoint-4/model.safetensors")
 
@@ -100,7 +113,7 @@ def test_a_killed_run_goes_on_to_the_same_end(base: Path, data: Path, tmp_path: 
         time.sleep(0.001)
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
-    assert "figures" not in read_run(killed)
+    assert "figures" not in read_state(killed)
     run(asked)
     run([sys.executable, "-m", "pastalm.cli", *command(base, data, whole, 4, *more)])
     one, other = load_file(killed / "model.safetensors"), load_file(whole / "model.safetensors")

@@ -20,10 +20,12 @@ from pastalm.lang.positions import POLICIES
 from pastalm.lang.vocabulary import Vocabulary
 from pastalm.layout import IGNORE
 from pastalm.tasks import sample, to_json
-from pastalm.training.config import SftConfig
-from pastalm.training.prefer_config import PreferConfig
-from pastalm.training.record import read_run
-from pastalm.training.sft import SftTrainer, adopt_tags, load_rows, train_sft, training_arguments
+from pastalm.training.base import adopt_tags
+from pastalm.training.checkpoints import read_state
+from pastalm.training.config import PreferConfig, SftConfig
+from pastalm.training.data import load_rows
+from pastalm.training.sft import train_sft
+from pastalm.training.trainer import SftTrainer, training_arguments
 from tests.runtime.families import tiny
 from tests.training.conftest import config
 
@@ -133,7 +135,7 @@ def test_the_held_out_loss_is_that_of_the_trained_model(base: Path, data: Path, 
         batch = Collator(POLICY, 0)([[example]])
         targets = int((batch["labels"] != IGNORE).sum())
         total, count = total + trainer.compute_loss(model, batch).item() * targets, count + targets
-    assert read_run(settings.out)["figures"]["eval_loss"] == pytest.approx(total / count, abs=2e-5)
+    assert read_state(settings.out)["figures"]["eval_loss"] == pytest.approx(total / count, abs=2e-5)
     without = config(base, data, tmp_path / "not told", save_every=2, row=1200)
     train_sft(without)
     told, untold = (Path(run.out, "model.safetensors").read_bytes() for run in (settings, without))
@@ -148,9 +150,9 @@ def test_a_run_tells_what_it_did(base: Path, data: Path, tmp_path: Path) -> None
     """`run.json` and TensorBoard against sums over the data."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    settings = config(base, data, tmp_path, steps=-1, epochs=2, batch=4, accumulate=2, log_every=1)
+    settings = config(base, data, tmp_path, steps=-1, epochs=2, batch_size=4, accumulate=2, log_every=1)
     train_sft(settings)
-    figures = read_run(tmp_path)["figures"]
+    figures = read_state(tmp_path)["figures"]
     vocabulary = Vocabulary(AutoTokenizer.from_pretrained(tmp_path))
     examples = list(encode_records(read_records(data), vocabulary, POLICY, plain=0, seed=0))
     assert figures["tokens"] == 2 * sum(map(len, examples))
@@ -187,7 +189,7 @@ def test_held_out_data_changes_no_weight(base: Path, data: Path, tmp_path: Path)
 def test_rows_fill_whole_steps_and_empty_ones_cost_nothing(base: Path, data: Path, tmp_path: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(base)
     adopt_tags(AutoModelForCausalLM.from_pretrained(base), tokenizer)
-    rows = load_rows(config(base, data, tmp_path, batch=3, accumulate=3), Vocabulary(tokenizer))
+    rows = load_rows(config(base, data, tmp_path, batch_size=3, accumulate=3), Vocabulary(tokenizer))
     assert len(rows) % 9 == 0
     assert sum(len(rows[k]) for k in range(len(rows))) == 40
     collator = Collator(POLICY, 0)
@@ -270,7 +272,7 @@ def test_bad_lines_are_told_with_their_place(tmp_path: Path, line: str, message:
 @pytest.mark.parametrize(
     ("field", "value"),
     [
-        ("plain", 2), ("batch", 0), ("learning_rate", 0), ("learning_rate", math.nan), ("positions", "far"),
+        ("plain", 2), ("batch_size", 0), ("learning_rate", 0), ("learning_rate", math.nan), ("positions", "far"),
         ("steps", 0), ("steps", -5), ("epochs", 0), ("warmup", -1), ("beta2", 1), ("beta2", -0.1), ("seed", -1),
         ("seed", 2**32), ("weight_decay", -0.1), ("weight_decay", math.inf), ("lora", -1), ("lora_dropout", 1),
         ("lora_dropout", -0.1), ("lora_alpha", 0),
@@ -295,6 +297,9 @@ def test_a_log_reads_as_a_line(base: Path, data: Path, tmp_path: Path, capfd: py
     steps = re.findall(r"step (\d) of 2  loss (\d\.\d{4})  learning rate \S+  gradient \S+  [\d,]+ tokens/s\n", said)
     assert [step for step, _ in steps] == ["1", "2"]
     mean = math.fsum(float(loss) for _, loss in steps) / 2
-    assert mean == pytest.approx(read_run(tmp_path)["figures"]["loss"], abs=1e-3)
-    held = re.search(r"step 2 of 2  held-out loss (\d\.\d{4})\n", said)
-    assert held and float(held[1]) == pytest.approx(read_run(tmp_path)["figures"]["eval_loss"], abs=1e-4)
+    assert mean == pytest.approx(read_state(tmp_path)["figures"]["loss"], abs=1e-3)
+    held = re.search(r"step 2 of 2  held-out loss (\S+)  text (\S+)  tags (\S+)\n", said)
+    figures = read_state(tmp_path)["figures"]
+    assert held, said
+    for shown, name in zip(held.groups(), ("eval_loss", "eval_text_loss", "eval_tag_loss"), strict=True):
+        assert float(shown) == pytest.approx(figures[name], abs=1e-4)

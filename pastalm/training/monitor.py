@@ -1,4 +1,4 @@
-"""What a run has done so far: tokens, targets, time, memory."""
+"""What a training run says of itself: tokens a second and memory, a line of figures now and then, a bar."""
 
 from __future__ import annotations
 
@@ -6,15 +6,69 @@ import sys
 from collections.abc import Sequence
 from resource import RUSAGE_SELF, getrusage
 from time import perf_counter, process_time
+from typing import Any
 
 import torch
 from accelerate import Accelerator
 from torch import Tensor
+from transformers import TrainerCallback
 
 from pastalm.layout import IGNORE
+from pastalm.progress import Progress
+
+# What a log may hold and how it reads. The Trainer's own summary is not among it: the run's figures tell the same.
+FORMS = {
+    "loss": "loss {:.4f}",
+    "eval_loss": "held-out loss {:.4f}",
+    "eval_text_loss": "text {:.4f}",
+    "eval_tag_loss": "tags {:.4f}",
+    "advantage": "advantage {:.2f} nats",
+    "won": "{:.0%} of the pairs won",
+    "chosen": "chosen {:+.2f} nats",
+    "learning_rate": "learning rate {:.2g}",
+    "grad_norm": "gradient {:.3g}",
+    "tokens_per_second": "{:,.0f} tokens/s",
+}
 
 
-class Meter:
+def log_line(step: int, steps: int, logs: dict[str, Any]) -> str:
+    """A log as a line; empty if nothing that is shown is in it."""
+    shown = [form.format(float(logs[name])) for name, form in FORMS.items() if name in logs]
+    return "  ".join([f"step {step} of {steps}", *shown]) if shown else ""
+
+
+class LoggingCallback(TrainerCallback):
+    """Prints logs on stderr and shows a bar, in the first process; sees to it that the last step is logged."""
+
+    progress: Progress | None = None
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """See :class:`transformers.TrainerCallback`."""
+        self.progress = Progress(
+            "Training", state.max_steps, done=state.global_step, unit="steps", enabled=state.is_world_process_zero
+        )
+        self.progress.__enter__()
+
+    def close(self) -> None:
+        """Take the bar away; also after an error, which would leave a terminal without its cursor."""
+        if self.progress is not None:
+            self.progress.__exit__(None)
+            self.progress = None
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """See :class:`transformers.TrainerCallback`."""
+        control.should_log |= state.global_step >= state.max_steps
+        if self.progress is not None:
+            self.progress.update(state.global_step)
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
+        """See :class:`transformers.TrainerCallback`."""
+        line = log_line(state.global_step, state.max_steps, logs or {})
+        if line and self.progress is not None:
+            self.progress.print(line)
+
+
+class Throughput:
     """Counts the batches of this process; sums are over all processes, and asked for by all of them at once.
 
     Tokens are those of examples, padding is none; ``slots`` counts both. The clock starts with the first batch, so that

@@ -1,8 +1,10 @@
-"""The losses of stage 2, as pure functions of log-probabilities (SPEC 6).
+"""The losses of both stages, as pure functions of logits and log-probabilities (SPEC 6).
 
-All are of whole answers: ``log p(y)`` is the *sum* over an answer's target tokens, in nats. ``chosen`` and ``rejected``
-come from the model that is trained, ``chosen_reference`` and ``rejected_reference`` from the stage-1 model. Every
-tensor is [pairs], and so is what the functions return; their mean is what training minimises.
+Targets are thread-wise: ``targets[b, t]`` is what position t predicts, and nothing is shifted here.
+
+The losses of stage 2 are of whole answers: ``log p(y)`` is the *sum* over an answer's target tokens, in nats.
+``chosen`` and ``rejected`` come from the model that is trained, ``chosen_reference`` and ``rejected_reference`` from
+the stage-1 model. Every tensor is [pairs], and so is what the functions return; their mean is what training minimises.
 
 Sums, not means over tokens: the margin of BoNBoN is derived for the probability of the whole answer, and a mean would
 make it stricter the longer the answer is. So a loss may be in the hundreds (at the start BoNBoN is the squared margin,
@@ -11,11 +13,45 @@ make it stricter the longer the answer is. So a loss may be in the hundreds (at 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy, logsigmoid
 
 from pastalm.layout import IGNORE
+from pastalm.training.config import PreferConfig
+
+# From the log-probabilities [P] of chosen and rejected, then those of the reference, to the losses [P].
+PairLoss = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
+
+
+def target_nats(logits_BTV: Tensor, targets_BT: Tensor) -> Tensor:
+    """The cross-entropy of each target, the next token of the own thread: nats, float32 [targets], in the order of
+    ``targets_BT[targets_BT != IGNORE]``."""
+    counted = targets_BT != IGNORE
+    return cross_entropy(logits_BTV[counted].float(), targets_BT[counted], reduction="none")
+
+
+def token_loss(logits_BTV: Tensor, targets_BT: Tensor, count: Tensor | int | None = None) -> Tensor:
+    """The loss of stage 1: :func:`target_nats`, summed and divided by ``count``.
+
+    ``count`` is the number of targets in the whole optimiser step (all processes, all accumulation steps); None takes
+    this batch's own.
+    """
+    nats = target_nats(logits_BTV, targets_BT)
+    return nats.sum() / (max(len(nats), 1) if count is None else count)
+
+
+def answer_log_probabilities(logits_BTV: Tensor, targets_BT: Tensor, answer_BT: Tensor, answers: int) -> Tensor:
+    """``log p(y)`` of each answer, [answers]: the sum over its target tokens, in float32.
+
+    ``answer[b, t]`` is the number of the answer that position t belongs to; several answers may share a row. Positions
+    without a target count nothing.
+    """
+    nats = target_nats(logits_BTV, targets_BT)
+    return torch.zeros(answers, device=nats.device).index_add(0, answer_BT[targets_BT != IGNORE], -nats)
 
 
 def margin(samples: int) -> float:
@@ -64,12 +100,8 @@ def dpo(
     return -logsigmoid(beta * advantage(chosen, rejected, chosen_reference, rejected_reference))
 
 
-def answer_log_probabilities(logits_BTV: Tensor, targets_BT: Tensor, answer_BT: Tensor, answers: int) -> Tensor:
-    """``log p(y)`` of each answer, [answers]: the sum over its target tokens, in float32.
-
-    ``targets[b, t]`` is what position t predicts, ``answer[b, t]`` the number of the answer that it belongs to; several
-    answers may share a row. Positions without a target count nothing.
-    """
-    counted = targets_BT != IGNORE
-    log_p = -cross_entropy(logits_BTV[counted].float(), targets_BT[counted], reduction="none")
-    return torch.zeros(answers, device=log_p.device).index_add(0, answer_BT[counted], log_p)
+def pair_loss(config: PreferConfig) -> PairLoss:
+    """The loss of stage 2 that the settings name."""
+    if config.loss == "bonbon":
+        return partial(bonbon, alpha=config.alpha, margin=config.margin or margin(config.samples))
+    return partial(ipo, tau=config.beta) if config.loss == "ipo" else partial(dpo, beta=config.beta)

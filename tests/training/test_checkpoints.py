@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -15,8 +14,8 @@ from pastalm import Engine
 from pastalm.data.examples import DataError
 from pastalm.runtime.engine import RequestError
 from pastalm.training.base import SettingsError
-from pastalm.training.config import SftConfig
-from pastalm.training.record import FREE, last_checkpoint, read_run
+from pastalm.training.checkpoints import last_checkpoint, read_state
+from pastalm.training.config import SftConfig, fixed
 from pastalm.training.sft import train_sft
 from tests.training.conftest import config
 
@@ -43,7 +42,7 @@ def unfinished(whole: Path, out: Path) -> Path:
     """``whole`` as a kill before its end leaves it."""
     out.mkdir()
     shutil.copytree(whole / "checkpoint-4", out / "checkpoint-4")
-    record = read_run(whole)
+    record = read_state(whole)
     del record["figures"]
     record["settings"]["out"] = str(out)
     (out / "run.json").write_text(json.dumps(record))
@@ -67,7 +66,7 @@ def test_a_checkpoint_that_a_kill_tore_is_passed_over(
             state.write_text(state.read_text()[:100])
     assert last_checkpoint(out) == out / "checkpoint-4"
     train_sft(config(base, data, out))
-    assert read_run(out)["figures"]["resumed_from"] == 4
+    assert read_state(out)["figures"]["resumed_from"] == 4
     assert_same(whole, out)
 
 
@@ -88,14 +87,14 @@ def test_a_finished_run_is_not_trained_again(
         assert train_sft(config(base, data, whole, **other)) == whole
         assert "finished" in capsys.readouterr().out
         assert (whole / "model.safetensors").stat().st_mtime_ns == before
-    assert read_run(whole)["settings"]["save_every"] == 2, "the record tells of the run as it was"
+    assert read_state(whole)["settings"]["save_every"] == 2, "the record tells of the run as it was"
 
 
 OTHER = {
-    "model": "other", "positions": "pred1", "plain": 1.0, "epochs": 2.0, "steps": 7, "batch": 3, "accumulate": 2,
+    "model": "other", "positions": "pred1", "plain": 1.0, "epochs": 2.0, "steps": 7, "batch_size": 3, "accumulate": 2,
     "row": 64, "pack": False, "learning_rate": 1.0, "warmup": 1, "decay": 0.5, "weight_decay": 0.1, "beta2": 0.9,
-    "prompt_loss": True, "lora": 2, "lora_alpha": 1.0, "lora_dropout": 0.1, "lora_targets": "q_proj", "bf16": True,
-    "seed": 1,
+    "prompt_loss": True, "lora": 2, "lora_alpha": 1.0, "lora_dropout": 0.1, "lora_targets": "q_proj",
+    "dtype": "bfloat16", "seed": 1,
 }  # fmt: skip
 
 
@@ -107,7 +106,7 @@ def test_all_that_changes_what_comes_out_is_the_runs_own(
     monkeypatch.setattr("pastalm.training.sft.load_base", lambda config: pytest.fail("the model was loaded"))
     out = whole if finished else unfinished(whole, tmp_path / "out")
     record = (out / "run.json").read_text()
-    assert {field.name for field in fields(SftConfig)} == set(OTHER) | FREE | {"data"}
+    assert set(fixed(config(base, data, out))) == set(OTHER) | {"data"}
     for name, value in OTHER.items():
         option = "--" + name.replace("_", "-")
         with pytest.raises(SettingsError, match=f"holds a run with {option} .*asks for .*--no-resume"):
@@ -125,10 +124,10 @@ def test_other_contents_under_the_same_name_are_refused(
     shutil.copyfile(data, own["data"])
     shutil.copytree(base, own["model"])
     out = unfinished(whole, tmp_path / "out")
-    record = read_run(out)
+    record = read_state(out)
     record["settings"] |= {name: str(path) for name, path in own.items()}
     if finished:
-        record["figures"] = read_run(whole)["figures"]
+        record["figures"] = read_state(whole)["figures"]
         (out / "model.safetensors").touch()
     (out / "run.json").write_text(json.dumps(record))
     settings = config(own["model"], own["data"], out)
@@ -179,15 +178,15 @@ def test_other_settings_in_the_same_place_are_refused(whole: Path, base: Path, d
         train_sft(config(base, data, out, row=64))
     assert (out / "checkpoint-4").is_dir()  # a refusal loses no work
     train_sft(config(base, data, out, row=64, resume=False))
-    assert read_run(out)["figures"]["resumed_from"] == 0
-    assert read_run(out)["settings"]["row"] == 64
+    assert read_state(out)["figures"]["resumed_from"] == 0
+    assert read_state(out)["settings"]["row"] == 64
 
 
 def test_a_broken_record_gets_a_sentence(tmp_path: Path) -> None:
     for text in ("{", "[]", '{"settings": 1}'):
         (tmp_path / "run.json").write_text(text)
-        with pytest.raises(SettingsError, match=r"run\.json is no record of a run; .*remove the file"):
-            read_run(tmp_path)
+        with pytest.raises(SettingsError, match=r"run\.json is no run state of .*; .*remove the file"):
+            read_state(tmp_path)
 
 
 def test_the_policy_of_a_model_stays_its_own(whole: Path, base: Path, data: Path, tmp_path: Path) -> None:

@@ -13,8 +13,8 @@ from pastalm.data.examples import encode_records, read_records
 from pastalm.lang.positions import POLICIES
 from pastalm.lang.vocabulary import Vocabulary
 from pastalm.runtime.attention import DenseMetadata, attach
-from pastalm.training.loss import token_loss
-from pastalm.training.recompute import recompute_layers
+from pastalm.training.losses import token_loss
+from pastalm.training.trainer import recompute_layers
 from tests.runtime.families import tiny
 
 

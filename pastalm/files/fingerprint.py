@@ -15,7 +15,7 @@ def fingerprint(model: str) -> str:
         return ""
     digest = sha256()
     for path in sorted(folder.glob("*")):
-        if path.suffix in (".json", ".safetensors", ".bin", ".jinja"):
+        if path.suffix in (".json", ".safetensors", ".bin", ".jinja", ".gguf"):
             size = path.stat().st_size
             with open(path, "rb") as file:
                 digest.update(f"{path.name} {size}".encode() + file.read(_SAMPLE_BYTES))
