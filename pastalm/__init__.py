@@ -26,12 +26,13 @@ if TYPE_CHECKING:
     from pastalm.lang.prompt import RawPrompt
     from pastalm.lang.render import render
     from pastalm.lang.tokenizer import MissingTagsError, add_tags
-    from pastalm.runtime.engine import Engine, RequestError
+    from pastalm.runtime.engine import Engine
     from pastalm.runtime.events import DoneEvent, Event, ForkEvent, JoinEvent, TokenEvent, WaitEvent
     from pastalm.runtime.limits import Limits
     from pastalm.runtime.load import LoadError, load
+    from pastalm.runtime.probe import UnsupportedModelError
+    from pastalm.runtime.request import Mode, RequestError, RequestOptions
     from pastalm.runtime.response import Metrics, Response, ThreadResult
-    from pastalm.runtime.runner import UnsupportedModelError
 
 __version__ = "0.1.0"
 
@@ -42,12 +43,13 @@ _HOMES = {
     "pastalm.lang.prompt": ("RawPrompt",),
     "pastalm.lang.render": ("render",),
     "pastalm.lang.tokenizer": ("MissingTagsError", "add_tags"),
-    "pastalm.runtime.engine": ("Engine", "RequestError"),
+    "pastalm.runtime.engine": ("Engine",),
     "pastalm.runtime.events": ("DoneEvent", "Event", "ForkEvent", "JoinEvent", "TokenEvent", "WaitEvent"),
     "pastalm.runtime.limits": ("Limits",),
     "pastalm.runtime.load": ("LoadError", "load"),
+    "pastalm.runtime.probe": ("UnsupportedModelError",),
+    "pastalm.runtime.request": ("Mode", "RequestError", "RequestOptions"),
     "pastalm.runtime.response": ("Metrics", "Response", "ThreadResult"),
-    "pastalm.runtime.runner": ("UnsupportedModelError",),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 
@@ -64,8 +66,10 @@ __all__ = [
     "LoadError",
     "Metrics",
     "MissingTagsError",
+    "Mode",
     "RawPrompt",
     "RequestError",
+    "RequestOptions",
     "Response",
     "Sync",
     "ThreadResult",

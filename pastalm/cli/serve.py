@@ -67,7 +67,7 @@ def serve(
 
     config = ServerConfig(name or name_of(model), api_key, max_tokens, mode.value, tuple(cors or ()), access_log)
     with bind(host, port) as bound:
-        engine = load_engine(model, device, dtype, pool_tokens=max_model_len)
+        engine = load_engine(model, device, dtype, max_model_len=max_model_len)
         _require_mode(engine, model, mode)
         from pastalm.serving.app import build_app
         from pastalm.serving.server import Server

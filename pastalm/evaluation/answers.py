@@ -195,7 +195,7 @@ class Answers:
 
     def _all(self, engine: Engine, group: Sequence[Question], options: dict[str, Any]) -> Iterator[Answer]:
         prompts = [question.prompt for question in group]
-        return map(Answer.of, engine.generate_batch(prompts, batch=self.settings.batch, **options))
+        return map(Answer.of, engine.generate_batch(prompts, max_batch=self.settings.batch, **options))
 
     @property
     def _options(self) -> tuple[dict[str, Any], dict[str, Any]]:

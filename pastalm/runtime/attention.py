@@ -32,7 +32,7 @@ class AttentionMetadata(Protocol):
         ...
 
     def gather(self, out_LHQD: Tensor) -> Tensor:
-        """What has been attended to, where :meth:`spread` found its query: [B, H, N, D]."""
+        """What has been attended to, where :meth:`spread` found its query: [B, N, H, D]."""
         ...
 
     def mask(self, window: int | None, group: int, dtype: torch.dtype) -> Tensor:
@@ -63,8 +63,8 @@ class DenseMetadata:
         return query_BHQD
 
     def gather(self, out_BHQD: Tensor) -> Tensor:
-        """The outcome as it is."""
-        return out_BHQD
+        """The outcome in the order of the queries."""
+        return out_BHQD.transpose(1, 2)
 
     def mask(self, window: int | None, group: int, dtype: torch.dtype) -> Tensor:
         """Bools; see :class:`AttentionMetadata`."""
@@ -123,7 +123,7 @@ def pasta_attention(
     else:
         out = _explicit(folded, key, value, mask, scaling, softcap, s_aux)
     out = out.reshape(query.shape[0], heads, query.shape[2], value.shape[3])
-    return metadata.gather(out).transpose(1, 2).contiguous(), None
+    return metadata.gather(out).contiguous(), None
 
 
 def _metadata(module: nn.Module) -> AttentionMetadata:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from collections.abc import Sequence as Many
 from dataclasses import replace
-from typing import Any, TypedDict, Unpack
+from threading import RLock
+from typing import Any
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -13,71 +15,35 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from pastalm.lang.answer import Answer
 from pastalm.lang.codec import TextCodec
 from pastalm.lang.parse import parse
-from pastalm.lang.positions import DEFAULT, PositionPolicy, position_policy
+from pastalm.lang.positions import PositionPolicy
 from pastalm.lang.prompt import Prompt, PromptEncoder
 from pastalm.lang.script import Script, compile_script
 from pastalm.lang.tokenizer import MissingTagsError, has_tags
 from pastalm.lang.vocabulary import Vocabulary
-from pastalm.runtime.batcher import Batcher, Observer, Request
 from pastalm.runtime.events import NO_TOKEN, DoneEvent, Event
-from pastalm.runtime.interpreter import Interpreter, Language
+from pastalm.runtime.interpreter import Interpreter
+from pastalm.runtime.language import Language
 from pastalm.runtime.limits import Limits
 from pastalm.runtime.load import load
 from pastalm.runtime.replay import Replay
+from pastalm.runtime.request import Mode, Observer, RequestError, RequestOptions, policy_of
 from pastalm.runtime.response import Response
 from pastalm.runtime.runner import Runner
-from pastalm.runtime.sampling import LegalMasks, Sampler, SamplingOptions
-
-MODES = ("async", "sequential")
-
-
-class Options(TypedDict, total=False):
-    """What a request may set. ``max_tokens`` counts all threads together; ``stop`` strings end the answer in the main
-    thread, the chunk in any other; the limits are those of :class:`pastalm.runtime.limits.Limits`; ``positions`` is a
-    policy of :mod:`pastalm.lang.positions`, by default the model's own, and no other if it has one; ``speed``, from -3
-    to 3 nats, is added to the logit of starting a promise wherever one may start: more chunks or fewer from the same
-    model; ``observe`` is shown every choice."""
-
-    max_tokens: int
-    mode: str
-    temperature: float
-    top_p: float
-    seed: int
-    speed: float
-    stop: str | Sequence[str] | None
-    max_threads: int | None
-    max_async_tokens: int | None
-    max_depth: int
-    positions: str | None
-    observe: Observer | None
-
-
-class RequestError(ValueError):
-    """A request that cannot be started, and why."""
-
-
-def policy_of(config: Any, asked: str | None = None) -> PositionPolicy:
-    """The position policy of a model with this config: its own, or the one asked for if it has none, or the default.
-
-    Raises :class:`RequestError` if it has another than the one asked for: with that it would decode badly and say
-    nothing.
-    """
-    own = getattr(config, "pasta_positions", None)
-    policy = position_policy(asked or own or DEFAULT)
-    if own and policy.name != own:
-        raise RequestError(
-            f"This model was trained with the positions {own!r}, but the request asks for {policy.name!r}: leave "
-            "them out, or take a model that was trained with them."
-        )
-    return policy
+from pastalm.runtime.scheduler import Scheduler
+from pastalm.runtime.sequence import Sequence
 
 
 class Engine:
     """A model ready to answer.
 
     ``model`` is any decoder-only Hugging Face model, ``tokenizer`` its fast tokenizer; a tokenizer without PASTA's tags
-    serves ``mode="sequential"`` only. ``pool_tokens`` bounds the cache slots of one request (None: what it may need).
+    serves ``mode="sequential"`` only. ``max_model_len`` bounds the cache slots of one request, its prompt and all its
+    threads (None: what it may need); ``max_batch`` is how many requests :meth:`generate_batch` decodes at once.
     ``constrained`` enforces the grammar of tags. Raises ``UnsupportedModelError`` for models that cannot be driven.
+
+    The cache is kept between calls, as large as the largest call that did not fit it needed; :meth:`release` frees it.
+    Calls may come from several threads, and iterators of several calls may be read in turn: their requests then share
+    the batch, and every answer is what it would be alone.
     """
 
     def __init__(
@@ -85,7 +51,8 @@ class Engine:
         model: PreTrainedModel,
         tokenizer: PreTrainedTokenizerBase,
         *,
-        pool_tokens: int | None = None,
+        max_model_len: int | None = None,
+        max_batch: int = 8,
         constrained: bool = True,
     ) -> None:
         self.runner = Runner(model)
@@ -94,8 +61,9 @@ class Engine:
         self.eos = _end_tokens(model, tokenizer)
         self.vocabulary = Vocabulary(tokenizer, self.eos) if has_tags(tokenizer) else None
         self.positions = policy_of(model.config).name
-        self.pool_tokens, self.constrained = pool_tokens, constrained
-        self._masks = LegalMasks(self.runner.vocabulary_size, self.runner.device)
+        self.max_model_len, self.max_batch, self.constrained = max_model_len, max_batch, constrained
+        self._scheduler: Scheduler | None = None
+        self._lock = RLock()
 
     @classmethod
     def from_pretrained(
@@ -104,85 +72,59 @@ class Engine:
         """Load a model by directory, hub id or ``"bundled"``; see :func:`pastalm.runtime.load.load`."""
         return cls(*load(name_or_path, device, dtype), **options)
 
-    def generate(self, prompt: Prompt, **options: Unpack[Options]) -> Response:
+    def generate(self, prompt: Prompt, **options: Any) -> Response:
         """Answer a prompt: a user's message as one string, chat messages, a ``RawPrompt`` or token ids.
 
         A string is a message where the tokenizer has a chat template; see :class:`pastalm.lang.prompt.PromptEncoder`.
 
-        ``mode`` is "async" (default) or "sequential"; ``temperature`` 0 (default) is greedy; ``max_tokens`` is 1024 by
-        default; see :class:`Options` for all. Raises :class:`RequestError` or ``ValueError`` with one sentence for
-        what cannot be done.
+        ``options`` are those of :class:`pastalm.runtime.request.RequestOptions`: ``mode`` is "async" (default) or
+        "sequential", ``temperature`` 0 (default) is greedy, ``max_tokens`` is 1024 by default. Raises
+        :class:`RequestError` or ``ValueError`` with one sentence for what cannot be done.
         """
-        return self._finish(self.request(prompt, **options))
+        return self.run(self.request(prompt, **options))
 
     def generate_batch(
-        self, prompts: Sequence[Prompt], *, batch: int = 8, seeds: Sequence[int] = (), **options: Unpack[Options]
+        self, prompts: Many[Prompt], *, max_batch: int | None = None, seeds: Many[int] = (), **options: Any
     ) -> Iterator[Response]:
-        """Answer many prompts, up to ``batch`` at once, in their order. Each answer is what it would be alone.
-        ``seeds``, one for each prompt, stand for ``seed``."""
+        """Answer many prompts, up to ``max_batch`` at once (None: the engine's), in their order. Each answer is what it
+        would be alone. ``seeds``, one for each prompt, stand for ``seed``."""
         each = [{**options, "seed": seed} for seed in seeds] or [options] * len(prompts)
-        requests = deque(self.request(prompt, **own) for prompt, own in zip(prompts, each, strict=True))
-        batcher = Batcher(self.runner, batch, max(map(self._slots, requests), default=1))
-        for request in requests:
-            batcher.add(request)
-        while requests:
-            request = requests.popleft()  # nobody holds one that is over
-            while not request.over:
-                batcher.step()
-            yield request.result()
+        waiting = deque(self.request(prompt, **own) for prompt, own in zip(prompts, each, strict=True))
+        for sequence in self._decode(waiting, self.max_batch if max_batch is None else max_batch):
+            if sequence.finished:
+                yield sequence.result()
 
-    def stream(self, prompt: Prompt, **options: Unpack[Options]) -> Iterator[Event]:
+    def stream(self, prompt: Prompt, **options: Any) -> Iterator[Event]:
         """Answer like :meth:`generate`, yielding events as they happen; the last holds the response."""
-        request = self.request(prompt, eager=True, **options)
-        batcher = Batcher(self.runner, 1, self._slots(request))
-        batcher.add(request)
-        while not request.over:
-            batcher.step()
-            yield from request.interpreter.drain()
-        yield DoneEvent((), (1 << 60,), request.result())
+        sequence = self.request(prompt, **{**options, "eager": True})
+        for _ in self._decode(deque([sequence]), 1):
+            with self._lock:
+                events = sequence.interpreter.transcript.drain()
+            yield from events
+        yield DoneEvent((), (1 << 60,), sequence.result())
 
-    def request(
-        self,
-        prompt: Prompt,
-        *,
-        eager: bool = False,
-        max_tokens: int = 1024,
-        mode: str = "async",
-        temperature: float = 0.0,
-        top_p: float = 1.0,
-        seed: int = 0,
-        speed: float = 0.0,
-        stop: str | Sequence[str] | None = None,
-        max_threads: int | None = None,
-        max_async_tokens: int | None = None,
-        max_depth: int = 1,
-        positions: str | None = None,
-        observe: Observer | None = None,
-    ) -> Request:
-        """What a prompt and its options ask for, checked and ready for a ``Batcher``; decodes nothing.
+    def run(self, sequence: Sequence) -> Response:
+        """Decode what :meth:`request` has made."""
+        for _ in self._decode(deque([sequence]), 1):
+            pass
+        return sequence.result()
 
-        Takes the options of :meth:`generate` and raises what it raises. ``eager`` turns tokens into text at once, for
-        those who drain its interpreter's events.
+    def request(self, prompt: Prompt, **options: Any) -> Sequence:
+        """What a prompt and its options ask for, checked and ready for :meth:`run` or a ``Scheduler``; decodes nothing.
+
+        Takes the options of :meth:`generate` and raises what it raises.
         """
-        if mode not in MODES:
-            raise RequestError(f"Unknown mode {mode!r}; choose 'async' or 'sequential'.")
-        policy = policy_of(self.runner.model.config, positions)
-        if policy.needs_length and mode == "async":
+        asked = RequestOptions(**options)
+        policy = policy_of(self.runner.model.config, asked.positions)
+        if policy.needs_length and asked.mode == Mode.ASYNC:
             raise RequestError(
                 "The policy 'oracle' needs the true length of chunks: it serves training and replay only."
             )
-        sampler = Sampler(SamplingOptions(temperature, top_p, seed, speed), self._masks)
-        limits = Limits(max_tokens, max_async_tokens, max_threads, max_depth)
+        language = self.language(asked.mode)
         ids = self.encode(prompt)
-        interpreter = Interpreter(
-            self._language(mode),
-            policy,
-            self._bounded(limits, ids),
-            len(ids),
-            stops=[one for one in ([stop] if isinstance(stop, str) else stop or ()) if one],
-            eager=eager,
-        )
-        return Request(ids, interpreter, sampler, observe=observe)
+        limits = self.bounded(asked.limits, ids)
+        interpreter = Interpreter(language, policy, limits, len(ids), stops=asked.stops, eager=asked.eager)
+        return Sequence(ids, interpreter, asked.sampling, observe=asked.observe)
 
     def replay(
         self, prompt: Prompt, annotated: str | Answer, *, max_threads: int | None = None, positions: str | None = None
@@ -199,7 +141,7 @@ class Engine:
 
     def replay_script(
         self,
-        prompt: Sequence[int],
+        prompt: Many[int],
         script: Script,
         policy: PositionPolicy,
         *,
@@ -212,9 +154,9 @@ class Engine:
         known = Replay(script, min(eos))
         limits = Limits(max_tokens=max(1, known.total), max_threads=max_threads, max_depth=max(1, len(script.blocks)))
         language = Language(self.codec, eos, vocabulary, asynchronous=True, constrained=False)
-        limits = self._bounded(limits, prompt)
+        limits = self.bounded(limits, prompt)
         interpreter = Interpreter(language, policy, limits, len(prompt), lengths=known.length)
-        return self._finish(Request(prompt, interpreter, known, observe=observe))
+        return self.run(Sequence(list(prompt), interpreter, teacher=known, observe=observe))
 
     def encode(self, prompt: Prompt) -> list[int]:
         """The ids of a prompt. Raises :class:`RequestError` for an empty one, and for messages without a template, or
@@ -227,23 +169,67 @@ class Engine:
             raise RequestError("The prompt is empty: there is nothing to answer.")
         return ids
 
-    def _language(self, mode: str) -> Language:
-        vocabulary = self._tags() if mode == "async" else self.vocabulary
-        asynchronous = mode == "async"
+    def language(self, mode: str = Mode.ASYNC) -> Language:
+        """How answers are read in a mode. Raises ``MissingTagsError`` where the model does not know the tags."""
+        asynchronous = mode == Mode.ASYNC
+        vocabulary = self._tags() if asynchronous else self.vocabulary
         return Language(self.codec, self.eos, vocabulary, asynchronous=asynchronous, constrained=self.constrained)
 
-    def _bounded(self, limits: Limits, prompt: Sequence[int]) -> Limits:
-        """The limits with the model's window and the cache's size; refuses a prompt that leaves no room."""
+    def bounded(self, limits: Limits, prompt: Many[int]) -> Limits:
+        """The limits with the model's window and the cache's size. Raises :class:`RequestError` for a prompt that
+        leaves no room."""
         window = self.runner.window
         if window is not None and len(prompt) >= window:
             raise RequestError(f"The prompt has {len(prompt)} tokens, but the model's window is {window}; shorten it.")
-        if self.pool_tokens is not None and len(prompt) >= self.pool_tokens:
+        if self.max_model_len is not None and len(prompt) >= self.max_model_len:
             raise RequestError(
-                f"The prompt has {len(prompt)} tokens, but the cache holds {self.pool_tokens}; raise pool_tokens."
+                f"The prompt has {len(prompt)} tokens, but the cache holds {self.max_model_len}; raise max_model_len."
             )
         # Besides what is sampled, a chunk takes the two tags that the runtime may write; a promise takes five tokens.
         most = len(prompt) + limits.max_tokens + 2 * (limits.max_tokens // 5 + 1)
-        return replace(limits, window=window, slots=min(most, self.pool_tokens or most))
+        return replace(limits, window=window, slots=min(most, self.max_model_len or most))
+
+    def release(self) -> None:
+        """Free the cache that is kept between calls. The next call makes one; calls that are running keep theirs."""
+        with self._lock:
+            self._scheduler = None
+
+    @property
+    def cache_bytes(self) -> int:
+        """What the cache that is kept between calls takes."""
+        return self._scheduler.cache.bytes if self._scheduler else 0
+
+    def _decode(self, waiting: deque[Sequence], max_batch: int) -> Iterator[Sequence]:
+        """Add, step until finished: the one loop. Yields the first sequence that has not been finished yet after each
+        step, and each one when it is. Whoever stops reading takes back what is left."""
+        scheduler = self._scheduler_for(waiting, max_batch)
+        added: deque[Sequence] = deque()
+        try:
+            while waiting or added:
+                with self._lock:
+                    while waiting and sum(not one.finished for one in added) < max_batch:
+                        scheduler.add(waiting[0])
+                        added.append(waiting.popleft())
+                    if not added[0].finished:
+                        scheduler.step()
+                finished = added[0].finished
+                yield added.popleft() if finished else added[0]  # nobody holds one that is finished
+        finally:
+            with self._lock:
+                for sequence in added:
+                    scheduler.cancel(sequence)
+
+    def _scheduler_for(self, sequences: Many[Sequence], max_batch: int) -> Scheduler:
+        """The scheduler of the last call, or a new one if its cache is too small for these."""
+        if max_batch < 1:
+            raise ValueError(f"A batch must be at least 1 request, not {max_batch}.")
+        rows = min(max_batch, max(1, len(sequences)))
+        slots = max((sequence.max_slots for sequence in sequences), default=1)
+        with self._lock:
+            kept = self._scheduler
+            if kept is None or kept.max_batch < rows or kept.max_model_len < slots:
+                kept = self._scheduler = Scheduler(self.runner, rows, slots)
+            return kept
 
     def _tags(self) -> Vocabulary:
         if self.vocabulary is None:
@@ -258,16 +244,6 @@ class Engine:
                 "model.resize_token_embeddings(len(tokenizer)) before the engine is made."
             )
         return self.vocabulary
-
-    def _slots(self, request: Request) -> int:
-        return request.interpreter.limits.slots or 1
-
-    def _finish(self, request: Request) -> Response:
-        batcher = Batcher(self.runner, 1, self._slots(request))
-        batcher.add(request)
-        while not request.over:
-            batcher.step()
-        return request.result()
 
 
 def _end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
-if TYPE_CHECKING:
-    from pastalm.runtime.response import Response
-    from pastalm.runtime.thread import Path
-
+from pastalm.runtime.response import Response
+from pastalm.runtime.thread import Path
 
 NO_TOKEN = -1
 

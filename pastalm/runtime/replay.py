@@ -1,8 +1,6 @@
-"""A known answer as a chooser: the model runs for real, its choices are replaced by the answer's tokens."""
+"""A known answer as a teacher: the model runs and samples for real, its choices are replaced by the answer's tokens."""
 
 from __future__ import annotations
-
-from collections.abc import Sequence
 
 from torch import Tensor
 
@@ -12,7 +10,7 @@ from pastalm.runtime.thread import Path
 
 
 class Replay:
-    """Feeds each thread the tokens that ``script`` holds for it. Samples nothing, but waits for the logits.
+    """The teacher that gives each thread the tokens that ``script`` holds for it.
 
     The main thread ends with ``eos``; without one, the script ends it, and no chunk may go on after that.
     """
@@ -27,9 +25,8 @@ class Replay:
             self.tokens[()].append(eos)
         self.next = dict.fromkeys(self.tokens, 0)
 
-    def __call__(self, logits_TV: Tensor, legal: Sequence[Legal], paths: Sequence[Path]) -> list[int]:
-        """See :data:`pastalm.runtime.batcher.Chooser`."""
-        logits_TV.argmax(-1).tolist()  # as long as a real choice takes, on any device
+    def __call__(self, logits_TV: Tensor, legal: list[Legal], paths: list[Path]) -> list[int]:
+        """See :class:`pastalm.runtime.sequence.Teacher`."""
         chosen = [self.tokens[path][self.next[path]] for path in paths]
         for path in paths:
             self.next[path] += 1

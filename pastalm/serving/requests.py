@@ -65,8 +65,8 @@ class StreamOptions(BaseModel):
 class CommonRequest(BaseModel):
     """What every kind of request may set; None is the server's default.
 
-    ``mode`` to ``annotated`` are PASTA's own: see :class:`pastalm.runtime.engine.Options`; ``annotated`` asks for the
-    answer with its tags as well.
+    ``mode`` to ``annotated`` are PASTA's own: see :class:`pastalm.runtime.request.RequestOptions`; ``annotated`` asks
+    for the answer with its tags as well.
     """
 
     model_config = ConfigDict(strict=True, extra="forbid")

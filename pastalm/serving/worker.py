@@ -12,10 +12,11 @@ from threading import Lock, Thread
 from typing import Any
 
 from pastalm.lang.prompt import Prompt
-from pastalm.runtime.batcher import Batcher, Request
 from pastalm.runtime.engine import Engine
 from pastalm.runtime.events import DoneEvent
 from pastalm.runtime.response import Response
+from pastalm.runtime.scheduler import Scheduler
+from pastalm.runtime.sequence import Sequence
 from pastalm.serving.document import Document
 from pastalm.serving.errors import (
     ClientLeftError,
@@ -60,31 +61,31 @@ class Job:
 class Worker:
     """Decodes up to ``max_batch`` jobs at once; up to ``max_waiting`` more stand in line, in the order they came.
 
-    ``engine`` needs ``pool_tokens``, the cache slots of one job. The cache is made at once; ``ValueError`` says if
+    ``engine`` needs ``max_model_len``, the cache slots of one job. The cache is made at once; ``ValueError`` says if
     there is no room for it. :meth:`submit`, :meth:`cancel` and :meth:`close` may be called from any thread and return
     at once; what they ask for happens between two steps.
     """
 
     def __init__(self, engine: Engine, *, max_batch: int = 8, max_waiting: int = 256) -> None:
-        if engine.pool_tokens is None:
-            raise ValueError("A worker's engine needs pool_tokens: the cache slots that each of its jobs may take.")
+        if engine.max_model_len is None:
+            raise ValueError("A worker's engine needs max_model_len: the cache slots that each of its jobs may take.")
         if max_batch < 1 or max_waiting < 0:
             raise ValueError(
                 f"A worker needs max_batch of at least 1, not {max_batch}, and max_waiting of at least 0, not "
                 f"{max_waiting}."
             )
         self.engine, self.max_batch, self.max_open = engine, max_batch, max_batch + max_waiting
-        self.batcher = Batcher(engine.runner, max_batch, engine.pool_tokens)
+        self.scheduler = Scheduler(engine.runner, max_batch, engine.max_model_len)
         try:
-            self.batcher.reserve()
+            self.scheduler.reserve()
         except RuntimeError as error:  # what torch raises for memory that it does not get
             raise ValueError(
-                f"There is no room for a cache of {max_batch} requests with {engine.pool_tokens} tokens each: lower "
+                f"There is no room for a cache of {max_batch} requests with {engine.max_model_len} tokens each: lower "
                 "--max-batch or --max-model-len."
             ) from error
         self.open = 0  # jobs that are not finished; under the lock
         self.stopped = False  # under the lock
-        self._requests: dict[Job, Request] = {}  # those the batcher knows; the worker's thread alone
+        self._requests: dict[Job, Sequence] = {}  # those the scheduler knows; the worker's thread alone
         self._inbox: SimpleQueue[Callable[[], None]] = SimpleQueue()
         self._lock = Lock()
         self._thread = Thread(target=self._run, name="pasta worker", daemon=True)
@@ -131,7 +132,7 @@ class Worker:
         try:
             while not self.stopped:
                 self._take_calls()
-                self.batcher.step()
+                self.scheduler.step()
                 self._report()
         finally:  # also after a bug of ours: nobody is left waiting for a message
             self._stop()
@@ -160,11 +161,11 @@ class Worker:
         except Exception as error:
             return self._fail(job, error)
         self._requests[job] = request
-        return self.batcher.add(request)
+        return self.scheduler.add(request)
 
     def _cancel(self, job: Job) -> None:
         if job in self._requests:
-            self.batcher.cancel(self._requests[job])
+            self.scheduler.cancel(self._requests[job])
             self._finish(job, ClientLeftError("The client has left."))
 
     def _stop(self) -> None:
@@ -181,8 +182,8 @@ class Worker:
             elif request.response is not None:
                 self._finish(job, request.response)
 
-    def _send_progress(self, job: Job, request: Request) -> None:
-        for event in request.interpreter.drain():
+    def _send_progress(self, job: Job, request: Sequence) -> None:
+        for event in request.interpreter.transcript.drain():
             job.document.take(event)
         if request.response is not None:
             job.document.take(DoneEvent((), (), request.response))

@@ -85,7 +85,7 @@ def _answers(
         keys = wanted[start : start + chunk]
         responses = engine.generate_batch(
             [asked[index].prompt for index, _ in keys],
-            batch=min(sampling.max_batch, len(keys)),
+            max_batch=sampling.max_batch,
             seeds=[sampling.seed_of(key) for key in keys],
             mode=sampling.mode,
             temperature=sampling.temperature,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 
 import pytest
 from torch import Tensor
@@ -21,7 +20,7 @@ from pastalm.lang.prompt import Prompt, RawPrompt
 from pastalm.lang.recogniser import Legal
 from pastalm.lang.script import compile_script
 from pastalm.lang.vocabulary import Vocabulary
-from pastalm.runtime.batcher import Request
+from pastalm.runtime.sequence import Sequence
 from pastalm.runtime.thread import Path
 from tests.conftest import byte_level_tokenizer
 
@@ -37,7 +36,7 @@ class Written(Engine):
     outline = OUTLINE
     asked: list[str]
 
-    def request(self, prompt: Prompt, **options: object) -> Request:
+    def request(self, prompt: Prompt, **options: object) -> Sequence:
         request = super().request(prompt, **options)  # type: ignore[arg-type]
         text = prompt.text if isinstance(prompt, RawPrompt) else str(prompt)
         self.asked = [*getattr(self, "asked", []), text]
@@ -45,10 +44,10 @@ class Written(Engine):
         said = EXPANSIONS[int(number[1])] if number else self.outline if text.endswith("1.") else "all at once"
         tokens = iter([*self.codec.encode(said), min(self.eos)])
 
-        def choose(logits: Tensor, legal: Sequence[Legal], paths: Sequence[Path]) -> list[int]:
+        def choose(logits: Tensor, legal: list[Legal], paths: list[Path]) -> list[int]:
             return [next(tokens) for _ in paths]
 
-        request.choose = choose
+        request.teacher = choose
         return request
 
     def length(self, text: str) -> int:

@@ -13,7 +13,8 @@ from pastalm.lang.recogniser import Legal
 from pastalm.lang.script import Script
 from pastalm.lang.vocabulary import Vocabulary
 from pastalm.runtime.events import Event
-from pastalm.runtime.interpreter import Interpreter, Language
+from pastalm.runtime.interpreter import Interpreter
+from pastalm.runtime.language import Language
 from pastalm.runtime.limits import Limits
 from pastalm.runtime.thread import Feed, Fork, Join, Operation, Path, Thread
 
@@ -106,7 +107,7 @@ def drive(interpreter: Interpreter, choose: Chooser, order: Callable[[list[Threa
     for _ in range(interpreter.limits.max_tokens + 2):
         due = order(interpreter.due())
         if not due:
-            run.events = interpreter.drain()
+            run.events = interpreter.transcript.drain()
             return run
         width = interpreter.limits.max_threads or len(due)
         for k in range(0, len(due), width):
@@ -116,7 +117,7 @@ def drive(interpreter: Interpreter, choose: Chooser, order: Callable[[list[Threa
                 token = choose(thread.path, thread.reader.legal())
                 run.chosen += token not in eos
                 interpreter.accept(thread, token)
-        interpreter.end_round()
+        interpreter.next_round()
     raise AssertionError("it does not end")
 
 

@@ -22,10 +22,10 @@ from pastalm.lang.parse import parse
 from pastalm.lang.positions import POLICIES
 from pastalm.lang.tags import TAGS
 from pastalm.lang.tokenizer import MissingTagsError, add_tags
-from pastalm.runtime.batcher import Request
-from pastalm.runtime.engine import RequestError
 from pastalm.runtime.events import DoneEvent, ForkEvent, JoinEvent, TokenEvent
 from pastalm.runtime.load import LoadError, load
+from pastalm.runtime.request import RequestError
+from pastalm.runtime.sequence import Sequence
 from tests.conftest import byte_level_tokenizer
 from tests.runtime.families import tiny
 
@@ -119,9 +119,9 @@ def test_forks_and_joins_are_told(engine: Engine) -> None:
             chosen.append(next(script if path == () else child))
         return chosen
 
-    request.choose = choose
-    response = engine._finish(request)
-    events = request.interpreter.drain()
+    request.teacher = choose
+    response = engine.run(request)
+    events = request.interpreter.transcript.drain()
     assert [event.thread for event in events if isinstance(event, ForkEvent)] == [(0,), (1,)]
     assert [event.children for event in events if isinstance(event, JoinEvent)] == [((0,), (1,))]
     assert response.text == "foofooend"
@@ -135,9 +135,9 @@ def test_a_stream_tells_forks_and_joins(engine: Engine, monkeypatch: pytest.Monk
     def choose(logits: torch.Tensor, legal: list, paths: list) -> list[int]:
         return [next(written.setdefault(path, iter([*v.encode("xyz"), v.async_end]))) for path in paths]
 
-    def scripted(*arguments: Any, **options: Any) -> Request:
+    def scripted(*arguments: Any, **options: Any) -> Sequence:
         request = asked(*arguments, **options)
-        request.choose = choose
+        request.teacher = choose
         return request
 
     asked = engine.request
@@ -181,11 +181,11 @@ def test_a_stop_string_is_not_shown(engine: Engine) -> None:
 
 
 def test_a_pool_too_small_ends_with_length(tokenizer: PreTrainedTokenizerFast) -> None:
-    engine = Engine(tiny("llama", len(tokenizer)), tokenizer, pool_tokens=12)
+    engine = Engine(tiny("llama", len(tokenizer)), tokenizer, max_model_len=12)
     response = engine.generate("hello", max_tokens=100, mode="sequential")
     assert response.finish_reason == "length"
     assert response.prompt_tokens + response.metrics.tokens <= 12 + 1  # the last token needs no slot
-    with pytest.raises(ValueError, match="the cache holds 12; raise pool_tokens"):
+    with pytest.raises(ValueError, match="the cache holds 12; raise max_model_len"):
         engine.generate("hello world " * 10)
 
 

@@ -3,7 +3,6 @@ schedule == the same answer, training mask == runtime visibility."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import cache
 
 import pytest
@@ -18,13 +17,15 @@ from pastalm.lang.recogniser import Legal
 from pastalm.lang.script import Script
 from pastalm.layout import layout
 from pastalm.runtime.attention import DenseMetadata
-from pastalm.runtime.batcher import Batcher, Request
-from pastalm.runtime.engine import Engine, RequestError
+from pastalm.runtime.engine import Engine
 from pastalm.runtime.interpreter import Interpreter
 from pastalm.runtime.limits import Limits
 from pastalm.runtime.oracle import oracle
 from pastalm.runtime.replay import block_paths
+from pastalm.runtime.request import RequestError
 from pastalm.runtime.response import Response
+from pastalm.runtime.scheduler import Scheduler
+from pastalm.runtime.sequence import Sequence
 from pastalm.runtime.thread import Path, Thread
 from tests.runtime.families import FAMILIES, WINDOW, tiny
 
@@ -45,7 +46,7 @@ class Forker:
         self.queue: list[int] = []
         self.words = self.promises = 0
 
-    def __call__(self, logits: Tensor, legal: Sequence[Legal], paths: Sequence[Path]) -> list[int]:
+    def __call__(self, logits: Tensor, legal: list[Legal], paths: list[Path]) -> list[int]:
         return [self._main(row) if path == () else self._word(row) for row, path in zip(logits, paths, strict=True)]
 
     def _word(self, row: Tensor) -> int:
@@ -71,15 +72,15 @@ def fork(engine: Engine, limits: Limits | None = None, order=list) -> tuple[Resp
     logits: dict[Path, list[Tensor]] = {}
     prompt = engine.encode(PROMPT)
     limits = limits or Limits(max_tokens=90, max_async_tokens=7)
-    interpreter = Interpreter(engine._language("async"), POLICY, engine._bounded(limits, prompt), len(prompt))
-    request = Request(
+    interpreter = Interpreter(engine.language(), POLICY, engine.bounded(limits, prompt), len(prompt))
+    sequence = Sequence(
         prompt,
         interpreter,
-        Forker(engine),
-        order,
+        teacher=Forker(engine),
+        order=order,
         observe=lambda path, row, token: logits.setdefault(path, []).append(row),
     )
-    return engine._finish(request), logits
+    return engine.run(sequence), logits
 
 
 def test_decoding_equals_the_dense_forward(engine: Engine) -> None:
@@ -139,8 +140,8 @@ def test_packed_training_forward_equals_decoding(engine: Engine) -> None:
     runner = engine.runner
     batch = {name: part.to(runner.device) for name, part in Collator(POLICY, 0)([[first, second], [second]]).items()}
     with torch.inference_mode():
-        view = DenseMetadata(batch["visible"], batch["position_ids"])
-        dense = runner._logits(batch["input_ids"], batch["position_ids"], view, None)
+        metadata = DenseMetadata(batch["visible"], batch["position_ids"])
+        dense = runner.forward(batch["input_ids"], batch["position_ids"], metadata)
     assert response.script.tokens.count(engine.vocabulary.sync) and set(logits) > {(), (0,), (1,), (2,)}
     paths, block = block_paths(response.script), layout(prompt, response.script, POLICY).block.tolist()
     block[: len(prompt) - 1] = [-1] * (len(prompt) - 1)  # main's first choice is made at the prompt's end
@@ -154,20 +155,19 @@ def test_among_others_equals_alone(engine: Engine) -> None:
     prompts = [PROMPT, "foo", "bar 34 world " * 3, "12"]
     options = {"max_tokens": 24, "temperature": 1.0, "seed": 3, "max_async_tokens": 6}
     alone = [engine.generate(prompt, **options) for prompt in prompts]
-    together = list(engine.generate_batch(prompts, batch=3, **options))
+    together = list(engine.generate_batch(prompts, max_batch=3, **options))
     assert [one.script.tokens for one in together] == [one.script.tokens for one in alone]
 
 
 def test_all_slots_are_free_again(engine: Engine) -> None:
-    batcher = Batcher(engine.runner, 2, 400)
-    requests = [engine.request(PROMPT, max_tokens=12) for _ in range(3)]
-    for request in requests:
-        batcher.add(request)
-    while batcher.step():
+    scheduler = Scheduler(engine.runner, 2, 400)
+    sequences = [engine.request(PROMPT, max_tokens=12) for _ in range(3)]
+    for sequence in sequences:
+        scheduler.add(sequence)
+    while scheduler.step():
         pass
-    assert all(request.response for request in requests)
-    assert len(batcher.free) == 2
-    assert all(lane.used == 1 and not lane.rows for lane in batcher.pool.lanes)
+    assert all(sequence.response for sequence in sequences)
+    assert scheduler.idle and scheduler.free_rows == 2
 
 
 @cache
@@ -210,7 +210,7 @@ def test_long_rope_is_used_up_to_where_it_turns(
     prompts = ["hello", "hello world foo " * 3]
     alone = [engine.generate(prompt, **options) for prompt in prompts]
     assert all(answer.finish_reason == "length" for answer in alone)
-    assert [answer.text for answer in engine.generate_batch(prompts, batch=2, **options)] == [a.text for a in alone]
+    assert [answer.text for answer in engine.generate_batch(prompts, max_batch=2, **options)] == [a.text for a in alone]
     with pytest.raises(RequestError, match="window is 64"):
         engine.generate("hello world " * 40, **options)
 

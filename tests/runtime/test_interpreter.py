@@ -20,8 +20,8 @@ from pastalm.lang.vocabulary import Vocabulary
 from pastalm.layout import layout
 from pastalm.runtime.events import TokenEvent
 from pastalm.runtime.limits import Limits
+from pastalm.runtime.outcome import respond
 from pastalm.runtime.replay import Replay
-from pastalm.runtime.response import respond
 from pastalm.runtime.thread import Feed, Fork, Path, Thread, answer_of, script_of
 from tests.runtime.scripted import START, Case, Run, Scribbler, cases, drive, interpreter_of, places, play, visibility
 from tests.strategies import answers
@@ -133,7 +133,7 @@ def test_a_known_answer_comes_out_as_it_is(vocabulary: Vocabulary, answer: Answe
     script = compile_script(answer, vocabulary, position_policy("pred10"), end=False)
     run = forced(render(answer), vocabulary)
     assert text_of(run) == render(answer)
-    assert run.interpreter.finish_reason == "stop" and not run.interpreter.problems
+    assert run.interpreter.finish_reason == "stop" and not run.interpreter.transcript.problems
     decoded = script_of(run.interpreter.main, vocabulary)
     assert (decoded.tokens, decoded.block, decoded.blocks) == (script.tokens, script.block, script.blocks)
     assert run.interpreter.rounds == critical_path(script, vocabulary)

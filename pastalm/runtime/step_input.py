@@ -1,0 +1,210 @@
+"""The input of one step: what the model is fed, what each token sees, which rows are wanted and how they are sampled.
+
+All of it lies in one buffer on the host, which is filled in place and copied to the device once. Every shape has fixed
+places in the buffer, so what was compiled or captured for a shape is fed by filling the same places again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import prod
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pastalm.runtime.kv_cache import in_blocks
+from pastalm.runtime.sampler import TEMPERATURES, Draw, LegalMasks, SamplingInput, uniform
+from pastalm.runtime.visibility import JUNK, Query
+
+KNOWN_SHAPES = 512  # more than a batch meets; then the views are made anew
+
+
+@dataclass(frozen=True)
+class Part:
+    """One sequence's part of a step: its ``row`` of the cache, the tokens it feeds, the indices of those whose logits
+    are ``wanted``, and how the token after each of these is chosen; without draws none is."""
+
+    row: int
+    queries: Sequence[Query]
+    wanted: Sequence[int]
+    draws: Sequence[Draw] = ()
+
+
+@dataclass(frozen=True)
+class StepShape:
+    """``queries`` N tokens are fed; L ``rows`` of the cache attend, ``width`` Q places each; ``slots`` S of each are
+    read; ``wanted`` K logits are asked for. The rows follow each other from ``first`` on, or with ``first`` None they
+    lie far apart, and are copied together. ``dense`` says that query n stands in place n."""
+
+    queries: int
+    first: int | None
+    rows: int
+    width: int
+    slots: int
+    wanted: int
+    dense: bool
+
+    @classmethod
+    def of(cls, parts: Sequence[Part]) -> StepShape:
+        """The smallest shape that holds a step; ``parts`` are in order of their rows.
+
+        Rows are read where they lie, so one goes for it even if some in between are idle; many of those would cost
+        more than the copy.
+        """
+        counts = [len(part.queries) for part in parts]
+        first, last = parts[0].row, parts[-1].row
+        near = last - first < 2 * len(parts)
+        rows, width = last - first + 1 if near else len(parts), max(counts)
+        return cls(
+            queries=sum(counts),
+            first=first if near else None,
+            rows=rows,
+            width=width,
+            slots=in_blocks(max(part.queries[-1].slot for part in parts) + 1),
+            wanted=sum(len(part.wanted) for part in parts),
+            dense=sum(counts) == rows * width,
+        )
+
+
+class StepInput:
+    """The tensors of one shape, on the device, and the same places on the host.
+
+    ``tokens``, ``positions`` [1, N]; ``slots`` [N], flat over the cache; ``places`` [N], of each query among the L * Q
+    that attend; ``sources`` [L * Q], the query in each place; ``read`` [L], the rows that attend; ``wanted`` [K];
+    ``visible`` uint8 [L, 1, Q, S / 8], bits; and [K] each what :class:`pastalm.runtime.sampler.SamplingInput` holds.
+    """
+
+    def __init__(self, shape: StepShape, host: np.ndarray, device: Tensor) -> None:
+        n, k, places = shape.queries, shape.wanted, shape.rows * shape.width
+        self.shape, self.size = shape, 0
+        self._host, self._device = host, device
+        self._filled: dict[str, np.ndarray] = {}
+        self.tokens = self._section("tokens", (1, n), torch.int64)
+        self.positions = self._section("positions", (1, n), torch.int64)
+        self.slots = self._section("slots", (n,), torch.int64)
+        self.places = self._section("places", (n,), torch.int64)
+        self.sources = self._section("sources", (places,), torch.int64)
+        self.read = self._section("read", (shape.rows,), torch.int64)
+        self.wanted = self._section("wanted", (k,), torch.int64)
+        self.legal = self._section("legal", (k,), torch.int64)
+        self.promise = self._section("promise", (k,), torch.int64)
+        self.uniform = self._section("uniform", (k,), torch.float64)
+        self.top_p = self._section("top_p", (k,), torch.float64)
+        self.temperature = self._section("temperature", (k,), torch.float32)
+        self.speed = self._section("speed", (k,), torch.float32)
+        self.visible = self._section("visible", (shape.rows, 1, shape.width, shape.slots // 8), torch.uint8)
+
+    def _section(self, name: str, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+        """The next places of the buffer, on both sides."""
+        count = prod(shape) * dtype.itemsize
+        span = slice(self.size, self.size + count)
+        self.size += -(-count // 8) * 8
+        kind = np.dtype(str(dtype).removeprefix("torch."))
+        self._filled[name] = self._host[span].view(kind)
+        return self._device[span].view(dtype).view(shape)
+
+    def fill(self, parts: Sequence[Part], cache_slots: int, masks: LegalMasks) -> SamplingInput:
+        """Write a step into the host's places; returns how its tokens are to be sampled."""
+        self._fill_queries(parts, cache_slots)
+        return self._fill_draws([draw for part in parts for draw in part.draws], masks)
+
+    def _fill_queries(self, parts: Sequence[Part], cache_slots: int) -> None:
+        width, size = self.shape.width, self.shape.slots // 8
+        queries = [query for part in parts for query in part.queries]
+        first = self.shape.first
+        starts = [(index if first is None else part.row - first) * width for index, part in enumerate(parts)]
+        places = [start + k for start, part in zip(starts, parts, strict=True) for k in range(len(part.queries))]
+        slots = [part.row * cache_slots + query.slot for part in parts for query in part.queries]
+        wanted, start = [], 0
+        for part in parts:
+            wanted += [start + index for index in part.wanted]
+            start += len(part.queries)
+        rows = [(1 << JUNK).to_bytes(size, "little")] * (self.shape.rows * width)
+        for place, query in zip(places, queries, strict=True):
+            rows[place] = query.row.to_bytes(size, "little")
+        self._write("tokens", [query.token for query in queries])
+        self._write("positions", [query.position for query in queries])
+        self._write("slots", slots)
+        self._write("places", places)
+        self._write("read", [part.row for part in parts] if first is None else [])
+        self._write("wanted", wanted)
+        self._filled["sources"][:] = 0
+        self._filled["sources"][places] = range(len(places))
+        self._filled["visible"][:] = np.frombuffer(b"".join(rows), dtype=np.uint8)
+
+    def _fill_draws(self, draws: Sequence[Draw], masks: LegalMasks) -> SamplingInput:
+        low, high = TEMPERATURES
+        params = [draw.params for draw in draws]
+        drawn = [row for row, one in enumerate(params) if one.temperature > 0]
+        promises = [draw.legal.promise for draw in draws]
+        may = [promise is not None and promise < masks.size for promise in promises]
+        speeds = [one.speed if allowed else 0.0 for one, allowed in zip(params, may, strict=True)]
+        self._write("legal", [masks.row(draw.legal) for draw in draws])
+        self._write("promise", [promise if ok and promise else 0 for promise, ok in zip(promises, may, strict=True)])
+        self._write("speed", speeds)
+        self._write("temperature", [min(max(one.temperature, low), high) for one in params])
+        self._write("top_p", [one.top_p for one in params])
+        self._write("uniform", [_uniform(draw) for draw in draws])
+        return SamplingInput(
+            self.legal,
+            self.promise,
+            self.speed,
+            self.temperature,
+            self.top_p,
+            self.uniform,
+            drawn,
+            [row for row in drawn if params[row].top_p < 1],
+            any(speeds),
+        )
+
+    def _write(self, name: str, values: list[int] | list[float]) -> None:
+        """Fill a section; places beyond the values are padding, and hold zeros."""
+        section = self._filled[name]
+        section[: len(values)] = values
+        section[len(values) :] = 0
+
+
+def _uniform(draw: Draw) -> float:
+    return uniform(draw.params.seed, draw.path, draw.number) if draw.params.temperature > 0 else 0.0
+
+
+class StepBuffers:
+    """The buffer on the host, pinned where there is a GPU, and its copy on the device; on a CPU both are one."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self._inputs: dict[StepShape, StepInput] = {}
+        self._copied = torch.cuda.Event() if device.type == "cuda" else None
+        self._allocate(1 << 16)
+
+    def input(self, shape: StepShape) -> StepInput:
+        """The places of a shape; the same ones each time, as long as the buffer need not grow."""
+        if self._copied is not None:
+            self._copied.synchronize()  # the last step's copy may still be reading what is filled next
+        if shape not in self._inputs:
+            needed = _size(shape)
+            if needed > len(self._host) or len(self._inputs) >= KNOWN_SHAPES:
+                self._allocate(max(2 * needed, len(self._host)))
+            self._inputs[shape] = StepInput(shape, self._host.numpy(), self._copy)
+        return self._inputs[shape]
+
+    def copy(self, step: StepInput) -> None:
+        """Bring a filled input to the device, in one piece."""
+        if self._copy is not self._host:
+            self._copy[: step.size].copy_(self._host[: step.size], non_blocking=True)
+        if self._copied is not None:
+            self._copied.record()
+
+    def _allocate(self, size: int) -> None:
+        pinned = self.device.type == "cuda"
+        self._host = torch.zeros(size, dtype=torch.uint8, pin_memory=pinned)
+        self._copy = self._host if self.device.type == "cpu" else torch.zeros_like(self._host, device=self.device)
+        self._inputs = {}
+
+
+def _size(shape: StepShape) -> int:
+    """At most so many bytes a shape takes: see the sections of :class:`StepInput`."""
+    places = shape.rows * shape.width
+    return 8 * (4 * shape.queries + places + shape.rows + 7 * shape.wanted + 16) + places * shape.slots // 8

@@ -1,0 +1,55 @@
+"""What each thread of a running sequence sees: the run-time side of the rule of visibility, without tensors (SPEC 5).
+
+Every token takes the next free slot of its sequence, whatever thread it belongs to. A thread's row is a set of slots,
+kept as the bits of one whole number: a fork copies a row, a join ORs rows. No key or value is copied, moved or computed
+again. A row goes to the device as bits, an eighth of a byte a slot, with the rest of a step's input. The tests hold it
+equal to :func:`pastalm.layout.sees`, token by token.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from pastalm.runtime.thread import Feed, Fork, Operation, Path
+
+JUNK = 0  # the slot that no thread sees: what a place without a query looks at, and where padding is written
+
+
+@dataclass(frozen=True)
+class Query:
+    """A token that the model is fed: ``row`` are the slots that it sees, its own among them, as bits."""
+
+    token: int
+    position: int
+    slot: int
+    row: int
+
+
+@dataclass
+class Visibility:
+    """The rows of a sequence's threads, and how many of its slots are ``used``, the junk slot among them."""
+
+    rows: dict[Path, int] = field(default_factory=lambda: {(): 0})
+    used: int = JUNK + 1
+
+    def apply(self, operations: Iterable[Operation]) -> tuple[list[Query], dict[Path, int]]:
+        """Carry out what the interpreter asks for, in order. Returns the tokens to be fed, and for each thread the
+        index of its last one, whose logits tell what comes next."""
+        queries: list[Query] = []
+        last: dict[Path, int] = {}
+        for one in operations:
+            if isinstance(one, Feed):
+                last[one.thread] = len(queries)
+                queries.append(self._feed(one))
+            elif isinstance(one, Fork):
+                self.rows[one.child] = self.rows[one.parent]
+            else:
+                for child in one.children:
+                    self.rows[one.parent] |= self.rows.pop(child)
+        return queries, last
+
+    def _feed(self, feed: Feed) -> Query:
+        slot, self.used = self.used, self.used + 1
+        self.rows[feed.thread] |= 1 << slot
+        return Query(feed.token, feed.position, slot, self.rows[feed.thread])
