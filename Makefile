@@ -14,7 +14,7 @@ $(BASE): pyproject.toml constraints.txt
 	touch $@
 
 $(READY): $(BASE)
-	$(VENV)/bin/python -m pip install --quiet -c constraints.txt -e '.[train,annotate,eval,plots,serve,test,lint]'
+	$(VENV)/bin/python -m pip install --quiet -c constraints.txt -e '.[train,annotate,eval,plots,serve,gguf,test,lint]'
 	touch $@
 
 $(OLD_READY): $(READY)

@@ -30,6 +30,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--device", default="cpu", help="where the models of tests/runtime/test_families.py run")
 
 
+@pytest.fixture(autouse=True)
+def plain_processor(monkeypatch: pytest.MonkeyPatch) -> None:
+    """dtype "auto" is float32 on every machine: equivalences hold exactly there, and tests mean the same."""
+    monkeypatch.setattr("pastalm.runtime.device.multiplies_bfloat16", lambda: False)
+
+
 @pytest.fixture(scope="session")
 def device(request: pytest.FixtureRequest) -> str:
     """Where models run."""

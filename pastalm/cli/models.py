@@ -6,7 +6,6 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.resources import files
-from os.path import expanduser
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -64,27 +63,19 @@ def name_of(model: str) -> str:
     return place.resolve().name if place.is_dir() else model
 
 
-def load_tokenizer(name: str) -> Any:
+def load_tokenizer(name: str, trust_remote_code: bool = False) -> Any:
     """The fast tokenizer of a directory, a hub id or the bundled model, with PASTA's tags. Loads no model.
 
     A tokenizer without the tags gets them: any can count the tokens of an annotated answer.
     """
-    where = expanduser(name)
     if name == BUNDLED:
-        where = str(_require_bundled("tokenizer", "tokenizer.json", "--tokenizer"))
+        _require_bundled("tokenizer", "tokenizer.json", "--tokenizer")
     with working(f"Loading the tokenizer of {name} .."):
         hush()
-        from transformers import AutoTokenizer
-
         from pastalm.lang.tokenizer import add_tags
-        from pastalm.runtime.load import is_missing, unloadable
+        from pastalm.runtime.load import load_tokenizer as load
 
-        if is_missing(where):
-            raise NoModelError(f"There is no directory {where}; give one with a tokenizer, a hub id or 'bundled'.")
-        try:
-            tokenizer = AutoTokenizer.from_pretrained(where)
-        except Exception as error:  # the library raises many kinds, most with pages of advice
-            raise NoModelError(unloadable("tokenizer", name, error)) from error
+        tokenizer = load(name, trust_remote_code=trust_remote_code)
         add_tags(tokenizer)
         return tokenizer
 

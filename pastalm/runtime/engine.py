@@ -67,10 +67,16 @@ class Engine:
 
     @classmethod
     def from_pretrained(
-        cls, name_or_path: str, device: str = "auto", dtype: str | torch.dtype = "auto", **options: Any
+        cls,
+        name_or_path: str,
+        device: str = "auto",
+        dtype: str | torch.dtype = "auto",
+        *,
+        trust_remote_code: bool = False,
+        **options: Any,
     ) -> Engine:
-        """Load a model by directory, hub id or ``"bundled"``; see :func:`pastalm.runtime.load.load`."""
-        return cls(*load(name_or_path, device, dtype), **options)
+        """Load a model by directory, GGUF file, hub id or ``"bundled"``; see :func:`pastalm.runtime.load.load`."""
+        return cls(*load(name_or_path, device, dtype, trust_remote_code=trust_remote_code), **options)
 
     def generate(self, prompt: Prompt, **options: Any) -> Response:
         """Answer a prompt: a user's message as one string, chat messages, a ``RawPrompt`` or token ids.

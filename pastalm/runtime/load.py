@@ -2,53 +2,116 @@
 
 from __future__ import annotations
 
-from importlib.resources import files
-from os.path import expanduser
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub import constants
+from huggingface_hub.utils import get_session
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-BUNDLED = "bundled"
+from pastalm.runtime.checkpoint import Checkpoint, LoadError, find_checkpoint
+from pastalm.runtime.device import choose_device, choose_dtype
+from pastalm.runtime.gguf import load_unpacked, require_reader
+
 LONGEST_REASON = 300  # characters of a library's advice
-
-
-class LoadError(ValueError):
-    """A model or tokenizer that cannot be loaded, and why."""
+HUB_SECONDS = 5.0  # how long the hub may take to answer at all
 
 
 def load(
-    name_or_path: str, device: str = "auto", dtype: str | torch.dtype = "auto"
+    name_or_path: str,
+    device: str = "auto",
+    dtype: str | torch.dtype = "auto",
+    *,
+    trust_remote_code: bool = False,
+    trainable: bool = False,
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """Load a causal language model and its fast tokenizer from a directory, a hub id or ``"bundled"``.
+    """Load a causal language model and its fast tokenizer from a directory, a GGUF file or a directory that holds one,
+    a hub id or ``"bundled"``.
 
-    ``device`` "auto" takes a GPU if there is one. ``dtype`` "auto" takes the checkpoint's on a GPU and float32 on a
-    CPU, where half precision is slow without hardware for it. Raises :class:`LoadError`.
+    ``device`` "auto" takes a GPU if there is one; ``dtype`` "auto" is explained at
+    :func:`pastalm.runtime.device.choose_dtype`. ``trust_remote_code`` runs the code that comes with a checkpoint.
+    ``trainable`` refuses quantised weights, except a GGUF file's, which are unpacked. Raises :class:`LoadError`.
     """
-    where = str(files("pastalm") / "bundled") if name_or_path == BUNDLED else expanduser(name_or_path)
-    if name_or_path == BUNDLED and not (Path(where) / "config.json").is_file():
-        raise LoadError("This installation has no bundled model; give a directory or a hub id.")
-    if is_missing(where):
-        raise LoadError(f"There is no directory {where}; give a directory with a model, a hub id or 'bundled'.")
-    chosen = _device(device)
-    number = _dtype(dtype, chosen)
-    try:
-        config = AutoConfig.from_pretrained(where)
+    checkpoint, chosen = find_checkpoint(name_or_path), choose_device(device)
+    with _sentences("model", name_or_path, checkpoint):
+        options = {**_options(checkpoint), "trust_remote_code": trust_remote_code}
+        config = AutoConfig.from_pretrained(checkpoint.where, **options)
         _require_causal(config, name_or_path)
-        tokenizer = AutoTokenizer.from_pretrained(where)
-        model = AutoModelForCausalLM.from_pretrained(where, config=config, dtype=number)
+        if trainable:
+            require_trainable(config, name_or_path)
+        tokenizer = AutoTokenizer.from_pretrained(checkpoint.where, **options)
+        number = choose_dtype(dtype, chosen, getattr(config, "dtype", None))
+        return _model(checkpoint, config, chosen, number, options), tokenizer
+
+
+def load_tokenizer(name_or_path: str, *, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
+    """The tokenizer alone, by the same names. Raises :class:`LoadError`."""
+    checkpoint = find_checkpoint(name_or_path)
+    with _sentences("tokenizer", name_or_path, checkpoint):
+        return AutoTokenizer.from_pretrained(
+            checkpoint.where, trust_remote_code=trust_remote_code, **_options(checkpoint)
+        )
+
+
+def quantisation(config: Any) -> str | None:
+    """How the weights of a checkpoint with this config are quantised, None if they are not. A GGUF file's are unpacked
+    when they are loaded."""
+    own = getattr(config, "quantization_config", None)
+    method = own.get("quant_method") if isinstance(own, dict) else getattr(own, "quant_method", None)
+    return None if own is None else str(getattr(method, "value", method) or "in some way")
+
+
+def require_trainable(config: Any, name: str) -> None:
+    """Raise :class:`LoadError` for a checkpoint that can only be decoded with."""
+    if method := quantisation(config):
+        raise LoadError(
+            f"The weights of {name!r} are quantised ({method}): such a model can answer, but it cannot be trained. "
+            "Start from the checkpoint that it was made from."
+        )
+
+
+def _model(
+    checkpoint: Checkpoint, config: Any, device: torch.device, dtype: torch.dtype, options: dict[str, Any]
+) -> Any:
+    if checkpoint.gguf_file:
+        return load_unpacked(checkpoint, dtype).to(device)
+    if quantisation(config):  # such weights lie where they are loaded, in the numbers they were made for
+        return AutoModelForCausalLM.from_pretrained(checkpoint.where, config=config, device_map={"": device}, **options)
+    model: Any = AutoModelForCausalLM.from_pretrained(checkpoint.where, config=config, dtype=dtype, **options)
+    return model.to(device)
+
+
+def _options(checkpoint: Checkpoint) -> dict[str, Any]:
+    """What the library must be told: the GGUF file; not to ask a hub that does not answer, five times a file."""
+    if checkpoint.gguf_file:
+        require_reader(checkpoint)
+        return {"gguf_file": checkpoint.gguf_file}
+    return {} if checkpoint.is_local else {"local_files_only": not hub_answers()}
+
+
+def hub_answers() -> bool:
+    """Whether the hub can be reached; asked once, in a few seconds."""
+    if constants.HF_HUB_OFFLINE:
+        return False
+    try:
+        get_session().head(constants.ENDPOINT, timeout=HUB_SECONDS)
+    except Exception:  # each client and each fault of a network has an error of its own
+        return False
+    return True
+
+
+@contextmanager
+def _sentences(what: str, name: str, checkpoint: Checkpoint) -> Iterator[None]:
+    """Turn what the library raises, of many kinds and most with pages of advice, into one sentence."""
+    try:
+        yield
     except LoadError:
         raise
-    except Exception as error:  # the library raises many kinds, most with pages of advice
-        raise LoadError(unloadable("model", name_or_path, error)) from error
-    return model.to(chosen), tokenizer
-
-
-def is_missing(where: str) -> bool:
-    """Whether this can be the name of a directory only, and there is none."""
-    local = where.startswith((".", "/", "~")) or where.endswith("/") or where.count("/") > 1
-    return local and not Path(where).is_dir()
+    except Exception as error:
+        raise LoadError(unloadable(what, name, error)) from (error if checkpoint.is_local else None)
 
 
 def unloadable(what: str, name: str, error: Exception) -> str:
@@ -57,6 +120,11 @@ def unloadable(what: str, name: str, error: Exception) -> str:
     if (place / "adapter_config.json").is_file():
         return f"{name} holds an adapter alone; name the folder of the merged model."
     reason = " ".join(str(error).split())
+    if "trust_remote_code" in reason:
+        return (
+            f"The {what} {name!r} brings code of its own, which is not run unless you allow it: read that code, then "
+            "give --trust-remote-code (trust_remote_code=True)."
+        )
     if "connect" in reason and not place.exists():
         return f"There is no directory {name}, and the hub, which may know that name, cannot be reached."
     return f"Cannot load the {what} {name!r} from a directory or the hub: {reason[:LONGEST_REASON]}"
@@ -66,32 +134,6 @@ def _require_causal(config: Any, name: str) -> None:
     kind = getattr(config, "model_type", "?")
     if getattr(config, "is_encoder_decoder", False):
         raise LoadError(f"{name!r} ({kind}) has an encoder; PASTA decodes with decoder-only models.")
-    if type(config) not in AutoModelForCausalLM._model_mapping:
+    own_code = "AutoModelForCausalLM" in (getattr(config, "auto_map", None) or {})
+    if type(config) not in AutoModelForCausalLM._model_mapping and not own_code:
         raise LoadError(f"{name!r} ({kind}) is not a causal language model; PASTA decodes with decoder-only models.")
-
-
-def _device(device: str) -> torch.device:
-    if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        chosen = torch.device(device)
-    except RuntimeError as error:
-        raise LoadError(f"Unknown device {device!r}; give 'auto', 'cpu', 'cuda' or 'cuda:N'.") from error
-    if chosen.type == "cuda" and not torch.cuda.is_available():
-        raise LoadError(f"Device {device!r} was asked for, but torch sees no GPU here; use 'cpu' or 'auto'.")
-    try:
-        torch.empty(1, device=chosen)
-    except Exception as error:  # each kind of device has an error of its own
-        raise LoadError(f"Device {device!r} was asked for, but it is not there; use 'auto' or 'cpu'.") from error
-    return chosen
-
-
-def _dtype(dtype: str | torch.dtype, device: torch.device) -> str | torch.dtype:
-    if isinstance(dtype, torch.dtype):
-        return dtype
-    if dtype == "auto":
-        return "auto" if device.type == "cuda" else torch.float32
-    chosen = getattr(torch, dtype, None)
-    if not isinstance(chosen, torch.dtype) or not chosen.is_floating_point:
-        raise LoadError(f"Unknown dtype {dtype!r}; give 'auto', 'float32', 'bfloat16' or 'float16'.")
-    return chosen

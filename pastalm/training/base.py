@@ -42,7 +42,7 @@ def load_base(config: TrainingConfig, *, merged: bool = False) -> tuple[PreTrain
     :class:`SettingsError` for a model whose weights are quantised.
     """
     half = config.lora and config.dtype == "bfloat16" and not merged
-    model, tokenizer = load(config.model, device="cpu", dtype="bfloat16" if half else "float32")
+    model, tokenizer = load(config.model, device="cpu", dtype="bfloat16" if half else "float32", trainable=True)
     adopt_tags(model, tokenizer)
     return model, tokenizer
 

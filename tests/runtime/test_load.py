@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
-from pastalm.runtime.load import LONGEST_REASON, unloadable
+import pytest
+from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
+
+from pastalm import Engine
+from pastalm.runtime.load import LONGEST_REASON, LoadError, load, load_tokenizer, quantisation, unloadable
 
 
 def test_what_was_meant_is_named(tmp_path: Path):
@@ -15,3 +23,100 @@ def test_what_was_meant_is_named(tmp_path: Path):
     assert "Couldn't instantiate: (1) a file" in said and len(said) < LONGEST_REASON + len(str(tmp_path)) + 80
     (tmp_path / "adapter_config.json").write_text("{}")
     assert "holds an adapter alone" in unloadable("model", str(tmp_path), offline)
+
+
+CUSTOM = """
+from transformers import LlamaConfig, LlamaForCausalLM
+
+class OwnConfig(LlamaConfig):
+    model_type = "of-our-own"
+
+class OwnModel(LlamaForCausalLM):
+    config_class = OwnConfig
+"""
+
+
+@pytest.fixture
+def saved(tmp_path: Path, tiny_llama: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast) -> Path:
+    """A checkpoint's folder."""
+    tiny_llama.save_pretrained(tmp_path / "saved")
+    tokenizer.save_pretrained(tmp_path / "saved")
+    return tmp_path / "saved"
+
+
+def changed(folder: Path, **fields: object) -> None:
+    config = json.loads((folder / "config.json").read_text()) | fields
+    (folder / "config.json").write_text(json.dumps(config))
+
+
+@pytest.fixture
+def with_code(saved: Path) -> Path:
+    """A checkpoint whose config and model are classes of its own."""
+    names = {"AutoConfig": "modeling_own.OwnConfig", "AutoModelForCausalLM": "modeling_own.OwnModel"}
+    changed(saved, model_type="of-our-own", architectures=["OwnModel"], auto_map=names)
+    (saved / "modeling_own.py").write_text(CUSTOM)
+    return saved
+
+
+def test_code_of_a_checkpoint_is_not_run_and_nobody_is_asked(
+    with_code: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("somebody was asked"))
+    with pytest.raises(LoadError, match=r"brings code of its own, .* give --trust-remote-code"):
+        load(str(with_code), "cpu")
+    changed(with_code, model_type="llama")  # a name that the library knows, and code all the same
+    assert load(str(with_code), "cpu")[0].__class__ is LlamaForCausalLM
+    assert "y/N" not in "".join(capsys.readouterr())
+
+
+def test_code_that_is_trusted_runs(with_code: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
+    engine = Engine.from_pretrained(str(with_code), "cpu", trust_remote_code=True)
+    assert type(engine.runner.model).__name__ == "OwnModel"
+    assert engine.generate("hello", max_tokens=3, mode="sequential").metrics.tokens
+
+
+def test_a_tokenizer_with_code_of_its_own_is_not_run(saved: Path) -> None:
+    own = json.loads((saved / "tokenizer_config.json").read_text())
+    own |= {"tokenizer_class": "OwnTokenizer", "auto_map": {"AutoTokenizer": [None, "tokenization_own.OwnTokenizer"]}}
+    (saved / "tokenizer_config.json").write_text(json.dumps(own))
+    (saved / "tokenization_own.py").write_text("raise RuntimeError('this ran')")
+    with pytest.raises(LoadError, match=r"tokenizer .* brings code of its own"):
+        load_tokenizer(str(saved))
+
+
+@pytest.mark.parametrize("method", ["gptq", "awq", "bitsandbytes", "fp8", "compressed-tensors"])
+def test_quantised_weights_are_not_trained(saved: Path, method: str) -> None:
+    changed(saved, quantization_config={"quant_method": method, "bits": 4, "load_in_4bit": True})
+    with pytest.raises(LoadError, match=f"quantised .{method}.: such a model can answer, but it cannot be trained"):
+        load(str(saved), "cpu", trainable=True)
+
+
+def test_quantised_weights_that_cannot_be_read_get_a_sentence(saved: Path) -> None:
+    changed(saved, quantization_config={"quant_method": "gptq", "bits": 4})
+    with pytest.raises(LoadError, match="Cannot load the model"):
+        load(str(saved), "cpu")
+
+
+def test_ordinary_weights_are_not_quantised(saved: Path) -> None:
+    model, _ = load(str(saved), "cpu", trainable=True)
+    assert quantisation(model.config) is None
+
+
+def test_without_a_network_one_sentence_comes_at_once() -> None:
+    program = """
+import sys
+from pastalm.runtime.load import LoadError, load, load_tokenizer
+for read in (load, load_tokenizer):
+    try:
+        read("nobody/nothing-of-this-name")
+    except LoadError as error:
+        print(error, error.__suppress_context__)
+"""
+    asked = {**os.environ, "HF_HUB_OFFLINE": "0", "HF_ENDPOINT": "http://127.0.0.1:9"}
+    ran = subprocess.run([sys.executable, "-c", program], env=asked, capture_output=True, text=True, timeout=300)
+    sentence = (
+        "There is no directory nobody/nothing-of-this-name, and the hub, which may know that name, cannot be reached."
+    )
+    assert ran.stdout.splitlines() == [f"{sentence} True"] * 2
+    assert "Retrying" not in ran.stderr and "Traceback" not in ran.stderr

@@ -1,0 +1,62 @@
+"""Where a model's files lie: a directory, a GGUF file, a hub id, or a short name of ours."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+
+BUNDLED = "bundled"
+WEIGHTS = ("*.safetensors", "*.bin")
+
+
+class LoadError(ValueError):
+    """A model or tokenizer that cannot be loaded, and why."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """``where`` is a directory or a hub id; ``gguf_file`` the name of the file in it that holds the model, if it is a
+    GGUF file."""
+
+    where: str
+    gguf_file: str | None = None
+
+    @property
+    def is_local(self) -> bool:
+        """Whether it lies on this machine, outside the hub's cache."""
+        return Path(self.where).is_dir()
+
+
+def find_checkpoint(name: str) -> Checkpoint:
+    """The checkpoint that a name means: ``"bundled"``, a directory, a GGUF file or a directory that holds one, else a
+    hub id. Raises :class:`LoadError` for what can only be local and is not there."""
+    if name == BUNDLED:
+        return _bundled()
+    place = Path(name).expanduser()
+    if place.suffix == ".gguf":
+        if not place.is_file():
+            raise LoadError(f"There is no GGUF file {place}.")
+        return Checkpoint(str(place.parent), place.name)
+    if place.is_dir():
+        return Checkpoint(str(place), _gguf_in(place))
+    if name.startswith((".", "/", "~")) or name.endswith("/") or name.count("/") > 1:
+        raise LoadError(f"There is no directory {place}; give a directory with a model, a hub id or 'bundled'.")
+    return Checkpoint(name)
+
+
+def _bundled() -> Checkpoint:
+    place = Path(str(files("pastalm") / "bundled"))
+    if not (place / "config.json").is_file():
+        raise LoadError("This installation has no bundled model; give a directory or a hub id.")
+    return Checkpoint(str(place))
+
+
+def _gguf_in(folder: Path) -> str | None:
+    """The GGUF file of a folder without other weights."""
+    if any(True for pattern in WEIGHTS for _ in folder.glob(pattern)):
+        return None
+    found = sorted(path.name for path in folder.glob("*.gguf"))
+    if len(found) > 1:
+        raise LoadError(f"{folder} holds several GGUF files; name one of them: {', '.join(found)}.")
+    return found[0] if found else None
