@@ -148,7 +148,7 @@ class Study:
         for bias in filter(None, BIASES):
             yield self._eval(f"{MIDDLE}-speed{bias:+d}", places[MIDDLE], *reuse, "--speed", bias)
         few = ("--limit", self.sizes.timed)
-        yield self._eval("timed-skeleton", self.out / "baseline-sft", *few, "--mode", "skeleton")
+        yield self._eval("timed-skeleton", self.out / "baseline-sft", *few, "--skeleton")
         for name in TIMED:
             yield self._eval(f"timed-{name}", places[name], *few)
 
