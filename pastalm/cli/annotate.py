@@ -31,7 +31,7 @@ class NoKeyError(ValueError):
 def annotate(
     source: Annotated[str, name_argument("JSONL or Parquet, or a data set id of the hub.", "IN")],
     out: Annotated[Path, place_argument("JSONL to write; rejects go to OUT's .rejects.jsonl.", "OUT")],
-    model: Annotated[str, typer.Option(metavar="MODEL", help="The model that annotates, as the endpoint names it.")],
+    model: Annotated[str, typer.Option(metavar="NAME", help="The model that annotates, as the endpoint names it.")],
     base_url: Annotated[
         str | None,
         typer.Option(metavar="URL", envvar="OPENAI_BASE_URL", help="The endpoint. Default: OpenAI's own."),

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from pastalm.runtime.response import Metrics, Response
 
 SMALL = (
-    "The bundled model is a small demonstration: it knows the tasks of `pasta tasks` and nothing else. "
-    "On other prompts it writes noise; --model names a real one."
+    "The bundled model is small and knows the tasks of `pasta tasks` alone: other prompts give noise. "
+    "Name a real model with --model."
 )
 ROWS: tuple[tuple[str, Callable[[Metrics], str]], ...] = (
     ("tokens", lambda metrics: str(metrics.tokens)),

@@ -50,7 +50,8 @@ def evaluate(
     prompts: Annotated[
         str,
         name_argument(
-            "JSON(L) of 'instruction', 'prompt' or 'messages', or .gz of it; or tasks:held-out[:NUMBER[:SEED]].",
+            "A file of prompts (JSON, JSONL or .gz of it; 'instruction', 'prompt' or 'messages'), or generated tasks, "
+            "such as tasks:held-out:330.",
             "PROMPTS",
         ),
     ],

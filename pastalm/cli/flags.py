@@ -20,7 +20,7 @@ def with_flags(
 
     Each field becomes an option, a field without default a required one. ``helps`` has a sentence for each, ``flags``
     the names of options that are not called like their field. A field that other commands have as a flag, too, is the
-    same flag here.
+    same flag here, with the same sentence.
     """
     types = get_type_hints(config)
     parameters = []
@@ -40,11 +40,11 @@ def with_flags(
 
 
 def _option(name: str, kind: Any, named: list[str], help: str | None) -> Any:
-    """The option of a field: the shared one with a help of its own, or a new one."""
+    """The option of a field: the shared one, or a new one with this help."""
     if name not in SHARED:
         return typer.Option(*named, help=help)
     option = copy(SHARED[name].__metadata__[0])
-    option.help = help or option.help
+    option.help = option.help or help
     if option.parser is not None:
         option.parser = expanded if kind is str else as_path
     return option

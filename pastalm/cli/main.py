@@ -23,7 +23,7 @@ from pastalm.cli.tasks import tasks
 from pastalm.cli.train import train
 from pastalm.cli.verbs import add
 
-KNOWN = "Reverse these. Show the letters one by one before and after. river; stone; cloud; bread; paper"
+KNOWN = "Points: 12|6, 5|7. How long is it, squared?"  # the bundled model answers it well
 
 
 def _version(wanted: bool) -> None:

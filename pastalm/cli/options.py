@@ -42,7 +42,7 @@ def place_argument(help: str, metavar: str, **more: Any) -> Any:
     return typer.Argument(parser=as_path, metavar=metavar, help=help, **more)
 
 
-def name_option(help: str, metavar: str) -> Any:
+def name_option(help: str | None, metavar: str) -> Any:
     """An option that takes a path or a name that is none, such as a hub id."""
     return typer.Option(parser=expanded, metavar=metavar, help=help)
 
@@ -120,8 +120,8 @@ SHARED = {
     "positions": Positions,
     "limit": Limit,
     "out": Out,
-    "data": Annotated[str, name_option("The data: a JSONL file.", "DATA")],
-    "eval_data": Annotated[str, name_option("Held-out data: a JSONL file.", "DATA")],
+    "data": Annotated[str, name_option(None, "DATA")],
+    "eval_data": Annotated[str, name_option(None, "DATA")],
     "reuse": Annotated[str, name_option("Another run's folder, whose answers are taken over.", "PATH")],
     "judge_url": JudgeUrl,
     "judge_model": JudgeModel,

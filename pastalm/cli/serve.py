@@ -80,8 +80,7 @@ def serve(
         from pastalm.serving.server import Server
         from pastalm.serving.worker import Worker
 
-        worker = Worker(engine, lanes=max_batch, max_waiting=max_waiting)
-        offer = Offer(name or name_of(model), api_key, max_tokens, mode.value)
+        worker = Worker(engine, max_batch=max_batch, max_waiting=max_waiting)
         where = f"http://{f'[{host}]' if ':' in host else host}:{bound.getsockname()[1]}/v1"
         line = f"Serving {config.name} at {where} (Ctrl-C ends it)"
         server = Server(build_app(worker, config), worker, lambda: typer.echo(line))
