@@ -38,7 +38,7 @@ def audit(
         Path | None, place_option("A file that keeps every block's figures. Default: DATA's .audit.jsonl.")
     ] = None,
     positions: Positions = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Rows that one device takes in a step.")] = 8,
+    batch_size: Annotated[int, typer.Option(min=1, help="Rows of one device in a pass.")] = 8,
     max_depth: MaxDepth = 1,
     device: Device = "auto",
     dtype: DType = "auto",

@@ -35,15 +35,13 @@ PLACES = {
 # Texts that are no paths. A new flag of this kind is added here by hand, so that no path is overlooked.
 TEXTS = {
     "--api-key", "--base-url", "--device", "--dtype", "--families", "--field", "--from", "--host", "--judge-key-env",
-    "--judge", "--judge-model", "--judge-url", "--key-env", "--lora-targets", "--loss", "--name", "--positions",
-    "--snapshots", "--speed", "--speed-term", "--split", "--to", "PROMPT",
+    "--judge-model", "--judge-url", "--key-env", "--lora-targets", "--loss", "--name", "--positions",
+    "--snapshots", "--speed-term", "--split", "--to", "PROMPT",
 }  # fmt: skip
 # Flags that mean the same in two commands although their sentences differ in more than their ends.
 EXCUSED = {
     ("annotate", "--model"),  # the endpoint knows this model, we do not: the word is that of every OpenAI client
     ("train prefer", "--data"),  # stage 1 takes annotated answers, stage 2 prompts
-    *(("train prefer", flag) for flag in ("--judge", "--speed", "--concurrency", "--limit", "--key-env", "--batch")),
-    *(("train prefer", f"--lora{end}") for end in ("", "-alpha", "-dropout", "-targets")),
 }
 
 
