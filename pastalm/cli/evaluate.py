@@ -26,7 +26,6 @@ from pastalm.cli.options import (
     MaxBatch,
     MaxThreads,
     MaxTokens,
-    Mode,
     Model,
     Name,
     Out,
@@ -35,6 +34,7 @@ from pastalm.cli.options import (
     place_option,
 )
 from pastalm.cli.tables import page_console
+from pastalm.runtime.mode import Mode
 
 if TYPE_CHECKING:
     from pastalm.data.questions import Question

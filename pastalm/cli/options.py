@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from os.path import expanduser
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,16 +9,10 @@ from typing import Annotated, Any
 import typer
 
 from pastalm.lang.positions import POLICIES
+from pastalm.runtime.mode import Mode
 
 BUNDLED = "bundled"
 STDOUT = Path("-")
-
-
-class Mode(StrEnum):
-    """How an answer is decoded."""
-
-    ASYNC = "async"
-    SEQUENTIAL = "sequential"
 
 
 def expanded(text: str | Path) -> str:

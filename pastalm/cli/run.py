@@ -22,7 +22,6 @@ from pastalm.cli.options import (
     MaxAsyncTokens,
     MaxThreads,
     MaxTokens,
-    Mode,
     Model,
     Positions,
     Seed,
@@ -33,6 +32,7 @@ from pastalm.cli.options import (
 )
 from pastalm.cli.prompts import read_prompt
 from pastalm.lang.prompt import Prompt, RawPrompt
+from pastalm.runtime.mode import Mode
 
 if TYPE_CHECKING:
     from pastalm.evaluation.comparison import Pair

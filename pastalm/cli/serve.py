@@ -19,11 +19,11 @@ from pastalm.cli.options import (
     MaxBatch,
     MaxModelLen,
     MaxTokens,
-    Mode,
     Model,
     Name,
     name_argument,
 )
+from pastalm.runtime.mode import Mode
 
 if TYPE_CHECKING:
     from pastalm.runtime.engine import Engine

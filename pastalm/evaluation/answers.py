@@ -13,13 +13,13 @@ from pastalm.data.questions import Question
 from pastalm.evaluation.comparison import Pair
 from pastalm.files.atomic import write_text
 from pastalm.files.lines import DataError
+from pastalm.runtime.mode import Mode
 from pastalm.runtime.response import Metrics
 
 if TYPE_CHECKING:
     from pastalm.runtime.engine import Engine
     from pastalm.runtime.response import Response
 
-MODES = ("async", "sequential")
 WARM_UP_TOKENS = 64
 BATCHES_AT_ONCE = 4  # prompts that wait for each place in a batch: the last ones, decoded in a thin batch, count less
 
@@ -38,7 +38,7 @@ class EvalSettings:
     model: str
     prompts: str
     baseline: str = ""
-    mode: str = "async"
+    mode: str = Mode.ASYNC
     max_tokens: int = 1024
     speed: float = 0.0
     max_threads: int | None = None
@@ -50,13 +50,13 @@ class EvalSettings:
     skeleton: bool = False
 
     def __post_init__(self) -> None:
-        if self.mode not in MODES:
-            raise ValueError(f"Unknown mode {self.mode!r}; choose one of {', '.join(MODES)}.")
+        if self.mode not in tuple(Mode):
+            raise ValueError(f"Unknown mode {self.mode!r}; choose one of {', '.join(Mode)}.")
         if self.max_tokens < 1:
             raise ValueError(f"max_tokens is {self.max_tokens}; an answer needs at least 1.")
         if self.max_batch < 1:
             raise ValueError(f"max_batch is {self.max_batch}; at least 1 prompt is answered at once.")
-        if self.skeleton and (self.max_batch > 1 or self.mode != "async"):
+        if self.skeleton and (self.max_batch > 1 or self.mode != Mode.ASYNC):
             raise ValueError(
                 "Skeleton-of-Thought answers one prompt at a time and in its own way: leave mode and max_batch out."
             )
@@ -205,7 +205,7 @@ class Answers:
         """What the model's engine is asked with, and the baseline's."""
         settings = self.settings
         own = {"speed": settings.speed, "max_threads": settings.max_threads, "mode": settings.mode}
-        return {"max_tokens": settings.max_tokens, **own}, {"max_tokens": settings.max_tokens, "mode": "sequential"}
+        return {"max_tokens": settings.max_tokens, **own}, {"max_tokens": settings.max_tokens, "mode": Mode.SEQUENTIAL}
 
     def _both(
         self, question: Question, model: Engine, baseline: Engine, *, swap: bool, **few: int
