@@ -60,7 +60,7 @@ class Engine:
         self.codec, self.prompts = TextCodec(tokenizer), PromptEncoder(tokenizer)
         self.eos = _end_tokens(model, tokenizer)
         self.vocabulary = Vocabulary(tokenizer, self.eos) if has_tags(tokenizer) else None
-        self.positions = policy_of(model.config).name
+        self.positions = self.policy().name
         self.max_model_len, self.max_batch, self.constrained = max_model_len, max_batch, constrained
         self._scheduler: Scheduler | None = None
         self._lock = RLock()
@@ -77,6 +77,34 @@ class Engine:
     ) -> Engine:
         """Load a model by directory, GGUF file, hub id or ``"bundled"``; see :func:`pastalm.runtime.load.load`."""
         return cls(*load(name_or_path, device, dtype, trust_remote_code=trust_remote_code), **options)
+
+    @classmethod
+    def remote(
+        cls, base_url: str | Many[str], model: str, tokenizer: Any, api_key: str | None = None, **options: Any
+    ) -> Engine:
+        """The same engine over a completion server such as vLLM; see
+        :class:`pastalm.runtime.remote.engine.RemoteEngine`."""
+        from pastalm.runtime.remote.engine import RemoteEngine  # it needs an HTTP client
+
+        return RemoteEngine(base_url, model, tokenizer, api_key, **options)
+
+    @property
+    def window(self) -> int | None:
+        """How many positions the model can be used for; None if nobody says."""
+        return self.runner.window
+
+    @property
+    def known_tokens(self) -> int:
+        """How many ids the model can both read and write."""
+        return self.runner.known_tokens
+
+    def policy(self, asked: str | None = None) -> PositionPolicy:
+        """The position policy of the model; see :func:`pastalm.runtime.request.policy_of`."""
+        return policy_of(self.runner.model.config, asked)
+
+    def scheduler(self, max_batch: int, max_model_len: int) -> Scheduler:
+        """A scheduler of its own, for one who steps it himself."""
+        return Scheduler(self.runner, max_batch, max_model_len)
 
     def generate(self, prompt: Prompt, **options: Any) -> Response:
         """Answer a prompt: a user's message as one string, chat messages, a ``RawPrompt`` or token ids.
@@ -121,7 +149,7 @@ class Engine:
         Takes the options of :meth:`generate` and raises what it raises.
         """
         asked = RequestOptions(**options)
-        policy = policy_of(self.runner.model.config, asked.positions)
+        policy = self.policy(asked.positions)
         if policy.needs_length and asked.mode == Mode.ASYNC:
             raise RequestError(
                 "The policy 'oracle' needs the true length of chunks: it serves training and replay only."
@@ -141,7 +169,7 @@ class Engine:
         """
         vocabulary = self._tags()
         answer = parse(annotated, max_depth=8) if isinstance(annotated, str) else annotated
-        policy = policy_of(self.runner.model.config, positions)
+        policy = self.policy(positions)
         script = compile_script(answer, vocabulary, policy, end=False)
         return self.replay_script(self.encode(prompt), script, policy, max_threads=max_threads)
 
@@ -184,7 +212,7 @@ class Engine:
     def bounded(self, limits: Limits, prompt: Many[int]) -> Limits:
         """The limits with the model's window and the cache's size. Raises :class:`RequestError` for a prompt that
         leaves no room."""
-        window = self.runner.window
+        window = self.window
         if window is not None and len(prompt) >= window:
             raise RequestError(f"The prompt has {len(prompt)} tokens, but the model's window is {window}; shorten it.")
         if self.max_model_len is not None and len(prompt) >= self.max_model_len:
@@ -234,7 +262,7 @@ class Engine:
         with self._lock:
             kept = self._scheduler
             if kept is None or kept.max_batch < rows or kept.max_model_len < slots:
-                kept = self._scheduler = Scheduler(self.runner, rows, slots)
+                kept = self._scheduler = self.scheduler(rows, slots)
             return kept
 
     def _tags(self) -> Vocabulary:
@@ -243,9 +271,9 @@ class Engine:
                 "The tokenizer does not know PASTA's tags, so this model cannot mark chunks. `pasta train sft` adds "
                 "and trains them; without, decode with mode='sequential'."
             )
-        if max(self.vocabulary.tags) >= self.runner.known_tokens:
+        if max(self.vocabulary.tags) >= self.known_tokens:
             raise MissingTagsError(
-                f"The tokenizer knows PASTA's tags, but the model knows {self.runner.known_tokens} tokens and not all "
+                f"The tokenizer knows PASTA's tags, but the model knows {self.known_tokens} tokens and not all "
                 "of these: let `pasta train sft` add and train them, or call "
                 "model.resize_token_embeddings(len(tokenizer)) before the engine is made."
             )

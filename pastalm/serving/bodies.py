@@ -8,7 +8,6 @@ from typing import Any, Literal
 from pydantic import BaseModel, Field
 
 from pastalm.runtime.response import Response
-from pastalm.serving.threads import ThreadEvent
 
 
 def _optional(**more: Any) -> Any:
@@ -106,45 +105,34 @@ class TextChoice(Choice):
 
 
 class Frame(BaseModel):
-    """What all answers and pieces of them have in common."""
+    """What all answers have in common. ``pasta`` stands here where a request has one answer."""
 
     id: str
     object: str
     created: int
     model: str
-
-
-class WholeFrame(Frame):
-    """``pasta`` stands here where a request has one answer."""
-
-    usage: TokenUsage
     pasta: DecodingFigures | None = _optional()
 
 
-class ChatCompletion(WholeFrame):
+class ChatCompletion(Frame):
     """A whole answer of ``/v1/chat/completions``."""
 
     choices: list[ChatChoice]
+    usage: TokenUsage
 
 
-class TextCompletion(WholeFrame):
+class TextCompletion(Frame):
     """A whole answer of ``/v1/completions``."""
 
     choices: list[TextChoice]
-
-
-class ThreadEvents(BaseModel):
-    """What the threads of an answer did since the last chunk, in the order in which it happened."""
-
-    events: list[ThreadEvent]
+    usage: TokenUsage
 
 
 class Chunk(Frame):
     """An event of a stream; the last one before the end has the usage, if it was asked for. ``obfuscation`` is random
-    text that hides how long the piece is. ``pasta`` holds thread events where the request asks for them."""
+    text that hides how long the piece is."""
 
     choices: list[ChatChunkChoice] | list[TextChoice]
-    pasta: DecodingFigures | ThreadEvents | None = _optional()
     usage: TokenUsage | None = None
     obfuscation: str | None = _optional()
 

@@ -1,0 +1,116 @@
+"""The engine over a completion server: our language and scheduling, the server's model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence as Many
+from threading import RLock
+from typing import Any, NoReturn
+
+from transformers import PreTrainedTokenizerBase
+
+from pastalm.lang.codec import TextCodec
+from pastalm.lang.positions import PositionPolicy, position_policy
+from pastalm.lang.prompt import Prompt, PromptEncoder
+from pastalm.lang.tokenizer import has_tags
+from pastalm.lang.vocabulary import Vocabulary
+from pastalm.runtime.engine import Engine
+from pastalm.runtime.load import load_tokenizer
+from pastalm.runtime.remote.scheduler import RemoteScheduler
+from pastalm.runtime.remote.server import CompletionServer
+from pastalm.runtime.request import RequestError
+from pastalm.runtime.sequence import Sequence
+
+POSITIONS = "contiguous"  # a plain server places a token behind the one before
+
+
+class RemoteEngine(Engine):
+    """An :class:`~pastalm.runtime.engine.Engine` whose model runs in a completion server (vLLM, SGLang, ..).
+
+    ``base_url`` is the server's, ending in ``/v1``, or several of servers with the same model: requests are spread
+    over them by their prompts. ``model`` is its name there, ``tokenizer`` the model's fast tokenizer, or a directory
+    or hub id that has it. ``max_model_len`` bounds prompt and answer together (None: what the server says). At most
+    ``max_streams`` completions run at once. ``timeout`` and ``attempts`` are those of
+    :class:`~pastalm.runtime.remote.server.CompletionServer`.
+
+    Each thread is a completion of its own; after a sync the joined text is sent as a new prompt. So a model answers as
+    well as here only if it was trained for that (``pasta train sft --views server``). The grammar of tags is enforced
+    as far as a bias on logits can do it; malformed tags stay text. ``observe`` and replay are not to be had. Raises
+    :class:`RemoteError` if the server cannot be reached or does not know the model.
+    """
+
+    def __init__(
+        self,
+        base_url: str | Many[str],
+        model: str,
+        tokenizer: PreTrainedTokenizerBase | str,
+        api_key: str | None = None,
+        *,
+        max_model_len: int | None = None,
+        max_batch: int = 32,
+        max_streams: int = 256,
+        timeout: float = 60.0,
+        attempts: int = 6,
+    ) -> None:
+        urls = [base_url] if isinstance(base_url, str) else list(base_url)
+        self.tokenizer = load_tokenizer(tokenizer) if isinstance(tokenizer, str) else tokenizer
+        self.codec, self.prompts = TextCodec(self.tokenizer), PromptEncoder(self.tokenizer)
+        end = self.tokenizer.eos_token_id
+        self.eos = frozenset() if end is None else frozenset([end])
+        self.vocabulary = Vocabulary(self.tokenizer, self.eos) if has_tags(self.tokenizer) else None
+        self.positions, self.constrained, self.max_batch = POSITIONS, False, max_batch
+        self.place = f"{model} at {', '.join(urls)}"
+        self._remote = RemoteScheduler(
+            CompletionServer(urls, model, api_key, timeout=timeout, attempts=attempts),
+            max_batch,
+            max_streams=max_streams,
+        )
+        self._lock = RLock()
+        try:
+            longest = self._remote.longest()
+        except BaseException:
+            self._remote.close()
+            raise
+        self.max_model_len = min(filter(None, (max_model_len, longest)), default=None)
+
+    @property
+    def window(self) -> int | None:
+        """See :class:`~pastalm.runtime.engine.Engine`; here it is a limit of length, not of positions."""
+        return None
+
+    @property
+    def known_tokens(self) -> int:
+        """The server knows what its model can write; the tokenizer is taken at its word."""
+        return len(self.tokenizer)
+
+    @property
+    def scheduler_counts(self) -> dict[str, int]:
+        """What finished requests have cost: completions asked for, and tokens of their prompts."""
+        return {"requests": self._remote.requests, "prompt_tokens": self._remote.prompt_tokens}
+
+    def request(self, prompt: Prompt, **options: Any) -> Sequence:
+        """See :class:`~pastalm.runtime.engine.Engine`. Raises :class:`RequestError` for ``observe``, too."""
+        if options.get("observe") is not None:
+            raise RequestError("A completion server shows no logits: there is nothing to observe.")
+        return super().request(prompt, **options)
+
+    def replay_script(self, *_: Any, **__: Any) -> NoReturn:
+        """Raises :class:`RequestError`: the tokens of a completion are the server's."""
+        raise RequestError("A completion server chooses its tokens by itself: a known answer cannot be replayed there.")
+
+    def policy(self, asked: str | None = None) -> PositionPolicy:
+        """Positions are the server's. Raises :class:`RequestError` for others."""
+        if asked not in (None, POSITIONS):
+            raise RequestError(f"A completion server knows the positions {POSITIONS!r} only, not {asked!r}.")
+        return position_policy(POSITIONS)
+
+    def scheduler(self, max_batch: int, max_model_len: int) -> Any:
+        """The one scheduler there is: it holds the connections."""
+        self._remote.max_batch = max(max_batch, self._remote.max_batch)
+        return self._remote
+
+    def release(self) -> None:
+        """End what is running and close all connections. The engine cannot be used afterwards."""
+        self._remote.close()
+
+    def _scheduler_for(self, sequences: Any, max_batch: int) -> Any:
+        return self.scheduler(max_batch, 0)

@@ -1,0 +1,114 @@
+"""The client of a completion server against a real HTTP server, and against its faults."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+
+import pytest
+from transformers import LlamaForCausalLM
+
+from pastalm.runtime.remote.server import Completion, CompletionServer, RemoteError
+from tests.runtime.remote.plain_server import MODEL, Fault, PlainServer, greedy, serving
+
+PROMPT = (5, 6, 7)
+
+
+@pytest.fixture
+def plain(tiny_llama: LlamaForCausalLM) -> PlainServer:
+    return PlainServer(greedy(tiny_llama))
+
+
+@pytest.fixture
+def url(plain: PlainServer) -> Iterator[str]:
+    with serving(plain.app) as url:
+        yield url
+
+
+def complete(url: str, asked: Completion, **options: float) -> list[int]:
+    async def collect() -> list[int]:
+        server = CompletionServer([url], MODEL, **options)
+        try:
+            return [token async for token in server.tokens(asked)]
+        finally:
+            await server.close()
+
+    return asyncio.run(collect())
+
+
+def likeliest(model: LlamaForCausalLM, number: int) -> list[int]:
+    ids, write = list(PROMPT), greedy(model)
+    for _ in range(number):
+        ids.append(write(ids, {}))
+    return ids[len(PROMPT) :]
+
+
+def test_tokens_are_the_models(url: str, tiny_llama: LlamaForCausalLM) -> None:
+    assert complete(url, Completion(PROMPT, 12)) == likeliest(tiny_llama, 12)
+
+
+def test_the_token_that_stops_is_among_them(url: str, tiny_llama: LlamaForCausalLM) -> None:
+    known = likeliest(tiny_llama, 12)
+    stop = known[5]
+    assert complete(url, Completion(PROMPT, 12, stop=(stop,))) == known[: known.index(stop) + 1]
+
+
+def test_bias_forbids_a_token(url: str, tiny_llama: LlamaForCausalLM) -> None:
+    first = likeliest(tiny_llama, 1)[0]
+    assert first not in complete(url, Completion(PROMPT, 4, bias={first: -100.0}))
+
+
+@pytest.mark.parametrize(
+    "faults",
+    [
+        [Fault(after=0)],
+        [Fault(after=3)],
+        [Fault(after=1), Fault(after=1), Fault(after=4)],
+        [Fault(status=500), Fault(after=2), Fault(status=503)],
+        [Fault(status=429, headers={"Retry-After": "0"}), None],
+        [Fault(after=2, stall=True)],
+    ],
+)
+def test_what_a_fault_cuts_off_is_asked_for_anew(
+    faults: list[Fault | None], url: str, plain: PlainServer, tiny_llama: LlamaForCausalLM
+) -> None:
+    plain.faults.extend(faults)
+    assert complete(url, Completion(PROMPT, 12), timeout=1.0) == likeliest(tiny_llama, 12)
+    assert not plain.faults
+    for one in plain.asked:  # what has come is never asked for again
+        assert one["max_tokens"] == 12 - (len(one["prompt"]) - len(PROMPT))
+
+
+def test_a_server_that_keeps_failing_is_given_up(url: str, plain: PlainServer) -> None:
+    plain.faults.extend([Fault(status=500)] * 3)
+    with pytest.raises(RemoteError, match=r"has failed 3 times in a row.*not now"):
+        complete(url, Completion(PROMPT, 12), attempts=3)
+
+
+def test_a_server_that_gives_a_token_now_and_then_is_not(
+    url: str, plain: PlainServer, tiny_llama: LlamaForCausalLM
+) -> None:
+    plain.faults.extend([Fault(after=1)] * 4)
+    assert complete(url, Completion(PROMPT, 12), attempts=2) == likeliest(tiny_llama, 12)
+
+
+def test_a_refusal_is_not_repeated(url: str, plain: PlainServer) -> None:
+    with pytest.raises(RemoteError, match=r"refuses the request \(400\).*too long"):
+        complete(url, Completion(PROMPT, 5000))
+    assert len(plain.asked) == 1
+
+
+def test_nobody_is_there() -> None:
+    with pytest.raises(RemoteError, match=r"127\.0\.0\.1:9/v1 has failed 2 times"):
+        complete("http://127.0.0.1:9/v1", Completion(PROMPT, 3), attempts=2)
+
+
+def test_another_server_takes_over(url: str, tiny_llama: LlamaForCausalLM) -> None:
+    async def collect() -> list[int]:
+        server = CompletionServer(["http://127.0.0.1:9/v1", url], MODEL, attempts=3)
+        try:
+            return [token async for token in server.tokens(Completion(PROMPT, 6), route=0)]
+        finally:
+            await server.close()
+
+    assert asyncio.run(collect()) == likeliest(tiny_llama, 6)
