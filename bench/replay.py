@@ -24,7 +24,8 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from bench.scratch import train_tokenizer
 from pastalm.evaluation.comparison import Pair, summarise
 from pastalm.lang.answer import Answer
-from pastalm.lang.metrics import critical_path, geometric
+from pastalm.lang.clock import critical_path
+from pastalm.lang.metrics import geometric
 from pastalm.lang.parse import parse
 from pastalm.lang.positions import position_policy
 from pastalm.lang.script import compile_script

@@ -48,7 +48,7 @@ COLUMNS = {  # of a table: where a report has what stands in each
 }
 SIZES = {"tasks": 11000, "steps": 500, "prompts": 330, "samples": 10, "epochs": 2, "tested": 330, "timed": 66}
 ROOM = ("--max-tokens", 900)
-BATCHED = ("--batch", 32)
+BATCHED = ("--max-batch", 32)
 NEAR = 3  # points below the sequential quality that still count as kept
 BIASES = (-3, -2, -1, 0, 1, 2, 3)
 MIDDLE = "lambda-4"  # the model whose rounds, speed terms and run-time knob are looked at
@@ -148,7 +148,7 @@ class Study:
         for bias in filter(None, BIASES):
             yield self._eval(f"{MIDDLE}-speed{bias:+d}", places[MIDDLE], *reuse, "--speed", bias)
         few = ("--limit", self.sizes.timed)
-        yield self._eval("timed-skeleton", self.out / "baseline-sft", *few, "--mode", "skeleton")
+        yield self._eval("timed-skeleton", self.out / "baseline-sft", *few, "--skeleton")
         for name in TIMED:
             yield self._eval(f"timed-{name}", places[name], *few)
 
@@ -158,7 +158,7 @@ class Study:
             place = self.out / "figures" / question.replace(" ", "-")
             speed = "realised" if question == "timed" else "theoretical"
             reports = [self.out / "eval" / name for name in names]
-            yield step(f"pareto-{place.name}", "pareto", *reports, "--out", place, "--speed", speed)
+            yield step(f"pareto-{place.name}", "pareto", *reports, "--out", place, "--axis", speed)
 
     def _sft(self, name: str, data: str, *more: object) -> Step:
         places = ("--data", self.out / data, "--eval-data", self.out / "held.jsonl", "--out", self.out / name)
@@ -175,7 +175,9 @@ class Study:
 
     def _eval(self, name: str, model: object, *more: object) -> Step:
         places = ("--out", self.out / "eval" / name, "--name", name, "--baseline", self.out / "baseline-sft")
-        return step(f"eval-{name}", "eval", model, f"tasks:held-out:{self.sizes.tested}", *places, *ROOM, *more)
+        return step(
+            f"eval-{name}", "eval", f"tasks:held-out:{self.sizes.tested}", "--model", model, *places, *ROOM, *more
+        )
 
 
 def run(one: Step, done: Path) -> None:

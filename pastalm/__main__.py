@@ -10,7 +10,7 @@ def main() -> None:
     try:
         from pastalm.cli import app
 
-        app()
+        app(prog_name="pasta")
     except KeyboardInterrupt:
         print("Interrupted.", file=sys.stderr)
         sys.exit(INTERRUPTED)

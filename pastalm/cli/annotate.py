@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.text import Text
 
+from pastalm.cli.options import Limit, Split, Temperature, name_argument, place_argument
 from pastalm.files.lines import DataError
 
 if TYPE_CHECKING:
@@ -28,19 +29,22 @@ class NoKeyError(ValueError):
 
 
 def annotate(
-    source: Annotated[str, typer.Argument(metavar="IN", help="JSONL or Parquet, or a data set id of the hub.")],
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="JSONL to write; rejects go to OUT's .rejects.jsonl.")],
-    model: Annotated[str, typer.Option(help="The model that annotates, as the endpoint names it.")],
+    source: Annotated[str, name_argument("JSONL or Parquet, or a data set id of the hub.", "IN")],
+    out: Annotated[Path, place_argument("JSONL to write; rejects go to OUT's .rejects.jsonl.", "OUT")],
+    model: Annotated[str, typer.Option(metavar="NAME", help="The model that annotates, as the endpoint names it.")],
     base_url: Annotated[
-        str | None, typer.Option(envvar="OPENAI_BASE_URL", help="The endpoint. Default: OpenAI's own.")
+        str | None,
+        typer.Option(metavar="URL", envvar="OPENAI_BASE_URL", help="The endpoint. Default: OpenAI's own."),
     ] = None,
-    key_env: Annotated[str, typer.Option(help="The environment variable that holds the key.")] = "OPENAI_API_KEY",
-    temperature: Annotated[float, typer.Option(min=0, help="The sampling temperature.")] = 0.0,
+    key_env: Annotated[
+        str, typer.Option(metavar="VARIABLE", help="The environment variable that holds the key.")
+    ] = "OPENAI_API_KEY",
+    temperature: Temperature = 0.0,
     concurrency: Annotated[int, typer.Option(min=1, help="How many requests are in flight at once.")] = 8,
     max_attempts: Annotated[int, typer.Option(min=1, help="Replies to one answer before it is rejected.")] = 3,
     timeout: Annotated[float, typer.Option(help="Seconds to wait for a reply.")] = 120.0,
-    limit: Annotated[int | None, typer.Option(min=1, help="Take the first N answers only.")] = None,
-    split: Annotated[str, typer.Option(help="The split of a data set of the hub.")] = "train",
+    limit: Limit = None,
+    split: Split = "train",
     price_in: Annotated[float, typer.Option(min=0, help="Price of a million prompt tokens.")] = 0.0,
     price_out: Annotated[float, typer.Option(min=0, help="Price of a million completion tokens.")] = 0.0,
 ) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import json as json_module
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,17 +10,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
-from pastalm.cli.models import Device, DType, hush, working
-from pastalm.lang.positions import POLICIES
+from pastalm.cli.models import hush, working
+from pastalm.cli.options import Device, DType, Json, MaxDepth, Model, Positions, place_argument, place_option
+from pastalm.cli.tables import figures_grid, page_console, print_table
 
 if TYPE_CHECKING:
     from pastalm.data.audit import Auditor
     from pastalm.data.audited import Audited, Line, Measured, Summary
     from pastalm.data.filtered import Filtered
-
-PAGE = 160  # columns where there is no terminal
 
 
 class AuditFlagsError(ValueError):
@@ -28,25 +26,23 @@ class AuditFlagsError(ValueError):
 
 
 def audit(
-    data: Annotated[Path, typer.Argument(metavar="DATA", help="Annotated JSONL; `pasta check` validates it.")],
-    model: Annotated[str, typer.Option(help="A model that knows the tags: a directory or a hub id.")],
+    data: Annotated[Path, place_argument("Annotated JSONL; `pasta check` validates it.", "DATA")],
+    model: Model,
     top: Annotated[int, typer.Option(min=0, help="How many of the most dependent blocks to show.")] = 20,
     drop_above: Annotated[
         float | None,
         typer.Option(min=0, help="Nats a token; blocks that depend by more are put right in --out."),
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="Where to write the filtered data set.")] = None,
+    out: Annotated[Path | None, place_option("Where to write: a file, the filtered data set.")] = None,
     journal: Annotated[
-        Path | None, typer.Option(help="Keeps every block's figures. Default: DATA's .audit.jsonl.")
+        Path | None, place_option("A file that keeps every block's figures. Default: DATA's .audit.jsonl.")
     ] = None,
-    positions: Annotated[
-        str | None, typer.Option(help=f"The position policy: {', '.join(POLICIES)}. Default: the model's own.")
-    ] = None,
-    batch: Annotated[int, typer.Option(min=1, help="How many layouts go through the model in a pass.")] = 8,
-    max_depth: Annotated[int, typer.Option(min=1, help="How deep chunks may nest; 1 is flat.")] = 1,
+    positions: Positions = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Rows of one device in a pass.")] = 8,
+    max_depth: MaxDepth = 1,
     device: Device = "auto",
     dtype: DType = "auto",
-    as_json: Annotated[bool, typer.Option("--json", help="Print the summary and the top blocks as JSON.")] = False,
+    json: Json = False,
 ) -> None:
     """Find blocks that need their siblings: how much does hiding these change a block's log-likelihood?
 
@@ -58,12 +54,12 @@ def audit(
     from pastalm.data.audited import ranked, read_sound, summarise
 
     lines = read_sound(data, max_depth=max_depth)
-    auditor = _auditor(model, device, dtype, positions=positions, batch=batch, max_depth=max_depth)
+    auditor = _auditor(model, device, dtype, positions=positions, batch=batch_size, max_depth=max_depth)
     audited = list(_shown(auditor.run(data, lines, journal), len(lines)))
     summary, first = summarise(audited), ranked(audited, top)
     filtered = _filter(audited, auditor, drop_above, out)
-    if as_json:
-        typer.echo(json.dumps(_json(summary, first, filtered, auditor.policy.name), indent=2))
+    if json:
+        typer.echo(json_module.dumps(_json(summary, first, filtered, auditor.policy.name), indent=2))
         return
     _print(summary, first)
     typer.echo(f"Every block's figures are in {journal} (positions {auditor.policy.name}).")
@@ -111,31 +107,27 @@ def _json(
 
 
 def _print(summary: Summary, first: Sequence[tuple[Line, Measured]]) -> None:
-    console = Console()
-    if not console.is_terminal:
-        console.width = PAGE
+    console = page_console()
     if first:
-        console.print(_ranking(first))
+        _print_ranking(console, first)
         console.print()
     console.print(_summary(summary))
     if summary.too_long:
         typer.echo(f"{summary.too_long} records do not fit the model's window and were not measured.")
 
 
-def _ranking(first: Sequence[tuple[Line, Measured]]) -> Table:
-    table = Table("nats/token", "line", "block", "topic", "place", "tokens", "hidden", "seen", box=None, pad_edge=False)
-    table.title, table.title_justify = "Most dependent blocks", "left"
-    for column in table.columns:
-        column.justify = "left" if column.header == "topic" else "right"
+def _print_ranking(console: Console, first: Sequence[tuple[Line, Measured]]) -> None:
+    heads = ("nats/token", "line", "block", "topic", "place", "tokens", "hidden", "seen")
+    rows = []
     for line, block in first:
         figures = [f"{value:.3f}" for value in (block.hidden or 0.0, block.seen or 0.0)]
-        cells = [f"{block.dependence:+.3f}", str(line.number), str(block.number), Text(block.topic), str(block.place)]
-        table.add_row(*cells, str(block.tokens), *figures)
-    return table
+        cells = [f"{block.dependence:+.3f}", str(line.number), str(block.number), block.topic, str(block.place)]
+        rows.append((*cells, str(block.tokens), *figures))
+    print_table(console, heads, rows, title="Most dependent blocks", left=("topic",))
 
 
 def _summary(summary: Summary) -> Table:
-    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 3, 0, 0))
+    table = figures_grid()
     blocks = f"{summary.blocks} in {summary.records} records"
     table.add_row("blocks", blocks, f"{summary.hidden} of them have siblings hidden from them")
     if summary.mean is not None:

@@ -15,12 +15,16 @@ import typer
 from rich.console import Console
 from rich.progress import track
 
-EXAMPLE = "Examples:\n\npasta baseline apar answers.jsonl apar.jsonl\n\npasta baseline apar a.parquet b.jsonl --as-is"
+from pastalm.cli.help import examples
+from pastalm.cli.options import Limit, Split, name_argument, place_argument
+from pastalm.cli.verbs import Group, add
+
+EXAMPLES = ("pasta baseline apar answers.jsonl apar.jsonl", "pasta baseline apar a.parquet b.jsonl --as-is")
 
 FORKED = ("list", "paragraphs")
 SEQUENTIAL = "sequential"
 
-baseline = typer.Typer(no_args_is_help=True, epilog=EXAMPLE)
+baseline = typer.Typer(no_args_is_help=True, cls=Group, epilog=examples(*EXAMPLES))
 
 
 class BaselineError(ValueError):
@@ -32,10 +36,9 @@ def _baseline() -> None:
     """Prepare the baselines: models that others are measured against."""
 
 
-@baseline.command("apar", epilog=EXAMPLE)
 def apar(
-    source: Annotated[str, typer.Argument(metavar="IN", help="JSONL or Parquet, or a data set id of the hub.")],
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="The annotated JSONL to write, for `pasta train sft`.")],
+    source: Annotated[str, name_argument("JSONL or Parquet, or a data set id of the hub.", "IN")],
+    out: Annotated[Path, place_argument("The annotated JSONL to write, for `pasta train sft`.", "OUT")],
     even: Annotated[
         bool,
         typer.Option(
@@ -45,8 +48,8 @@ def apar(
     bullets: Annotated[
         bool, typer.Option("--bullets", help="Fork bulleted lists like numbered ones, which APAR does not.")
     ] = False,
-    limit: Annotated[int | None, typer.Option(min=1, help="Take the first N answers only.")] = None,
-    split: Annotated[str, typer.Option(help="The split of a data set of the hub.")] = "train",
+    limit: Limit = None,
+    split: Split = "train",
 ) -> None:
     """Mark the parts of plain answers by APAR's regular expressions; tags that IN has in 'annotated' are not read.
 
@@ -77,6 +80,9 @@ def apar(
     with _whole(out) as file:
         file.writelines(json.dumps(record, ensure_ascii=False) + "\n" for record in lines)
     typer.echo(_summary(counts, len(lines)), err=True)
+
+
+add(baseline, apar, *EXAMPLES)
 
 
 @contextmanager

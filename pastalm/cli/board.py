@@ -19,7 +19,7 @@ class State(StrEnum):
 
 
 @dataclass(frozen=True)
-class Piece:
+class Fragment:
     """Some text of a thread, or a ``mark`` that stands for a chunk or a join."""
 
     text: str
@@ -27,14 +27,14 @@ class Piece:
 
 
 @dataclass
-class Card:
+class ThreadCard:
     """One thread. ``promised`` is in tokens, 0 for the main thread."""
 
     path: Path
     topic: str = ""
     promised: int = 0
     tokens: int = 0
-    pieces: list[Piece] = field(default_factory=list)
+    pieces: list[Fragment] = field(default_factory=list)
     state: State = State.WRITING
 
     @property
@@ -53,7 +53,7 @@ class Board:
 
     def __init__(self, unit: int) -> None:
         self.unit = unit
-        self.cards: dict[Path, Card] = {(): Card(())}
+        self.cards: dict[Path, ThreadCard] = {(): ThreadCard(())}
 
     def take(self, event: Event) -> None:
         """Learn from an event."""
@@ -63,10 +63,10 @@ class Board:
             card = self.cards[event.thread]
             card.tokens += event.token >= 0
             if event.text:
-                card.pieces.append(Piece(event.text))
+                card.pieces.append(Fragment(event.text))
         elif isinstance(event, JoinEvent):
             joined = ", ".join(map(number, event.children))
-            self.cards[event.thread].pieces.append(Piece(f"[sync {joined}]" if joined else "[sync]", mark=True))
+            self.cards[event.thread].pieces.append(Fragment(f"[sync {joined}]" if joined else "[sync]", mark=True))
             self.cards[event.thread].state = State.WRITING
         elif isinstance(event, WaitEvent):
             self.cards[event.thread].state = State.WAITING
@@ -74,7 +74,7 @@ class Board:
             self.cards[event.thread].state = State.DONE
 
     def _fork(self, event: ForkEvent) -> None:
-        card = Card(event.thread, event.topic, event.promised * self.unit)
+        card = ThreadCard(event.thread, event.topic, event.promised * self.unit)
         self.cards[event.thread] = card
         self.cards = dict(sorted(self.cards.items()))
-        self.cards[event.thread[:-1]].pieces.append(Piece(f"[{card.name}]", mark=True))
+        self.cards[event.thread[:-1]].pieces.append(Fragment(f"[{card.name}]", mark=True))

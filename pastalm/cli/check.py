@@ -2,45 +2,42 @@
 
 from __future__ import annotations
 
-import json
+import json as json_module
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
+from pastalm.cli.options import Json, MaxDepth, Positions, Tokenizer, place_argument, place_option
 from pastalm.cli.progress import patiently
+from pastalm.cli.tables import figures_grid, page_console
 from pastalm.data.check import CheckedRecord, Finding, check_file
 from pastalm.data.report import Census, Means, Report, Spread
 from pastalm.files.lines import DataError
 from pastalm.lang.parse import parse
-from pastalm.lang.positions import DEFAULT, POLICIES, position_policy
+from pastalm.lang.positions import DEFAULT, position_policy
 
 if TYPE_CHECKING:
     from pastalm.lang.vocabulary import Vocabulary
 
-PAGE = 160  # columns where there is no terminal
-
 
 def check(
-    files: Annotated[list[Path], typer.Argument(help="JSONL files with 'prompt' or 'messages', and 'annotated'.")],
-    max_depth: Annotated[int, typer.Option(min=1, help="How deep chunks may nest; 1 is flat.")] = 1,
-    tokenizer: Annotated[
-        str | None, typer.Option(help="Whose tokens the report counts: a directory or a hub id. Default: words.")
-    ] = None,
-    positions: Annotated[
-        str, typer.Option(help=f"The position policy that measures lengths: {', '.join(POLICIES)}.")
-    ] = DEFAULT,
-    plots: Annotated[Path | None, typer.Option(help="A folder to write the report's plots to, as PNG.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print problems and report as one JSON object.")] = False,
+    files: Annotated[
+        list[Path], place_argument("JSONL files with 'prompt' or 'messages', and 'annotated'.", "FILE...")
+    ],
+    max_depth: MaxDepth = 1,
+    tokenizer: Tokenizer = None,
+    positions: Positions = DEFAULT,
+    plots: Annotated[Path | None, place_option("A folder to write the report's plots to, as PNG.")] = None,
+    json: Json = False,
 ) -> None:
     """Check annotated JSONL files: every problem with its place and what to do, then a report on the sound records.
 
     Status 1 if there is any problem.
     """
-    policy = position_policy(positions)
+    policy = position_policy(positions or DEFAULT)
     census = Census(policy, _vocabulary(tokenizer), tokenizer or "")
     errors, bad, records = [], 0, 0
     for file, record in _records(files, max_depth):
@@ -48,15 +45,15 @@ def check(
         bad += bool(record.findings)
         for finding in record.findings:
             errors.append({"place": finding.place(file), "message": finding.message})
-            if not as_json:
+            if not json:
                 typer.echo(f"{typer.style(errors[-1]['place'], fg=typer.colors.CYAN)}: {finding.message}")
         if not record.findings:
-            census.add(parse(json.loads(record.text)["annotated"], max_depth=max_depth))
+            census.add(parse(json_module.loads(record.text)["annotated"], max_depth=max_depth))
     if plots is not None:
         _plot(census, plots)
-    if as_json:
+    if json:
         head = {"files": list(map(str, files)), "records": records, "invalid": bad, "errors": errors}
-        typer.echo(json.dumps(head | {"report": census.report().as_json()}, indent=2))
+        typer.echo(json_module.dumps(head | {"report": census.report().as_json()}, indent=2))
     else:
         _print(census.report())
         _conclude(f"{_count(records, 'record')} in {_count(len(files), 'file')}", bad, len(errors))
@@ -114,19 +111,13 @@ def _plot(census: Census, folder: Path) -> None:
 
 def _print(report: Report) -> None:
     if report.answers:
-        console = Console()
-        if not console.is_terminal:  # a file or a pipe has no width that lines must be broken for
-            console.width = PAGE
-        console.print(report_table(report))
+        page_console().print(report_table(report))
         typer.echo()
 
 
 def report_table(report: Report) -> Table:
     """The report, a figure a row with what it means."""
-    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 3, 0, 0))
-    table.add_column()
-    table.add_column(justify="right")
-    table.add_column(style="dim")
+    table = figures_grid()
     for row in _rows(report):
         table.add_row(*row)
     return table

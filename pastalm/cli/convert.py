@@ -15,6 +15,7 @@ import typer
 
 from pastalm.cli.errors import complain
 from pastalm.cli.models import load_tokenizer
+from pastalm.cli.options import STDOUT, Tokenizer, place_argument
 from pastalm.files.lines import read_objects
 from pastalm.lang.answer import Answer
 from pastalm.lang.dialects import (
@@ -47,13 +48,13 @@ class Loss(StrEnum):
 
 
 def convert(
-    source: Annotated[Path, typer.Argument(metavar="IN", help="A text file with one answer, or a JSONL file.")],
-    target: Annotated[
-        Path, typer.Argument(metavar="OUT", help="Where to write the same in the other dialect; - prints.")
-    ],
-    from_: Annotated[str, typer.Option("--from", help=f"The dialect of IN: {NAMES}.")],
-    to: Annotated[str, typer.Option(help="The dialect of OUT, one of the same.")],
-    field: Annotated[str, typer.Option(help="The field of a JSONL file that holds the answer.")] = "annotated",
+    source: Annotated[Path, place_argument("A text file with one answer, or a JSONL file.", "IN")],
+    target: Annotated[Path, place_argument("Where to write the same in the other dialect; '-' is stdout.", "OUT")],
+    from_: Annotated[str, typer.Option("--from", metavar="DIALECT", help=f"The dialect of IN: {NAMES}.")],
+    to: Annotated[str, typer.Option(metavar="DIALECT", help="The dialect of OUT, one of the same.")],
+    field: Annotated[
+        str, typer.Option(metavar="NAME", help="The field of a JSONL file that holds the answer.")
+    ] = "annotated",
     skip_lossy: Annotated[
         bool, typer.Option("--skip-lossy", help="Report and leave out lines that cannot be converted; else stop there.")
     ] = False,
@@ -63,11 +64,12 @@ def convert(
     drop: Annotated[
         list[Loss] | None, typer.Option(help="Let topics or lengths go where OUT has none; says how many. Repeatable.")
     ] = None,
-    tokenizer: Annotated[
-        str | None, typer.Option(help="Measure the lengths of all chunks with it: a directory, a hub id, or 'bundled'.")
-    ] = None,
+    tokenizer: Tokenizer = None,
 ) -> None:
-    """Convert annotated answers between dialects, exactly; what the other cannot say is an error that names it."""
+    """Convert annotated answers between dialects, exactly; what the other cannot say is an error that names it.
+
+    With --tokenizer the lengths of all chunks are measured anew.
+    """
     changes = Changes(
         shorten, frozenset(drop or ()), None if tokenizer is None else Vocabulary(load_tokenizer(tokenizer))
     )
@@ -76,7 +78,7 @@ def convert(
         converted = "".join(_lines(source, field, converter, skip_lossy))
     else:
         converted = _whole(source, converter)
-    if str(target) == "-":
+    if target == STDOUT:
         sys.stdout.write(converted)
     else:
         target.write_text(converted, encoding="utf-8", newline="")

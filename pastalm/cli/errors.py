@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from typing import Any
 
 import typer
 from rich.console import Console
 from rich.text import Text
-from typer.core import TyperGroup
+
+from pastalm.cli.verbs import FLAGS, Group
 
 FAILED, INTERRUPTED = 2, 130
 RESUMED = ("annotate", "audit", "eval", "train")  # commands that keep what they have done
 
 
-class Guarded(TyperGroup):
+class Guarded(Group):
     """The group of all commands. What the user can put right ends with one red sentence on stderr and status 2,
     Ctrl-C with status 130."""
 
@@ -30,7 +33,7 @@ class Guarded(TyperGroup):
         except (ValueError, OSError) as error:
             if not expected(error):
                 raise
-            complain(sentence(error))
+            complain(as_typed(sentence(error), ctx.meta.get(FLAGS, {})))
             raise typer.Exit(FAILED) from error
 
 
@@ -56,6 +59,18 @@ def sentence(error: Exception) -> str:
             return f"{error.filename}: {error.strerror}."
         return str(error).strip().split("\n")[0]
     return str(error)
+
+
+def as_typed(message: str, flags: Mapping[str, str]) -> str:
+    """A message of the library with the parameters as they are typed: ``mode='sequential'`` is ``--mode sequential``.
+
+    A parameter whose name is an ordinary word counts only where it is given a value, or begins the message.
+    """
+    for name, flag in flags.items():
+        message = re.sub(rf"(?<![\w./-]){name}=(['\"]?)([\w.-]+)\1", rf"{flag} \2", message)
+        word = rf"(?<![\w./-]){name}(?![\w./=-])" if "_" in name else rf"^{name}(?= (must|is) )"
+        message = re.sub(word, flag, message)
+    return message
 
 
 def complain(message: str) -> None:

@@ -13,7 +13,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from pastalm.cli.board import Board, Card, State
+from pastalm.cli.board import Board, State, ThreadCard
 from pastalm.lang.positions import position_policy
 
 if TYPE_CHECKING:
@@ -64,13 +64,13 @@ def picture(board: Board, console: Console, *, full: bool = False) -> Renderable
     return Group(top, grid, *([Text(f"and {hidden} more", style="dim")] if hidden else []))
 
 
-def _liveliest(cards: list[Card], number: int) -> list[Card]:
+def _liveliest(cards: list[ThreadCard], number: int) -> list[ThreadCard]:
     """Those that are still at work, then the latest; in their order."""
     chosen = sorted(cards, key=lambda card: (card.state is not State.DONE, card.path))[-number:]
     return sorted(chosen, key=lambda card: card.path)
 
 
-def _row(cards: list[Card], console: Console, columns: int, height: int) -> list[Panel]:
+def _row(cards: list[ThreadCard], console: Console, columns: int, height: int) -> list[Panel]:
     """Panels of one height."""
     width = console.width // columns
     panels = [_panel(card, console, width, height) for card in cards]
@@ -80,7 +80,7 @@ def _row(cards: list[Card], console: Console, columns: int, height: int) -> list
     return panels
 
 
-def _panel(card: Card, console: Console, width: int, height: int) -> Panel:
+def _panel(card: ThreadCard, console: Console, width: int, height: int) -> Panel:
     lines = _text(card).wrap(console, width - 4, tab_size=4)[-(height - 2) :]
     tokens = f"{card.tokens} of ~{card.promised}" if card.promised else str(card.tokens)
     return Panel(
@@ -94,7 +94,7 @@ def _panel(card: Card, console: Console, width: int, height: int) -> Panel:
     )
 
 
-def _text(card: Card) -> Text:
+def _text(card: ThreadCard) -> Text:
     """A thread's own text, with marks where its chunks stand."""
     text = Text()
     for piece in card.pieces:

@@ -7,19 +7,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-import typer
 from rich.console import Console
+
+from pastalm.cli.options import BUNDLED
 
 if TYPE_CHECKING:
     from pastalm.runtime.engine import Engine
-
-BUNDLED = "bundled"
-
-# The flags of every command that runs a model.
-Device = Annotated[str, typer.Option(help="'auto', 'cpu', 'cuda' or 'cuda:N'.")]
-DType = Annotated[str, typer.Option(help="'auto', 'float32', 'bfloat16' or 'float16'.")]
 
 
 class NoModelError(ValueError):
@@ -58,9 +53,11 @@ def load_engine(model: str, device: str, dtype: str, **options: Any) -> Engine:
 
 
 def name_of(model: str) -> str:
-    """What to call a model: the folder's name, or all of a hub id."""
-    place = Path(model).expanduser()
-    return place.resolve().name if place.is_dir() else model
+    """What to call a model: the last part of its folder as it is named, a link not followed; or all of a hub id."""
+    place = Path(model)
+    if not place.is_dir():
+        return model
+    return place.name if place.name not in ("", "..") else place.resolve().name
 
 
 def load_tokenizer(name: str, trust_remote_code: bool = False) -> Any:

@@ -7,15 +7,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
+
+from pastalm.cli.options import place_argument, place_option
+from pastalm.cli.tables import page_console, print_table
 
 if TYPE_CHECKING:
     from pastalm.evaluation.bootstrap import Estimate
-    from pastalm.evaluation.pareto import Comparison
+    from pastalm.evaluation.pareto import Tradeoff
 
 
-class Speed(StrEnum):
+class Axis(StrEnum):
     """Which speedup is drawn."""
 
     REALISED = "realised"
@@ -23,11 +24,11 @@ class Speed(StrEnum):
 
 
 def pareto(
-    reports: Annotated[list[Path], typer.Argument(metavar="REPORT", help="Folders of `pasta eval`, or reports.")],
-    out: Annotated[Path, typer.Option(metavar="FOLDER", help="Where pareto.png and pareto.svg are written.")],
-    speed: Annotated[
-        Speed, typer.Option(metavar="SPEED", help="'realised' (wall time) or 'theoretical' (decode steps).")
-    ] = Speed.REALISED,
+    reports: Annotated[list[Path], place_argument("Folders of `pasta eval`, or their reports.", "REPORT...")],
+    out: Annotated[Path, place_option("Where to write: a folder for pareto.png and pareto.svg.")],
+    axis: Annotated[
+        Axis, typer.Option(help="The speedup that is drawn: of wall times (realised) or of decode steps.")
+    ] = Axis.REALISED,
 ) -> None:
     """Draw quality against speedup for many models, and say which are dominated.
 
@@ -36,19 +37,22 @@ def pareto(
     from pastalm.evaluation.pareto import draw, read_models
     from pastalm.evaluation.report import read_report
 
-    found = read_models([read_report(place) for place in reports], speed.value)
-    Console().print(_table(found))
+    found = read_models([read_report(place) for place in reports], axis.value)
+    _print(found)
     for path in draw(found, out):
         typer.echo(f"Written: {path}")
 
 
-def _table(found: Comparison) -> Table:
-    table = Table("model", f"{found.speed} speedup", f"{found.kind}, %", "dominated by")
-    for model in sorted(found.models, key=lambda model: -model.speed.value):
-        by = found.dominator(model)
-        shown = (_figure(model.speed, 2), _figure(model.quality, 1))
-        table.add_row(model.name, *shown, by.name if by else "-", style="dim" if by else None)
-    return table
+def _print(found: Tradeoff) -> None:
+    heads = ("model", f"{found.axis} speedup", f"{found.kind}, %", "dominated by")
+    models = sorted(found.models, key=lambda model: -model.speedup.value)
+    beaten = [found.dominator(model) for model in models]
+    rows = [
+        (model.name, _figure(model.speedup, 2), _figure(model.quality, 1), by.name if by else "-")
+        for model, by in zip(models, beaten, strict=True)
+    ]
+    faint = [number for number, by in enumerate(beaten) if by]
+    print_table(page_console(), heads, rows, left=heads[-1:], dim=faint)
 
 
 def _figure(estimate: Estimate, digits: int) -> str:

@@ -8,17 +8,15 @@ import typer
 
 from pastalm.cli.flags import with_flags
 from pastalm.cli.models import hush, working
+from pastalm.cli.verbs import add
 from pastalm.training.config import FLAGS, PreferConfig, helps
 
-EXAMPLES = "\n\n".join(
-    (
-        "Examples:",
-        "pasta train prefer --model stage1 --data tasks.jsonl --out stage2 --lambda 4",
-        "pasta train prefer --model stage1 --data tasks.jsonl --out inf --lambda inf --reuse stage2",
-        "pasta train prefer --model stage1 --baseline plain --data prompts.jsonl --out stage2 --judge-model my-judge "
-        "--judge-url http://localhost:8000/v1",
-        "accelerate launch --num_processes 8 -m pastalm.cli train prefer --model stage1 --data tasks.jsonl --out s2",
-    )
+EXAMPLES = (
+    "pasta train prefer --model stage1 --data tasks.jsonl --out stage2 --lambda 4",
+    "pasta train prefer --model stage1 --data tasks.jsonl --out inf --lambda inf --reuse stage2",
+    "pasta train prefer --model stage1 --baseline plain --data prompts.jsonl --out stage2 --judge-model my-judge "
+    "--judge-url http://localhost:8000/v1",
+    "accelerate launch --num_processes 8 -m pastalm.cli train prefer --model stage1 --data tasks.jsonl --out s2",
 )
 
 
@@ -49,4 +47,5 @@ def _load() -> None:
 
 def add_prefer(train: typer.Typer) -> None:
     """Add the command to the group of training stages."""
-    train.command("prefer", epilog=EXAMPLES)(with_flags(PreferConfig, helps(PreferConfig), prefer, FLAGS))
+    command = with_flags(PreferConfig, helps(PreferConfig), prefer, FLAGS)
+    add(train, command, *EXAMPLES, name="prefer")

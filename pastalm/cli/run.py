@@ -3,88 +3,101 @@
 from __future__ import annotations
 
 import json as json_module
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.text import Text
 
-from pastalm.cli.figures import caption, figures_table, notes
-from pastalm.cli.live import printable, watch
-from pastalm.cli.models import BUNDLED, Device, DType, load_engine, working
+from pastalm.cli.answers import print_answer, print_figures, print_prompt
+from pastalm.cli.live import watch
+from pastalm.cli.models import load_engine, name_of, working
+from pastalm.cli.options import (
+    BUNDLED,
+    Baseline,
+    DecodingMode,
+    Device,
+    DType,
+    Json,
+    MaxAsyncTokens,
+    MaxThreads,
+    MaxTokens,
+    Model,
+    Positions,
+    Seed,
+    Speed,
+    Temperature,
+    TopP,
+    place_option,
+)
 from pastalm.cli.prompts import read_prompt
-from pastalm.lang.positions import POLICIES
 from pastalm.lang.prompt import Prompt, RawPrompt
+from pastalm.runtime.mode import Mode
 
 if TYPE_CHECKING:
+    from pastalm.evaluation.comparison import Pair
     from pastalm.runtime.engine import Engine
     from pastalm.runtime.response import Response
 
 
-class Mode(StrEnum):
-    """How an answer is decoded."""
-
-    ASYNC = "async"
-    SEQUENTIAL = "sequential"
+class RunError(ValueError):
+    """Flags that do not go together, and what to do."""
 
 
 def run(
     prompt: Annotated[
         str | None,
-        typer.Argument(help="The prompt; '-' reads stdin. Without one: what is piped in, or else an example."),
+        typer.Argument(
+            metavar="PROMPT", help="The prompt; '-' reads stdin. Default: what is piped in, else an example."
+        ),
     ] = None,
-    file: Annotated[Path | None, typer.Option(help="Read the prompt from this file.")] = None,
-    model: Annotated[
-        str, typer.Option(help="A directory, a hub id, or 'bundled', which knows the tasks of `pasta tasks` alone.")
-    ] = BUNDLED,
-    mode: Annotated[
-        Mode, typer.Option(metavar="MODE", help="'async' decodes in parallel, 'sequential' one token after the other.")
-    ] = Mode.ASYNC,
-    max_tokens: Annotated[int, typer.Option(help="The most tokens of the answer, all threads together.")] = 1024,
-    max_threads: Annotated[
-        int | None, typer.Option(help="The most threads in one step; more wait in line. Changes only the time.")
-    ] = None,
-    max_async_tokens: Annotated[int | None, typer.Option(help="The most tokens of one chunk.")] = None,
-    temperature: Annotated[float, typer.Option(help="0 takes the likeliest token.")] = 0.0,
-    top_p: Annotated[float, typer.Option(help="Sample from the likeliest tokens of this share.")] = 1.0,
-    seed: Annotated[int, typer.Option(help="The seed of sampling.")] = 0,
-    speed: Annotated[
-        float,
-        typer.Option(help="From -3 to 3: above 0 the model starts more chunks, below 0 fewer; 0 is the model itself."),
-    ] = 0.0,
-    positions: Annotated[
-        str | None, typer.Option(help=f"The position policy: {', '.join(POLICIES)}. Default: the model's own.")
-    ] = None,
+    file: Annotated[Path | None, place_option("A file to read the prompt from.")] = None,
+    model: Model = BUNDLED,
+    baseline: Baseline = "",
+    mode: DecodingMode = Mode.ASYNC,
+    max_tokens: MaxTokens = 1024,
+    max_threads: MaxThreads = None,
+    max_async_tokens: MaxAsyncTokens = None,
+    temperature: Temperature = 0.0,
+    top_p: TopP = 1.0,
+    seed: Seed = 0,
+    speed: Speed = 0.0,
+    positions: Positions = None,
     device: Device = "auto",
     dtype: DType = "auto",
     raw: Annotated[bool, typer.Option("--raw", help="Give the prompt as it is, without the chat template.")] = False,
     no_compare: Annotated[
-        bool, typer.Option("--no-compare", help="Answer once; do not time it again, nor without parallelism.")
+        bool, typer.Option("--no-compare", help="Answer once: no sequential answer, and no second run for the time.")
     ] = False,
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
+    json: Json = False,
 ) -> None:
-    """Answer a prompt. The threads appear side by side while they are written, then the answer as plain text.
+    """Answer a prompt in parallel, then sequentially, and show both answers and what each took.
 
-    The answer goes to stdout, the table of figures to stderr.
+    The model promises chunks; each is written in a thread of its own beside the rest, and the threads appear side by
+    side on a terminal. The answer goes to stdout; the prompt, the sequential answer and the figures go to stderr.
     """
+    if baseline and no_compare:
+        raise RunError("--baseline names what to compare with, and --no-compare compares with nothing; give one.")
     text = read_prompt(prompt, file)
     asked = RawPrompt(text) if raw else text
     engine = load_engine(model, device, dtype)
     options: dict[str, Any] = {"mode": mode.value, "max_tokens": max_tokens, "temperature": temperature}
     options |= {"top_p": top_p, "seed": seed, "speed": speed, "positions": positions}
     options |= {"max_threads": max_threads, "max_async_tokens": max_async_tokens}
+    engine.request(asked, **options)  # what cannot be asked is refused before anything is printed
+    if not json:
+        print_prompt(text, model)
     response = _answer(engine, asked, options, quiet=json)
     if not json:
-        _print_answer(response.text)
-    baseline = None
+        print_answer(response.text)
+    pair = None
     if not no_compare:
-        response, baseline = _timed(engine, asked, options)
+        other = load_engine(baseline, device, _dtype(engine)) if baseline else engine
+        response, pair = _timed(engine, other, asked, options)
     if json:
-        typer.echo(_as_json(response, baseline))
+        typer.echo(_as_json(response, pair))
     else:
-        _print_figures(response, baseline, engine, timed=not no_compare)
+        print_figures(response, pair, engine, name_of(baseline) if baseline else "", timed=not no_compare)
 
 
 def _answer(engine: Engine, prompt: Prompt, options: dict[str, Any], quiet: bool) -> Response:
@@ -96,43 +109,28 @@ def _answer(engine: Engine, prompt: Prompt, options: dict[str, Any], quiet: bool
         return engine.generate(prompt, **options)
 
 
-def _timed(engine: Engine, prompt: Prompt, options: dict[str, Any]) -> tuple[Response, Response | None]:
+def _timed(
+    engine: Engine, baseline: Engine, prompt: Prompt, options: dict[str, Any]
+) -> tuple[Response, Pair[Response] | None]:
+    """The answer once more for its time, and the baseline's. A sequential answer is its own baseline."""
     from pastalm.evaluation.comparison import timed
 
     with working("Timing .."):
-        if options["mode"] == Mode.SEQUENTIAL:
+        if options["mode"] == Mode.SEQUENTIAL and baseline is engine:
             return engine.generate(prompt, **options), None
-        pair = timed(engine, prompt, **{name: value for name, value in options.items() if name != "mode"})
-    return pair.asynchronous, pair.sequential
+        pair = timed(engine, prompt, baseline=baseline, **options)
+    return pair.answer, pair
 
 
-def _print_answer(text: str) -> None:
-    console = Console()
-    if console.is_terminal:
-        console.rule("answer", style="dim")
-        console.print(Text(printable(text)))
-    else:
-        typer.echo(text)
+def _dtype(engine: Engine) -> str:
+    """The number type of a model; its baseline gets the same, so that their times compare."""
+    return str(engine.runner.model.dtype).removeprefix("torch.")
 
 
-def _print_figures(response: Response, baseline: Response | None, engine: Engine, timed: bool) -> None:
-    console = Console(stderr=True)
-    for note in notes(response):
-        console.print(note, style="yellow", soft_wrap=True, markup=False, highlight=False)
-    console.print()
-    weights = next(engine.runner.model.parameters())
-    place = f"{weights.device}, {str(weights.dtype).removeprefix('torch.')}"
-    console.print(figures_table(response, baseline))
-    console.print(caption(bool(baseline), place, timed), style="dim", soft_wrap=True, markup=False, highlight=False)
-
-
-def _as_json(response: Response, baseline: Response | None) -> str:
-    from pastalm.evaluation.comparison import Pair
-
+def _as_json(response: Response, pair: Pair[Response] | None) -> str:
     fields = response.to_dict()
     fields["baseline"] = fields["speedup"] = None
-    if baseline:
-        pair = Pair(response, baseline)
-        fields["baseline"] = baseline.to_dict()
+    if pair:
+        fields["baseline"] = pair.baseline.to_dict()
         fields["speedup"] = {name: getattr(pair, name) for name in ("theoretical", "realised", "efficiency")}
     return json_module.dumps(fields, ensure_ascii=False)

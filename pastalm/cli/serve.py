@@ -10,8 +10,20 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pastalm.cli.models import BUNDLED, Device, DType, load_engine, name_of
-from pastalm.cli.run import Mode
+from pastalm.cli.models import load_engine, name_of
+from pastalm.cli.options import (
+    BUNDLED,
+    DecodingMode,
+    Device,
+    DType,
+    MaxBatch,
+    MaxModelLen,
+    MaxTokens,
+    Model,
+    Name,
+    name_argument,
+)
+from pastalm.runtime.mode import Mode
 
 if TYPE_CHECKING:
     from pastalm.runtime.engine import Engine
@@ -24,29 +36,23 @@ class ServeError(ValueError):
 
 
 def serve(
-    model_argument: Annotated[str | None, typer.Argument(metavar="MODEL", help="The same as --model.")] = None,
-    model: Annotated[str | None, typer.Option(help="A directory, a hub id, or 'bundled', the default.")] = None,
-    host: Annotated[str, typer.Option(help="The address to listen at; 0.0.0.0 is every one of this machine.")] = (
-        "127.0.0.1"
-    ),
+    model_argument: Annotated[str | None, name_argument("The same as --model.", "MODEL")] = None,
+    model: Model = "",
+    host: Annotated[
+        str, typer.Option(metavar="ADDRESS", help="The address to listen at; 0.0.0.0 is every one of this machine.")
+    ] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="The port; 0 takes a free one.")] = 8000,
-    max_batch: Annotated[int, typer.Option(min=1, help="Requests decoded at once; more wait in line.")] = 8,
+    max_batch: MaxBatch = 8,
     max_waiting: Annotated[int, typer.Option(min=0, help="Requests in line; those beyond are turned away.")] = 256,
-    max_tokens: Annotated[
-        int, typer.Option(min=1, help="The most tokens of an answer where a request does not say.")
-    ] = 1024,
-    mode: Annotated[
-        Mode,
-        typer.Option(metavar="MODE", help="'async' or 'sequential', where a request does not say."),
-    ] = Mode.ASYNC,
-    max_model_len: Annotated[
-        int, typer.Option(min=2, help="Cache slots of one request: its prompt and all threads of its answer.")
-    ] = 4096,
-    name: Annotated[
-        str, typer.Option(help="What requests call the model. Default: the folder's name or the hub id.")
-    ] = "",
+    max_tokens: MaxTokens = 1024,
+    mode: DecodingMode = Mode.ASYNC,
+    max_model_len: MaxModelLen = 4096,
+    name: Name = "",
     api_key: Annotated[
-        str, typer.Option(envvar="PASTA_API_KEY", help="The key that clients must send. Default: none is asked for.")
+        str,
+        typer.Option(
+            metavar="KEY", envvar="PASTA_API_KEY", help="The key that clients must send. Default: none is asked for."
+        ),
     ] = "",
     cors: Annotated[
         list[str] | None,
@@ -58,7 +64,8 @@ def serve(
 ) -> None:
     """Serve a model over HTTP, to any client of the OpenAI protocol.
 
-    Requests of many clients are decoded together, each with its threads. Ctrl-C ends it.
+    Requests of many clients are decoded together, each with its threads. --max-tokens and --mode hold where a request
+    does not say. Ctrl-C ends it.
     """
     _require_extra()
     model = _one_model(model_argument, model)
@@ -83,7 +90,7 @@ def serve(
         server.run([bound])
 
 
-def _one_model(argument: str | None, option: str | None) -> str:
+def _one_model(argument: str | None, option: str) -> str:
     if argument and option and argument != option:
         raise ServeError(f"Give one model, not {argument} and --model {option}.")
     return argument or option or BUNDLED

@@ -6,18 +6,19 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
 
 from pastalm.cli.live import printable
-from pastalm.cli.models import BUNDLED, load_tokenizer
+from pastalm.cli.models import load_tokenizer
+from pastalm.cli.options import BUNDLED, Positions, Tokenizer, place_argument, place_option
+from pastalm.cli.tables import figures_grid, page_console
 from pastalm.files.lines import DataError, parse_object
 from pastalm.lang.answer import Answer, Block, Node
 from pastalm.lang.metrics import AnswerMetrics, answer_metrics
 from pastalm.lang.parse import AnnotationError, parse
-from pastalm.lang.positions import POLICIES, position_policy
+from pastalm.lang.positions import DEFAULT, position_policy
 from pastalm.lang.script import Script, compile_script
 from pastalm.lang.tags import is_whole
 from pastalm.lang.vocabulary import Vocabulary
@@ -31,25 +32,20 @@ class ShowError(ValueError):
 
 
 def show(
-    file: Annotated[Path, typer.Argument(help="A text file with an annotated answer, or a JSONL file.")],
+    file: Annotated[Path, place_argument("A text file with an annotated answer, or a JSONL file.", "FILE")],
     line: Annotated[
         int | None, typer.Option(min=1, help="The line of a JSONL file whose field 'annotated' is meant.")
     ] = None,
-    svg: Annotated[Path | None, typer.Option(help="Write a timeline of the threads to this file.")] = None,
-    tokenizer: Annotated[
-        str,
-        typer.Option("--tokenizer", "--model", help="Whose tokens are counted: a directory, a hub id, or 'bundled'."),
-    ] = BUNDLED,
-    positions: Annotated[
-        str, typer.Option(help=f"The position policy that measures lengths: {', '.join(POLICIES)}.")
-    ] = "pred10",
+    svg: Annotated[Path | None, place_option("A file to write a timeline of the threads to.")] = None,
+    tokenizer: Tokenizer = BUNDLED,
+    positions: Positions = DEFAULT,
 ) -> None:
     """Show an annotated answer: its threads as a tree, its plain text, and what its parallelism is worth."""
-    policy = position_policy(positions)
+    policy = position_policy(positions or DEFAULT)
     answer = _read(file, line)
-    vocabulary = Vocabulary(load_tokenizer(tokenizer))
+    vocabulary = Vocabulary(load_tokenizer(tokenizer or BUNDLED))
     script = compile_script(answer, vocabulary, policy, end=False)
-    console = Console()
+    console = page_console()
     console.print(thread_tree(answer, script, policy.unit))
     console.rule("plain text", style="dim")
     if console.is_terminal:
@@ -128,10 +124,7 @@ def _short(text: str) -> str:
 
 
 def _metrics_table(metrics: AnswerMetrics, plain: int) -> Table:
-    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 3, 0, 0))
-    table.add_column()
-    table.add_column(justify="right")
-    table.add_column(style="dim")
+    table = figures_grid()
     speedup = f"{plain / metrics.critical_path:.2f} x" if metrics.critical_path else "-"
     errors = ", ".join(f"{error:+d}" for error in metrics.length_errors) or "-"
     table.add_row("tokens", str(metrics.tokens), "that the model writes, tags included")

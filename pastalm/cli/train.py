@@ -5,18 +5,17 @@ from __future__ import annotations
 import typer
 
 from pastalm.cli.flags import with_flags
+from pastalm.cli.help import examples
 from pastalm.cli.models import hush, working
 from pastalm.cli.prefer import add_prefer
+from pastalm.cli.verbs import Group, add
 from pastalm.training.config import SftConfig, helps
 
-EXAMPLE = "\n\n".join(
-    (
-        "Examples:",
-        "pasta train sft --model gemma-7b --data train.jsonl --out my-model --epochs 4",
-        "pasta train sft --model gemma-7b --data train.jsonl --out my-model --lora 16",
-        "pasta train sft --model gemma-7b --data train.jsonl --out baseline --plain 1",
-        "accelerate launch --num_processes 8 -m pastalm.cli train sft --model gemma-7b --data train.jsonl --out tuned",
-    )
+EXAMPLES = (
+    "pasta train sft --model gemma-7b --data train.jsonl --out my-model --epochs 4",
+    "pasta train sft --model gemma-7b --data train.jsonl --out my-model --lora 16",
+    "pasta train sft --model gemma-7b --data train.jsonl --out baseline --plain 1",
+    "accelerate launch --num_processes 8 -m pastalm.cli train sft --model gemma-7b --data train.jsonl --out tuned",
 )
 
 
@@ -24,7 +23,7 @@ class MissingExtraError(ValueError):
     """A package that training needs and that is not installed."""
 
 
-train = typer.Typer(no_args_is_help=True, epilog=EXAMPLE)
+train = typer.Typer(no_args_is_help=True, cls=Group, epilog=examples(*EXAMPLES))
 
 
 @train.callback()
@@ -48,5 +47,5 @@ def sft(config: SftConfig) -> None:
         typer.echo(f"Model written to {place}.")
 
 
-train.command("sft", epilog=EXAMPLE)(with_flags(SftConfig, helps(SftConfig), sft))
+add(train, with_flags(SftConfig, helps(SftConfig), sft), *EXAMPLES, name="sft")
 add_prefer(train)

@@ -21,7 +21,7 @@ from pastalm.annotation.journal import Lines
 from pastalm.data.audited import Audited, Line, Measured
 from pastalm.data.dependence import Row, log_probabilities, open_before, scored, show_siblings
 from pastalm.files.lines import DataError
-from pastalm.lang.metrics import critical_path
+from pastalm.lang.clock import critical_path
 from pastalm.lang.parse import parse
 from pastalm.lang.script import Script, compile_script
 from pastalm.lang.tokenizer import has_tags

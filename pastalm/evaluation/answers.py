@@ -11,16 +11,15 @@ from typing import TYPE_CHECKING, Any
 from pastalm.annotation.journal import Lines
 from pastalm.data.questions import Question
 from pastalm.evaluation.comparison import Pair
-from pastalm.evaluation.identity import machine_of
 from pastalm.files.atomic import write_text
 from pastalm.files.lines import DataError
+from pastalm.runtime.mode import Mode
 from pastalm.runtime.response import Metrics
 
 if TYPE_CHECKING:
     from pastalm.runtime.engine import Engine
     from pastalm.runtime.response import Response
 
-MODES = ("async", "sequential", "skeleton")
 WARM_UP_TOKENS = 64
 BATCHES_AT_ONCE = 4  # prompts that wait for each place in a batch: the last ones, decoded in a thin batch, count less
 
@@ -29,8 +28,9 @@ BATCHES_AT_ONCE = 4  # prompts that wait for each place in a batch: the last one
 class EvalSettings:
     """What the answers of one folder have in common; ``speed`` and ``max_threads`` are the engine's options.
 
-    ``mode``: ``async``, ``sequential``, or ``skeleton`` for Skeleton-of-Thought. ``baseline`` answers in sequential
-    mode; empty is the model itself. ``batch`` prompts are answered at once; their wall times tell nothing then.
+    ``mode``: ``async`` or ``sequential``; with ``skeleton`` the model answers by Skeleton-of-Thought instead.
+    ``baseline`` answers in sequential mode; empty is the model itself. ``max_batch`` prompts are answered at once; with
+    more than one, wall times tell nothing.
     ``model_print`` and ``baseline_print`` are fingerprints of the two, so that other weights under the same name are
     noticed.
     """
@@ -38,7 +38,7 @@ class EvalSettings:
     model: str
     prompts: str
     baseline: str = ""
-    mode: str = "async"
+    mode: str = Mode.ASYNC
     max_tokens: int = 1024
     speed: float = 0.0
     max_threads: int | None = None
@@ -46,21 +46,24 @@ class EvalSettings:
     dtype: str = "auto"
     model_print: str = ""
     baseline_print: str = ""
-    batch: int = 1
+    max_batch: int = 1
+    skeleton: bool = False
 
     def __post_init__(self) -> None:
-        if self.mode not in MODES:
-            raise ValueError(f"Unknown mode {self.mode!r}; choose one of {', '.join(MODES)}.")
+        if self.mode not in tuple(Mode):
+            raise ValueError(f"Unknown mode {self.mode!r}; choose one of {', '.join(Mode)}.")
         if self.max_tokens < 1:
             raise ValueError(f"max_tokens is {self.max_tokens}; an answer needs at least 1.")
-        if self.batch < 1:
-            raise ValueError(f"batch is {self.batch}; at least 1 prompt is answered at once.")
-        if self.batch > 1 and self.mode == "skeleton":
-            raise ValueError("Skeleton-of-Thought answers one prompt at a time; leave --batch out.")
+        if self.max_batch < 1:
+            raise ValueError(f"max_batch is {self.max_batch}; at least 1 prompt is answered at once.")
+        if self.skeleton and (self.max_batch > 1 or self.mode != Mode.ASYNC):
+            raise ValueError(
+                "Skeleton-of-Thought answers one prompt at a time and in its own way: leave mode and max_batch out."
+            )
 
 
 @dataclass(frozen=True)
-class Answer:
+class DecodedAnswer:
     """A decoded answer. ``text`` is without tags, ``annotated`` with; ``topics`` are the chunks'; ``finished``: no
     limit ended it or a chunk of it."""
 
@@ -71,14 +74,14 @@ class Answer:
     metrics: Metrics
 
     @classmethod
-    def of(cls, response: Response) -> Answer:
+    def of(cls, response: Response) -> DecodedAnswer:
         """What is kept of a response."""
         finished = response.finish_reason == "stop" and not any(thread.truncated for thread in response.threads)
         topics = tuple(thread.topic for thread in response.threads[1:])
         return cls(response.text, response.annotated, topics, finished, response.metrics)
 
     @classmethod
-    def read(cls, fields: dict[str, Any]) -> Answer:
+    def read(cls, fields: dict[str, Any]) -> DecodedAnswer:
         """The answer that ``asdict`` gave, back from JSON."""
         metrics = {**fields["metrics"], "length_errors": tuple(fields["metrics"]["length_errors"])}
         return cls(**{**fields, "topics": tuple(fields["topics"]), "metrics": Metrics(**metrics)})
@@ -89,21 +92,21 @@ class Outcome:
     """A prompt, the model's answer to it and the baseline's."""
 
     question: Question
-    answer: Answer
-    baseline: Answer
+    answer: DecodedAnswer
+    baseline: DecodedAnswer
 
     @property
-    def pair(self) -> Pair:
+    def pair(self) -> Pair[DecodedAnswer]:
         """The speedups, by the definitions of :mod:`pastalm.evaluation.comparison`."""
-        return Pair(self.answer, self.baseline)  # type: ignore[arg-type]  # it reads metrics only
+        return Pair(self.answer, self.baseline)
 
 
 class Answers:
     """The answers in a folder: ``answers.jsonl``, a line a prompt, and ``settings.json``. A context manager.
 
     ``reuse`` is another such folder, whose baseline's answers are taken for the prompts that both have; then wall times
-    cannot be compared, so it is for a ``batch`` only. Raises ``DataError`` for a folder in use, or with answers of
-    other settings, and for a ``reuse`` of another baseline.
+    cannot be compared, so it is for ``max_batch`` above 1 only. Raises ``DataError`` for a folder in use, or with
+    answers of other settings, and for a ``reuse`` of another baseline.
     """
 
     def __init__(self, folder: Path, settings: EvalSettings, reuse: Path | None = None) -> None:
@@ -132,7 +135,7 @@ class Answers:
         """What was answered, in the order of the questions. Those that could not be asked are left out."""
         found = [(one, self.records[one.key]) for one in questions if one.key in self.records]
         return [
-            Outcome(one, Answer.read(record["answer"]), Answer.read(record["baseline"]))
+            Outcome(one, DecodedAnswer.read(record["answer"]), DecodedAnswer.read(record["baseline"]))
             for one, record in found
             if "error" not in record
         ]
@@ -149,7 +152,7 @@ class Answers:
         if not missing:
             return
         self._on(machine_of(model))
-        asked = self._batched if self.settings.batch > 1 else self._one_by_one
+        asked = self._batched if self.settings.max_batch > 1 else self._one_by_one
         for question, record in asked(missing, model, baseline):
             self.records[question.key] = {"id": question.key, "prompt": question.prompt, **record}
             self.lines.append(self.records[question.key])
@@ -177,7 +180,7 @@ class Answers:
     ) -> Iterator[tuple[Question, dict[str, Any]]]:
         from pastalm.runtime.engine import RequestError
 
-        many = self.settings.batch * BATCHES_AT_ONCE
+        many = self.settings.max_batch * BATCHES_AT_ONCE
         for group in (missing[start : start + many] for start in range(0, len(missing), many)):
             own, other = self._options
             try:
@@ -193,29 +196,28 @@ class Answers:
             else:
                 yield from zip(group, found, strict=True)
 
-    def _all(self, engine: Engine, group: Sequence[Question], options: dict[str, Any]) -> Iterator[Answer]:
+    def _all(self, engine: Engine, group: Sequence[Question], options: dict[str, Any]) -> Iterator[DecodedAnswer]:
         prompts = [question.prompt for question in group]
-        return map(Answer.of, engine.generate_batch(prompts, max_batch=self.settings.batch, **options))
+        return map(DecodedAnswer.of, engine.generate_batch(prompts, max_batch=self.settings.max_batch, **options))
 
     @property
     def _options(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """What the model's engine is asked with, and the baseline's."""
         settings = self.settings
-        mode = "async" if settings.mode == "skeleton" else settings.mode
-        own = {"speed": settings.speed, "max_threads": settings.max_threads, "mode": mode}
-        return {"max_tokens": settings.max_tokens, **own}, {"max_tokens": settings.max_tokens, "mode": "sequential"}
+        own = {"speed": settings.speed, "max_threads": settings.max_threads, "mode": settings.mode}
+        return {"max_tokens": settings.max_tokens, **own}, {"max_tokens": settings.max_tokens, "mode": Mode.SEQUENTIAL}
 
     def _both(
         self, question: Question, model: Engine, baseline: Engine, *, swap: bool, **few: int
-    ) -> tuple[Answer, Answer]:
+    ) -> tuple[DecodedAnswer, DecodedAnswer]:
         own, others = ({**options, **few} for options in self._options)
 
-        def one() -> Answer:
-            asked = _skeleton(model) if self.settings.mode == "skeleton" else model
-            return Answer.of(asked.generate(question.prompt, **own))
+        def one() -> DecodedAnswer:
+            asked = _skeleton(model) if self.settings.skeleton else model
+            return DecodedAnswer.of(asked.generate(question.prompt, **own))
 
-        def other() -> Answer:
-            return Answer.of(baseline.generate(question.prompt, **others))
+        def other() -> DecodedAnswer:
+            return DecodedAnswer.of(baseline.generate(question.prompt, **others))
 
         if swap:
             last = other()
@@ -250,10 +252,10 @@ class Answers:
 
 def _baseline_answers(folder: Path, settings: EvalSettings) -> dict[str, dict[str, Any]]:
     """The baseline's answers in ``folder`` by the prompts' keys."""
-    if settings.batch == 1 or not settings.baseline:
+    if settings.max_batch == 1 or not settings.baseline:
         raise DataError(
-            "--reuse takes another evaluation's baseline: it needs the same --baseline here, and --batch, since wall "
-            "times of different runs do not compare."
+            "--reuse takes another evaluation's baseline: it needs the same --baseline here, and --max-batch above "
+            "1, since wall times of different runs do not compare."
         )
     try:
         kept = json.loads((folder / "settings.json").read_text(encoding="utf-8"))["settings"]
@@ -277,3 +279,13 @@ def _differs(folder: Path, name: str, kept: Any, value: Any) -> str:
     if name.endswith("_print"):
         return f"{folder} holds answers of other weights of the {name.removesuffix('_print')}; choose another --out."
     return f"{folder} holds answers with {name} {kept!r}, not {value!r}; choose another --out."
+
+
+def machine_of(engine: Engine) -> dict[str, Any]:
+    """What wall times depend on."""
+    import torch
+
+    weights = next(engine.runner.model.parameters())
+    device = torch.cuda.get_device_name(weights.device) if weights.is_cuda else str(weights.device)
+    number = str(weights.dtype).removeprefix("torch.")
+    return {"device": device, "dtype": number, "threads": torch.get_num_threads(), "torch": str(torch.__version__)}

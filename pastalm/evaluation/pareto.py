@@ -10,7 +10,7 @@ from typing import Any
 from pastalm.evaluation.bootstrap import Estimate
 from pastalm.files.lines import DataError
 
-SPEEDS = ("realised", "theoretical")
+AXES = ("realised", "theoretical")
 ALIKE = ("prompts", "max_tokens", "baseline_print")  # settings that reports in one figure have in common
 JUDGED = ("model", "reference")  # and what they say of their judge
 FRONT, DOMINATED = "#0b5394", "#9a9a9a"
@@ -27,53 +27,55 @@ class MissingPlotsError(ValueError):
 
 
 @dataclass(frozen=True)
-class Model:
+class EvaluatedModel:
     """One model of the figure: its speedup, and its quality in percent, with their intervals."""
 
     name: str
-    speed: Estimate
+    speedup: Estimate
     quality: Estimate
 
 
 @dataclass(frozen=True)
-class Comparison:
+class Tradeoff:
     """All models, what their quality measures, and the baseline's quality where it is the same for all."""
 
-    models: tuple[Model, ...]
-    speed: str
+    models: tuple[EvaluatedModel, ...]
+    axis: str
     kind: str
     baseline: float | None
 
-    def dominator(self, model: Model) -> Model | None:
+    def dominator(self, model: EvaluatedModel) -> EvaluatedModel | None:
         """A model that is at least as fast and as good as this one, and one of it more; None on the frontier."""
         found = [other for other in self.models if _dominates(other, model)]
-        return max(found, key=lambda other: (other.quality.value, other.speed.value), default=None)
+        return max(found, key=lambda other: (other.quality.value, other.speedup.value), default=None)
 
-    def frontier(self) -> list[Model]:
+    def frontier(self) -> list[EvaluatedModel]:
         """The models that no other dominates, the slowest first."""
         found = [model for model in self.models if self.dominator(model) is None]
-        return sorted(found, key=lambda model: (model.speed.value, -model.quality.value))
+        return sorted(found, key=lambda model: (model.speedup.value, -model.quality.value))
 
 
-def _dominates(one: Model, other: Model) -> bool:
+def _dominates(one: EvaluatedModel, other: EvaluatedModel) -> bool:
     """By the figures themselves, not by their intervals."""
-    mine, yours = ((model.speed.value, model.quality.value) for model in (one, other))
+    mine, yours = ((model.speedup.value, model.quality.value) for model in (one, other))
     return mine != yours and mine[0] >= yours[0] and mine[1] >= yours[1]
 
 
-def read_models(reports: Sequence[dict[str, Any]], speed: str = SPEEDS[0]) -> Comparison:
+def read_models(reports: Sequence[dict[str, Any]], axis: str = AXES[0]) -> Tradeoff:
     """The models of reports. Raises ``DataError`` where one has no quality, or another kind than the first."""
-    if speed not in SPEEDS:
-        raise ValueError(f"Unknown speed {speed!r}; choose one of {', '.join(SPEEDS)}.")
+    if axis not in AXES:
+        raise ValueError(f"Unknown axis {axis!r}; choose one of {', '.join(AXES)}.")
     names = [report["name"] for report in reports]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise DataError(f"Several reports are of {', '.join(twice)}; tell them apart with `pasta eval --name`.")
     for report in reports:
         if report["quality"] is None:
-            raise DataError(f"The report of {report['name']} has no quality; evaluate it with --judge, or on tasks.")
-        if report["figures"][speed] is None:
-            raise DataError(f"The report of {report['name']} has no {speed} speedup; evaluate it without --batch.")
+            raise DataError(
+                f"The report of {report['name']} has no quality; evaluate it with --judge-model, or on tasks."
+            )
+        if report["figures"][axis] is None:
+            raise DataError(f"The report of {report['name']} has no {axis} speedup; evaluate it with --max-batch 1.")
     _require_alike(reports)
     kinds = {report["quality"]["kind"]: report["name"] for report in reports}
     if len(kinds) > 1:
@@ -81,9 +83,10 @@ def read_models(reports: Sequence[dict[str, Any]], speed: str = SPEEDS[0]) -> Co
         raise DataError(f"These qualities cannot stand in one figure: {told}.")
     baselines = {report["quality"]["baseline"] for report in reports}
     models = (
-        Model(report["name"], Estimate(**report["figures"][speed]), _quality(report["quality"])) for report in reports
+        EvaluatedModel(report["name"], Estimate(**report["figures"][axis]), _quality(report["quality"]))
+        for report in reports
     )
-    return Comparison(tuple(models), speed, *kinds, baselines.pop() if len(baselines) == 1 else None)
+    return Tradeoff(tuple(models), axis, *kinds, baselines.pop() if len(baselines) == 1 else None)
 
 
 def _require_alike(reports: Sequence[dict[str, Any]]) -> None:
@@ -105,7 +108,7 @@ def _quality(fields: dict[str, Any]) -> Estimate:
     return Estimate(fields["value"], fields["low"], fields["high"])
 
 
-def draw(found: Comparison, out: Path) -> list[Path]:
+def draw(found: Tradeoff, out: Path) -> list[Path]:
     """Write ``pareto.png`` and ``pareto.svg`` into the folder ``out``. Raises :class:`MissingPlotsError`."""
     try:
         import matplotlib
@@ -121,7 +124,7 @@ def draw(found: Comparison, out: Path) -> list[Path]:
         FigureCanvasAgg(figure)
         axes = figure.add_subplot()
         _marks(axes, found)
-        axes.set_xlabel(f"{found.speed} speedup (geometric mean, baseline = 1)")
+        axes.set_xlabel(f"{found.axis} speedup (geometric mean, baseline = 1)")
         axes.set_ylabel(f"{found.kind} (%)")
         axes.grid(color="#e6e6e6", linewidth=0.8)
         axes.set_axisbelow(True)
@@ -137,7 +140,7 @@ def draw(found: Comparison, out: Path) -> list[Path]:
     return paths
 
 
-def _marks(axes: Any, found: Comparison) -> None:
+def _marks(axes: Any, found: Tradeoff) -> None:
     """The models with their intervals, the frontier as a line, the baseline."""
     front = found.frontier()
     rest = [model for model in found.models if model not in front]
@@ -147,7 +150,7 @@ def _marks(axes: Any, found: Comparison) -> None:
     for models, style in ((front, solid), (rest, hollow)):
         if models:
             x, y = _places(models)
-            errors = [_reach([getattr(model, side) for model in models]) for side in ("speed", "quality")]
+            errors = [_reach([getattr(model, side) for model in models]) for side in ("speedup", "quality")]
             axes.errorbar(
                 x, y, xerr=errors[0], yerr=errors[1], linestyle="", markersize=7, elinewidth=0.9, zorder=3, **style
             )
@@ -155,8 +158,8 @@ def _marks(axes: Any, found: Comparison) -> None:
         axes.plot([1], [found.baseline], "*", color="#b45f06", markersize=11, label="baseline, sequential", zorder=3)
 
 
-def _places(models: Sequence[Model]) -> tuple[list[float], list[float]]:
-    return [model.speed.value for model in models], [model.quality.value for model in models]
+def _places(models: Sequence[EvaluatedModel]) -> tuple[list[float], list[float]]:
+    return [model.speedup.value for model in models], [model.quality.value for model in models]
 
 
 def _reach(estimates: Sequence[Estimate]) -> list[list[float]]:
@@ -165,17 +168,17 @@ def _reach(estimates: Sequence[Estimate]) -> list[list[float]]:
     return [below, [max(0.0, one.high - one.value) for one in estimates]]
 
 
-def _labels(axes: Any, found: Comparison) -> None:
+def _labels(axes: Any, found: Tradeoff) -> None:
     """A name beside each mark, where it covers neither a mark nor another name, if there is such a place."""
     from matplotlib.text import Text
 
     ground = {"facecolor": "white", "edgecolor": "none", "alpha": 0.7, "pad": 0.6}  # so that a line does not cross it
     renderer = axes.figure.canvas.get_renderer()
-    points = axes.transData.transform([(model.speed.value, model.quality.value) for model in found.models])
+    points = axes.transData.transform([(model.speedup.value, model.quality.value) for model in found.models])
     taken: list[Any] = []
     for model in found.models:
         color = "#222222" if found.dominator(model) is None else "#6f6f6f"
-        place = (model.speed.value, model.quality.value)
+        place = (model.speedup.value, model.quality.value)
         for x, y, side in _PLACES:
             label = axes.annotate(
                 model.name,

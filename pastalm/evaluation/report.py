@@ -54,6 +54,8 @@ FIGURES: dict[str, _Figure] = {
     "chunks": _mean("chunks"),
     "tokens": _mean("tokens"),
     "baseline_tokens": _mean("baseline tokens"),
+    "content": _mean("content"),
+    "baseline_content": _mean("baseline content"),
     "seconds": _mean("seconds"),
     "baseline_seconds": _mean("baseline seconds"),
     "finished": _mean("finished"),
@@ -109,6 +111,7 @@ def _columns(outcomes: Sequence[Outcome]) -> dict[str, list[float]]:
         add("length bias", sum(answer.length_errors))
         for prefix, side, of in (("", one.answer, answer), ("baseline ", one.baseline, baseline)):
             add(f"{prefix}tokens", of.tokens)
+            add(f"{prefix}content", of.content_tokens)
             add(f"{prefix}seconds", of.wall_seconds)
             add(f"{prefix}finished", side.finished)
     return columns

@@ -6,50 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from pastalm.lang.clock import joined, token_clock
 from pastalm.lang.script import Script
 from pastalm.lang.vocabulary import Vocabulary
-
-
-@dataclass(frozen=True)
-class Tick:
-    """One token on the clock of decode steps: written from ``start`` to ``end``, its thread goes on at ``resume``.
-
-    An inserted ``<async>`` and the end of the answer take no step; only a sync may resume later than it ends.
-    """
-
-    start: int
-    end: int
-    resume: int
-
-
-def token_clock(script: Script, vocabulary: Vocabulary) -> list[Tick]:
-    """The tick of each token of a script, by the rules of :func:`pastalm.lang.metrics.critical_path`; the latest end
-    is the critical path."""
-    clock = [0] * len(script.blocks)
-    ticks: list[Tick] = []
-    seen = 0
-    for index, (token, block) in enumerate(zip(script.tokens, script.block, strict=True)):
-        if block > seen:  # its <async>: the parent has just completed the promise
-            seen, clock[block] = block, clock[script.blocks[block].parent]
-            start = clock[block]
-        else:
-            start = clock[block]
-            clock[block] += token not in vocabulary.eos
-        end = clock[block]
-        if token == vocabulary.sync:
-            clock[block] = max([end, *(clock[one] for one in joined(script, index))])
-        ticks.append(Tick(start, end, clock[block]))
-    return ticks
-
-
-def joined(script: Script, index: int) -> list[int]:
-    """The blocks that the sync at token ``index`` waits for or has waited for before, nested ones included."""
-    thread = script.block[index]
-    found: set[int] = set()
-    for number, block in enumerate(script.blocks[1:], 1):  # a parent comes before its children
-        if block.parent in found or (block.parent == thread and block.release <= index):
-            found.add(number)
-    return sorted(found)
 
 
 class Doing(StrEnum):
@@ -79,7 +38,7 @@ class SyncMark:
 
 
 @dataclass
-class Row:
+class ThreadRow:
     """One thread. ``start`` is its fork, ``end`` its last step; ``promised`` is its promise's number, ``content`` its
     tokens between the tags."""
 
@@ -98,7 +57,7 @@ class Row:
 class Timeline:
     """All threads in document order, the main thread first; ``steps`` is the critical path."""
 
-    rows: tuple[Row, ...]
+    rows: tuple[ThreadRow, ...]
     steps: int
 
 
@@ -106,7 +65,7 @@ def timeline(script: Script, vocabulary: Vocabulary) -> Timeline:
     """The timeline of an answer."""
     ticks = token_clock(script, vocabulary)
     rows = tuple(
-        Row(number, block.parent, block.topic, block.promised, block.content)
+        ThreadRow(number, block.parent, block.topic, block.promised, block.content)
         for number, block in enumerate(script.blocks)
     )
     started: set[int] = {0}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
-from pastalm.evaluation.timeline import Doing, Row, Timeline
+from pastalm.evaluation.timeline import Doing, ThreadRow, Timeline
 
 LABELS, PLOT, RIGHT = 190, 720, 30  # widths
 TOP, ROW, BAR, BOTTOM = 52, 38, 16, 78  # heights
@@ -91,7 +91,7 @@ def _spacing(steps: int) -> int:
         power *= 10
 
 
-def _row(svg: Element, timeline: Timeline, row: Row, unit: int) -> None:
+def _row(svg: Element, timeline: Timeline, row: ThreadRow, unit: int) -> None:
     middle = _y(row.block)
     group = SubElement(svg, "g", {"class": "thread"})
     name = _visible(row.topic) if row.block else "main"
@@ -106,21 +106,21 @@ def _row(svg: Element, timeline: Timeline, row: Row, unit: int) -> None:
         _diamond(group, _x(timeline, sync.step), middle)
 
 
-def _lengths(row: Row, unit: int) -> str:
+def _lengths(row: ThreadRow, unit: int) -> str:
     if not row.block:
         steps = sum(span.end - span.start for span in row.spans if span.doing is not Doing.WAIT)
         return f"{steps} steps of writing"
     return f"promised ~{unit * row.promised}, has {row.content} tokens"
 
 
-def _fork(svg: Element, timeline: Timeline, row: Row) -> None:
+def _fork(svg: Element, timeline: Timeline, row: ThreadRow) -> None:
     """A line from the parent, at the end of its promise, down to the child."""
     x = _x(timeline, row.start)
     _line(svg, "fork", (x, _y(row.parent)), (x, _y(row.block)))
     SubElement(svg, "circle", {"class": "dot", "cx": str(x), "cy": str(_y(row.block)), "r": "3.5"})
 
 
-def _joins(svg: Element, timeline: Timeline, row: Row) -> None:
+def _joins(svg: Element, timeline: Timeline, row: ThreadRow) -> None:
     """Lines from the ends of the joined threads to the moment when they are read."""
     for sync in row.syncs:
         resume = _x(timeline, sync.resume)

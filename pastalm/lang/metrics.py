@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import geometric_mean, mean
 
+from pastalm.lang.clock import critical_path
 from pastalm.lang.positions import PositionPolicy
-from pastalm.lang.script import NEVER, Script
+from pastalm.lang.script import Script
 from pastalm.lang.vocabulary import Vocabulary
 
 NGRAM = 4
@@ -44,33 +45,6 @@ def answer_metrics(script: Script, vocabulary: Vocabulary, policy: PositionPolic
         redundancy=redundancy(script),
         length_errors=tuple(block.promised - policy.label(block.content) for block in blocks),
     )
-
-
-def critical_path(script: Script, vocabulary: Vocabulary) -> int:
-    """Decode steps of the answer with unlimited threads.
-
-    Each sampled token takes a step of its thread; ``<async>`` is inserted and takes none, the end of the answer counts
-    neither here nor in a plain answer. A thread starts when its promise is complete; a sync waits for the blocks it
-    releases.
-    """
-    clock = [0] * len(script.blocks)
-    seen = 0
-    for index, (token, block) in enumerate(zip(script.tokens, script.block, strict=True)):
-        if block > seen:
-            seen, clock[block] = block, clock[script.blocks[block].parent]
-        elif token not in vocabulary.eos:
-            clock[block] += 1
-        if token == vocabulary.sync:
-            released = [b for b in range(1, seen + 1) if _released(script, b, block) <= index]
-            clock[block] = max([clock[block], *(clock[b] for b in released)])
-    return max(clock)
-
-
-def _released(script: Script, index: int, ancestor: int) -> int:
-    """The release, in ``ancestor``, of the block that holds block ``index`` there; NEVER if it lies elsewhere."""
-    while index != -1 and script.blocks[index].parent != ancestor:
-        index = script.blocks[index].parent
-    return NEVER if index == -1 else script.blocks[index].release
 
 
 def content_tokens(script: Script, vocabulary: Vocabulary) -> list[int]:

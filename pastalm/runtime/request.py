@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Any
 
 from torch import Tensor
 
 from pastalm.lang.positions import DEFAULT, PositionPolicy, position_policy
 from pastalm.runtime.limits import Limits
+from pastalm.runtime.mode import Mode as Mode
 from pastalm.runtime.sampler import SamplingParams
 from pastalm.runtime.thread import Path
 
@@ -20,13 +20,6 @@ Observer = Callable[[Path, Tensor, int], None]
 
 class RequestError(ValueError):
     """A request that cannot be started, and why."""
-
-
-class Mode(StrEnum):
-    """How an answer is decoded: in parallel where the model says so, or token by token."""
-
-    ASYNC = "async"
-    SEQUENTIAL = "sequential"
 
 
 @dataclass(frozen=True)

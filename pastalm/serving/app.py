@@ -29,6 +29,7 @@ from pastalm.serving.errors import (
 from pastalm.serving.middleware import AccessLogMiddleware, ApiKeyMiddleware, BodyLimitMiddleware
 from pastalm.serving.reply import ChatReply, CompletionReply, Reply, failure
 from pastalm.serving.requests import ChatRequest, CommonRequest, CompletionRequest
+from pastalm.serving.web import add_page
 from pastalm.serving.worker import Job, JobMessage, Outbox, Progress, Worker
 
 SEEDS = 1 << 31
@@ -57,6 +58,7 @@ def build_app(worker: Worker, config: ServerConfig) -> FastAPI:
         app.add_middleware(AccessLogMiddleware)
     _add_errors(app)
     _add_routes(app, Handler(worker, config))
+    add_page(app)
     return app
 
 
@@ -90,7 +92,8 @@ class Handler:
     def _jobs(self, asked: CommonRequest, outbox: Outbox) -> Iterator[Job]:
         given = {"max_tokens": self.config.max_tokens, "mode": self.config.mode, "seed": secrets.randbelow(SEEDS)}
         for index, prompt in enumerate(asked.prompts):
-            yield Job(prompt, given | asked.options, stream=bool(asked.stream), index=index, outbox=outbox)
+            options, stream, events = given | asked.options, bool(asked.stream), asked.wants_events
+            yield Job(prompt, options, stream=stream, events=events, index=index, outbox=outbox)
 
     def _watch(self, http: Request, jobs: list[Job]) -> None:
         """Take the jobs back once the client has left; the server says so too when the answer has been sent."""
@@ -144,7 +147,7 @@ async def _events(reply: Reply, first: tuple[int, JobMessage], answers: Answers,
     index, message = first
     try:
         while True:
-            yield reply.piece(index, message.text) if isinstance(message, Progress) else reply.closing(index, message)
+            yield reply.piece(index, message) if isinstance(message, Progress) else reply.closing(index, message)
             if not answers.pending:
                 break
             index, message = await answers.next()

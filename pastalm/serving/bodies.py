@@ -8,6 +8,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, Field
 
 from pastalm.runtime.response import Response
+from pastalm.serving.threads import ThreadEvent
 
 
 def _optional(**more: Any) -> Any:
@@ -105,34 +106,45 @@ class TextChoice(Choice):
 
 
 class Frame(BaseModel):
-    """What all answers have in common. ``pasta`` stands here where a request has one answer."""
+    """What all answers and pieces of them have in common."""
 
     id: str
     object: str
     created: int
     model: str
+
+
+class WholeFrame(Frame):
+    """``pasta`` stands here where a request has one answer."""
+
+    usage: TokenUsage
     pasta: DecodingFigures | None = _optional()
 
 
-class ChatCompletion(Frame):
+class ChatCompletion(WholeFrame):
     """A whole answer of ``/v1/chat/completions``."""
 
     choices: list[ChatChoice]
-    usage: TokenUsage
 
 
-class TextCompletion(Frame):
+class TextCompletion(WholeFrame):
     """A whole answer of ``/v1/completions``."""
 
     choices: list[TextChoice]
-    usage: TokenUsage
+
+
+class ThreadEvents(BaseModel):
+    """What the threads of an answer did since the last chunk, in the order in which it happened."""
+
+    events: list[ThreadEvent]
 
 
 class Chunk(Frame):
     """An event of a stream; the last one before the end has the usage, if it was asked for. ``obfuscation`` is random
-    text that hides how long the piece is."""
+    text that hides how long the piece is. ``pasta`` holds thread events where the request asks for them."""
 
     choices: list[ChatChunkChoice] | list[TextChoice]
+    pasta: DecodingFigures | ThreadEvents | None = _optional()
     usage: TokenUsage | None = None
     obfuscation: str | None = _optional()
 

@@ -21,14 +21,16 @@ from pastalm.serving.bodies import (
     Choice,
     Chunk,
     DecodingFigures,
-    Frame,
     MessageDelta,
     TextChoice,
     TextCompletion,
+    ThreadEvents,
     TokenUsage,
+    WholeFrame,
 )
 from pastalm.serving.errors import ServingError
 from pastalm.serving.requests import CommonRequest
+from pastalm.serving.worker import Progress
 
 DONE = "data: [DONE]\n\n"
 PADDED_LENGTH = 32  # characters that a piece and its obfuscation have together, or a multiple
@@ -45,7 +47,7 @@ class Reply:
     PREFIX: ClassVar[str]
     CHUNK: ClassVar[str]  # what a chunk calls its kind
 
-    def whole(self, responses: Sequence[Response]) -> Frame:
+    def whole(self, responses: Sequence[Response]) -> WholeFrame:
         """All answers in one piece."""
         raise NotImplementedError
 
@@ -53,15 +55,16 @@ class Reply:
         """What comes before the first text of an answer."""
         return ""
 
-    def piece(self, index: int, text: str) -> str:
-        """A chunk of text."""
-        return self._chunk(self._choice(index, text), text)
+    def piece(self, index: int, progress: Progress) -> str:
+        """A chunk of text, and of thread events."""
+        events = ThreadEvents(events=list(progress.events)) if progress.events else None
+        return self._chunk(self._choice(index, progress.text), progress.text, events)
 
     def closing(self, index: int, response: Response) -> str:
         """The chunk after the last text of an answer: why it ended, and the figures."""
         choice = self._choice(index, "")
         choice.finish_reason, choice.pasta = response.finish_reason, self._own_figures(index, response)
-        return self._chunk(choice, figures=None if choice.pasta else self._figures(index, response))
+        return self._chunk(choice, pasta=None if choice.pasta else self._figures(index, response))
 
     def ending(self, responses: Sequence[Response]) -> str:
         """What comes after all answers."""
@@ -73,9 +76,9 @@ class Reply:
         """A choice of a chunk with this text."""
         raise NotImplementedError
 
-    def _chunk(self, choice: Choice, text: str = "", figures: DecodingFigures | None = None) -> str:
+    def _chunk(self, choice: Choice, text: str = "", pasta: DecodingFigures | ThreadEvents | None = None) -> str:
         padding = secrets.token_hex(PADDED_LENGTH)[: -len(text) % PADDED_LENGTH] if self.asked.wants_padding else None
-        chunk = Chunk(**self._frame(self.CHUNK), choices=[choice], pasta=figures, obfuscation=padding)
+        chunk = Chunk(**self._frame(self.CHUNK), choices=[choice], pasta=pasta, obfuscation=padding)
         return _event(chunk, exclude=set() if self.asked.wants_usage else {"usage"})
 
     def _frame(self, kind: str) -> dict[str, Any]:

@@ -62,11 +62,18 @@ class StreamOptions(BaseModel):
     include_obfuscation: bool | None = None
 
 
+class PastaOptions(BaseModel):
+    """``events`` asks a stream for thread events: see :class:`pastalm.serving.threads.ThreadEvent`."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+    events: bool | None = None
+
+
 class CommonRequest(BaseModel):
     """What every kind of request may set; None is the server's default.
 
-    ``mode`` to ``annotated`` are PASTA's own: see :class:`pastalm.runtime.request.RequestOptions`; ``annotated`` asks
-    for the answer with its tags as well.
+    ``mode`` to ``pasta`` are PASTA's own: see :class:`pastalm.runtime.request.RequestOptions`; ``annotated`` asks for
+    the answer with its tags as well.
     """
 
     model_config = ConfigDict(strict=True, extra="forbid")
@@ -88,6 +95,7 @@ class CommonRequest(BaseModel):
     max_threads: int | None = None
     max_async_tokens: int | None = None
     annotated: bool | None = None
+    pasta: PastaOptions | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -109,6 +117,11 @@ class CommonRequest(BaseModel):
     def wants_usage(self) -> bool:
         """Whether a stream ends with the usage."""
         return bool(self.stream_options and self.stream_options.include_usage)
+
+    @property
+    def wants_events(self) -> bool:
+        """Whether a stream tells what its threads do."""
+        return bool(self.pasta and self.pasta.events)
 
     @property
     def wants_padding(self) -> bool:

@@ -11,9 +11,10 @@ from queue import Empty, SimpleQueue
 from threading import Lock, Thread
 from typing import Any
 
+from pastalm.lang.positions import position_policy
 from pastalm.lang.prompt import Prompt
 from pastalm.runtime.engine import Engine
-from pastalm.runtime.events import DoneEvent
+from pastalm.runtime.events import DoneEvent, Event
 from pastalm.runtime.response import Response
 from pastalm.runtime.sequence import Sequence
 from pastalm.serving.document import Document
@@ -25,13 +26,18 @@ from pastalm.serving.errors import (
     ServingError,
     StoppedError,
 )
+from pastalm.serving.threads import ThreadEvent, ThreadLog
+
+LAST_PLACE = ((1 << 31) - 1,)  # behind all that an answer holds
 
 
 @dataclass(frozen=True)
 class Progress:
-    """Text of an answer that has become known, in the order of the document."""
+    """What a step has brought: text of the answer that has become known, in the order of the document, and what each
+    thread did, if the job asks for that."""
 
     text: str
+    events: tuple[ThreadEvent, ...] = ()
 
 
 # What a client hears of its job: progress if it streams, and last the response, or why there is none.
@@ -41,14 +47,23 @@ Outbox = asyncio.Queue[tuple[int, JobMessage]]
 
 class Job:
     """One answer that a client waits for. Made in the client's event loop, where ``outbox`` is read; the worker puts
-    there ``(index, message)``, so that several jobs may share one."""
+    there ``(index, message)``, so that several jobs may share one. ``events`` asks a stream for thread events."""
 
     def __init__(
-        self, prompt: Prompt, options: dict[str, Any], *, stream: bool, index: int = 0, outbox: Outbox | None = None
+        self,
+        prompt: Prompt,
+        options: dict[str, Any],
+        *,
+        stream: bool,
+        events: bool = False,
+        index: int = 0,
+        outbox: Outbox | None = None,
     ) -> None:
         self.prompt, self.options, self.stream, self.index = prompt, options, stream, index
+        self.events = events
         self.outbox: Outbox = outbox or asyncio.Queue()
         self.document = Document()
+        self.threads: ThreadLog | None = None  # where events are asked for
         self._loop = asyncio.get_running_loop()
 
     def send(self, message: JobMessage) -> None:
@@ -159,6 +174,8 @@ class Worker:
             return self._finish(job, InvalidRequestError(str(error)))
         except Exception as error:
             return self._fail(job, error)
+        if job.events:
+            job.threads = ThreadLog(position_policy(self.engine.positions).unit)
         self._requests[job] = request
         return self.scheduler.add(request)
 
@@ -182,12 +199,16 @@ class Worker:
                 self._finish(job, request.response)
 
     def _send_progress(self, job: Job, request: Sequence) -> None:
-        for event in request.interpreter.transcript.drain():
-            job.document.take(event)
+        happened: list[Event] = request.interpreter.transcript.drain()
         if request.response is not None:
-            job.document.take(DoneEvent((), (), request.response))
-        if text := job.document.read():
-            job.send(Progress(text))
+            happened.append(DoneEvent((), LAST_PLACE, request.response))
+        for event in happened:
+            job.document.take(event)
+        step, threads = request.interpreter.rounds, job.threads
+        events = tuple(threads.take(event, step) for event in happened) if threads else ()
+        text = job.document.read()
+        if text or events:
+            job.send(Progress(text, events))
 
     def _fail(self, job: Job, error: Exception) -> None:
         logging.getLogger(__name__).error("A request failed.", exc_info=error)

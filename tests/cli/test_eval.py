@@ -22,7 +22,7 @@ runner = CliRunner(env={"OPENAI_API_KEY": "key"})
 
 
 def evaluate(model: Path, prompts: Path | str, out: Path, *flags: str) -> Result:
-    arguments = ["eval", str(model), str(prompts), "--out", str(out), "--max-tokens", "8", *flags]
+    arguments = ["eval", str(prompts), "--model", str(model), "--out", str(out), "--max-tokens", "8", *flags]
     return runner.invoke(app, arguments)
 
 
@@ -94,7 +94,7 @@ def test_tasks_are_checked(model_dir: Path, tmp_path: Path):
     report = json.loads(done.stdout)
     assert report["quality"]["kind"] == "accepted" and report["quality"]["value"] == 0
     assert len(report["families"]) == 3 and report["families"]["should fork"]["efficiency"] > 0
-    done = evaluate(model_dir, "tasks:held-out:2", tmp_path / "batch", "--batch", "2")
+    done = evaluate(model_dir, "tasks:held-out:2", tmp_path / "batch", "--max-batch", "2")
     assert "wall times say nothing" in " ".join(done.stdout.split())
     assert json.loads((tmp_path / "batch" / "report.json").read_text())["figures"]["realised"] is None
 
@@ -115,7 +115,7 @@ def test_the_judge(evaluated: Path, model_dir: Path, prompts: Path, tmp_path: Pa
         for one in json.loads(prompts.read_text())
     ]
     reference.write_text(json.dumps(rows))
-    flags = ("--name", "mine", "--judge", desk.url, "--judge-model", "m", "--reference", str(reference))
+    flags = ("--name", "mine", "--judge-url", desk.url, "--judge-model", "m", "--reference", str(reference))
     flags += ("--judge-cache", str(tmp_path / "verdicts.jsonl"), "--json")
     first = json.loads(evaluate(model_dir, prompts, evaluated, *flags).stdout)
     assert first["judge"]["judged"] == 6 and first["judge"]["reference"] == "poor"
@@ -134,7 +134,7 @@ def test_a_judge_in_trouble_costs_no_answer(model_dir: Path, prompts: Path, tmp_
     reference = tmp_path / "reference.json"
     rows = [{"instruction": one["instruction"], "output": "bad"} for one in json.loads(prompts.read_text())]
     reference.write_text(json.dumps(rows))
-    flags = ("--limit", "1", "--judge", desk.url, "--judge-model", "m", "--reference", str(reference))
+    flags = ("--limit", "1", "--judge-url", desk.url, "--judge-model", "m", "--reference", str(reference))
     done = evaluate(model_dir, prompts, tmp_path / "out", *flags)
     assert done.exit_code == 2 and "refuses the key" in done.stderr
     assert json.loads((tmp_path / "out" / "report.json").read_text())["number"] == 1
@@ -143,11 +143,11 @@ def test_a_judge_in_trouble_costs_no_answer(model_dir: Path, prompts: Path, tmp_
 @pytest.mark.parametrize(
     "flags, says",
     [
-        (("--judge", "http://x/v1"), "needs both"),
+        (("--judge-url", "http://x/v1"), "name it with --judge-model"),
         (("--reference", "x.json"), "serve a judge"),
-        (("--judge", "http://x/v1", "--judge-model", "m", "--reference", "none.json"), "no file none.json"),
-        (("--judge", "http://x/v1", "--judge-model", "m", "--calibration", "none"), "must hold both"),
-        (("--judge", "http://x/v1", "--judge-model", "m", "--judge-key-env", "NO_SUCH"), "has no NO_SUCH"),
+        (("--judge-url", "http://x/v1", "--judge-model", "m", "--reference", "none.json"), "no file none.json"),
+        (("--judge-url", "http://x/v1", "--judge-model", "m", "--calibration", "none"), "must hold both"),
+        (("--judge-url", "http://x/v1", "--judge-model", "m", "--judge-key-env", "NO_SUCH"), "has no NO_SUCH"),
     ],
 )
 def test_options_are_checked_before_anything_is_done(
@@ -168,7 +168,7 @@ def test_prompts_that_fit_nowhere(model_dir: Path, tmp_path: Path):
 def test_a_kill_repeats_and_loses_nothing(model_dir: Path, tmp_path: Path):
     path, out = tmp_path / "many.jsonl", tmp_path / "out"
     path.write_text("\n".join(json.dumps({"prompt": f"hello {k}"}) for k in range(60)))
-    command = [sys.executable, "-m", "pastalm.cli", "eval", str(model_dir), str(path), "--out", str(out)]
+    command = [sys.executable, "-m", "pastalm.cli", "eval", str(path), "--model", str(model_dir), "--out", str(out)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     journal = out / "answers.jsonl"
     process = subprocess.Popen([*command, "--max-tokens", "8"], env=environment, stderr=subprocess.DEVNULL)

@@ -97,9 +97,9 @@ def test_a_chat_template_is_used_unless_raw(model_dir: Path, tmp_path: Path):
     "flags, said",
     [
         (("--positions", "nope"), "Unknown position policy 'nope'"),
-        (("--max-threads", "0"), "max_threads must be"),
-        (("--temperature", "-1"), "temperature"),
-        (("--speed", "-4"), "speed is a number from -3"),
+        (("--max-threads", "0"), "--max-threads must be"),
+        (("--temperature", "-1"), "--temperature must be"),
+        (("--speed", "-4"), "--speed is a number from -3"),
         (("--file", "no-such-file"), "No such file"),
         (("a caf\udce9",), "The prompt is not UTF-8 text"),
         (("--device", "cuda:99"), "cuda:99"),

@@ -13,7 +13,7 @@ from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 from pastalm import Engine
 from pastalm.data.examples import DataError
 from pastalm.data.questions import Question
-from pastalm.evaluation.answers import Answer, Answers, EvalSettings, Outcome
+from pastalm.evaluation.answers import Answers, DecodedAnswer, EvalSettings, Outcome
 from pastalm.files.fingerprint import fingerprint
 
 SETTINGS = EvalSettings("tiny", "set", max_tokens=6)
@@ -41,7 +41,7 @@ def outcomes(folder: Path, settings: EvalSettings) -> list[Outcome]:
 
 
 def measure(folder: Path, engine: Engine, questions: list[Question] = QUESTIONS, most: int = 99) -> int:
-    """Answer what is missing, at most so many; how many were answered."""
+    """DecodedAnswer what is missing, at most so many; how many were answered."""
     with Answers(folder, SETTINGS) as answers:
         done = 0
         for _ in answers.measure(questions, engine, engine):
@@ -66,7 +66,7 @@ def test_answers_are_those_of_the_engine(tmp_path: Path, engine: Engine):
 
 def test_a_batch_gives_the_answers_of_one_at_a_time(tmp_path: Path, engine: Engine):
     questions = [*QUESTIONS, Question("xyz " * 600)]  # the last fits nowhere, which costs the others nothing
-    for folder, settings in (("one", SETTINGS), ("batch", dataclasses.replace(SETTINGS, batch=2))):
+    for folder, settings in (("one", SETTINGS), ("batch", dataclasses.replace(SETTINGS, max_batch=2))):
         with Answers(tmp_path / folder, settings) as answers:
             assert len(list(answers.measure(questions[:4], engine, engine))) == 4
             assert len(list(answers.measure(questions, engine, engine))) == 1
@@ -84,7 +84,7 @@ def test_a_batch_gives_the_answers_of_one_at_a_time(tmp_path: Path, engine: Engi
 def test_the_baselines_answers_of_another_folder_are_taken(
     tmp_path: Path, tiny_llama: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, engine: Engine
 ):
-    settings = dataclasses.replace(SETTINGS, baseline="tiny", batch=2)
+    settings = dataclasses.replace(SETTINGS, baseline="tiny", max_batch=2)
     for folder, reuse, number in (("first", None, 3), ("fresh", None, 4), ("taken", tmp_path / "first", 4)):
         asked = CountingEngine(tiny_llama, tokenizer)
         with Answers(tmp_path / folder, settings, reuse) as answers:
@@ -95,7 +95,7 @@ def test_the_baselines_answers_of_another_folder_are_taken(
     for change, said in (
         ({"baseline": "other"}, "has baseline 'tiny'"),
         ({"max_tokens": 7}, "has max_tokens 6"),
-        ({"batch": 1}, "--batch"),
+        ({"max_batch": 1}, "--max-batch"),
         ({"baseline": ""}, "the same --baseline"),
     ):
         with pytest.raises(DataError, match=said):
@@ -106,16 +106,16 @@ def test_the_baselines_answers_of_another_folder_are_taken(
 
 def test_settings_that_cannot_be():
     with pytest.raises(ValueError, match="at least 1 prompt"):
-        EvalSettings("tiny", "set", batch=0)
+        EvalSettings("tiny", "set", max_batch=0)
     with pytest.raises(ValueError, match="one prompt at a time"):
-        EvalSettings("tiny", "set", mode="skeleton", batch=2)
+        EvalSettings("tiny", "set", skeleton=True, max_batch=2)
 
 
 def test_an_answer_survives_json(engine: Engine):
     response = engine.replay("a", "<async topic='x'>foo bar foo</async> <async topic='y'>12 34 12</async>")
-    kept = Answer.of(response)
+    kept = DecodedAnswer.of(response)
     assert kept.topics == ("x", "y") and len(kept.metrics.length_errors) == 2
-    assert Answer.read(json.loads(json.dumps(asdict(kept)))) == kept
+    assert DecodedAnswer.read(json.loads(json.dumps(asdict(kept)))) == kept
 
 
 def test_a_run_goes_on_where_it_was(tmp_path: Path, engine: Engine):
@@ -189,7 +189,7 @@ def test_other_weights_have_another_fingerprint(tmp_path: Path):
 
 
 def test_skeletons_are_answered_too(tmp_path: Path, engine: Engine):
-    settings = dataclasses.replace(SETTINGS, mode="skeleton", max_tokens=8)
+    settings = dataclasses.replace(SETTINGS, skeleton=True, max_tokens=8)
     with Answers(tmp_path, settings) as answers:
         assert len(list(answers.measure(QUESTIONS[:1], engine, engine))) == 1
         (one,) = answers.outcomes(QUESTIONS[:1])

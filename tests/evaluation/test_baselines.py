@@ -13,7 +13,7 @@ from pastalm.evaluation.baselines.apar import fork_token_path
 from pastalm.evaluation.baselines.outline import points
 from pastalm.evaluation.baselines.skeleton import Skeleton
 from pastalm.evaluation.comparison import Pair
-from pastalm.lang.metrics import critical_path
+from pastalm.lang.clock import critical_path
 from pastalm.lang.parse import parse
 from pastalm.lang.positions import position_policy
 from pastalm.lang.prompt import Prompt, RawPrompt
@@ -127,8 +127,8 @@ def test_a_random_model_without_tags_falls_back(tiny_llama: LlamaForCausalLM) ->
 def test_it_stands_where_an_engine_does(written: Written) -> None:
     skeleton = Skeleton(written)
     pair = Pair(skeleton.generate(QUESTION, mode="async"), skeleton.generate(QUESTION, mode="sequential"))
-    assert pair.sequential.text == "all at once"
-    assert pair.theoretical == written.length("all at once") / pair.asynchronous.metrics.critical_path
+    assert pair.baseline.text == "all at once"
+    assert pair.theoretical == written.length("all at once") / pair.answer.metrics.critical_path
 
 
 def test_messages_keep_their_turns_and_begin_the_answer(

@@ -46,14 +46,14 @@ def test_the_frontier():
 def test_the_frontier_dominates_all_others(places: list[tuple[int, int]]):
     found = read_models([made(str(index), speed, quality) for index, (speed, quality) in enumerate(places)])
     front = found.frontier()
-    pairs = [(model.speed.value, model.quality.value) for model in front]
+    pairs = [(model.speedup.value, model.quality.value) for model in front]
     for (speed, quality), (faster, other) in pairwise(pairs):
         assert (speed < faster and quality > other) or (speed, quality) == (faster, other)
     for model in found.models:
         better = [
             other
             for other in front
-            if other.speed.value >= model.speed.value and other.quality.value >= model.quality.value
+            if other.speedup.value >= model.speedup.value and other.quality.value >= model.quality.value
         ]
         assert better and (model in front) == (found.dominator(model) is None)
 
@@ -69,7 +69,7 @@ def test_the_frontier_dominates_all_others(places: list[tuple[int, int]]):
 def test_what_cannot_stand_together_is_refused(reports: list[dict[str, Any]], says: str):
     with pytest.raises(DataError, match=says):
         read_models(reports)
-    with pytest.raises(ValueError, match="Unknown speed"):
+    with pytest.raises(ValueError, match="Unknown axis"):
         read_models([made("a", 1, 1)], "wall")
 
 
@@ -114,6 +114,6 @@ def test_other_prompts_or_room_do_not_compare(other: dict[str, Any], says: str):
 def test_without_times_there_is_no_realised_speedup():
     report = made("a", 1, 50)
     report["figures"]["realised"] = None
-    with pytest.raises(DataError, match="without --batch"):
+    with pytest.raises(DataError, match="with --max-batch 1"):
         read_models([report])
     assert read_models([report], "theoretical")

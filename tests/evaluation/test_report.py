@@ -37,6 +37,8 @@ def test_figures():
         "chunks": 1.0,
         "tokens": 105,
         "baseline_tokens": 100,
+        "content": 105,
+        "baseline_content": 100,
         "seconds": 1.25,
         "baseline_seconds": 1.0,
         "finished": 0.5,

@@ -9,10 +9,10 @@ import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from pastalm.evaluation.timeline import Doing, Span, Timeline, timeline, token_clock
+from pastalm.evaluation.timeline import Doing, Span, Timeline, timeline
 from pastalm.evaluation.timeline_svg import draw
 from pastalm.lang.answer import Answer, Block, Node, Sync
-from pastalm.lang.metrics import critical_path
+from pastalm.lang.clock import critical_path, token_clock
 from pastalm.lang.parse import parse
 from pastalm.lang.positions import POLICIES
 from pastalm.lang.script import Script, compile_script

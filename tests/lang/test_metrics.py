@@ -10,7 +10,8 @@ import math
 
 import pytest
 
-from pastalm.lang.metrics import answer_metrics, content_tokens, critical_path, geometric, redundancy
+from pastalm.lang.clock import critical_path
+from pastalm.lang.metrics import answer_metrics, content_tokens, geometric, redundancy
 from pastalm.lang.parse import parse
 from pastalm.lang.positions import position_policy
 from pastalm.lang.script import Script, compile_script

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pastalm.lang.answer import Answer
-from pastalm.lang.metrics import critical_path
+from pastalm.lang.clock import critical_path
 from pastalm.lang.parse import parse
 from pastalm.lang.positions import position_policy
 from pastalm.lang.render import render

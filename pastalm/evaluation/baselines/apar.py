@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from pastalm.lang.metrics import critical_path
+from pastalm.lang.clock import critical_path
 from pastalm.lang.script import NEVER, Script
 from pastalm.lang.vocabulary import Vocabulary
 

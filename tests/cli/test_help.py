@@ -1,0 +1,84 @@
+"""Help and tables in terminals of several widths: nothing is cut, no word is broken."""
+
+from __future__ import annotations
+
+import re
+from io import StringIO
+
+import pytest
+from rich.console import Console
+from typer.testing import CliRunner
+
+from pastalm.cli import app
+from pastalm.cli.help import EXAMPLE, examples
+from pastalm.cli.tables import print_table
+from tests.cli.test_flags import ALL, commands
+
+runner = CliRunner()
+VERBS = ["", "train", "baseline", *(name for name, _ in commands())]
+
+
+def lines(verb: str, width: int) -> list[str]:
+    done = runner.invoke(app, [*verb.split(), "--help"], env={"COLUMNS": str(width)})
+    assert done.exit_code == 0, done.output
+    return done.output.split("\n")
+
+
+@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_help_fits_and_breaks_no_word(verb: str, width: int) -> None:
+    shown = lines(verb, width)
+    assert max(map(len, shown)) <= width
+    words = [set(" ".join(each).split()) for each in (shown, lines(verb, 200))]
+    assert words[0] == words[1]  # the same words in a wide terminal, so none was broken in a narrow one
+
+
+@pytest.mark.parametrize("verb", [name for name, _ in commands()])
+def test_flags_stand_whole_and_their_help_is_wide(verb: str) -> None:
+    shown = lines(verb, 80)
+    text = "\n".join(shown)
+    for name, param, typed in ALL:
+        if name == verb and param.param_type_name == "option":
+            assert re.search(rf"^  {typed}\b", text, re.MULTILINE), typed
+    assert max(map(len, shown)) > 60
+
+
+def test_an_example_is_one_command_for_a_shell() -> None:
+    text = examples("pasta run 'a very long prompt that is kept in one piece' --model my-model --max-tokens 12 --json")
+    assert text.startswith("Examples:\n  pasta run")
+    assert " ".join(text.replace("\\\n", " ").split("\n", 1)[1].split()).endswith("--max-tokens 12 --json")
+    assert all(len(line) <= EXAMPLE + 2 for line in text.split("\n")) and "'a very long prompt that" in text
+
+
+def test_all_that_is_missing_is_said_at_once_with_an_example() -> None:
+    done = runner.invoke(app, ["eval"], env={"COLUMNS": "80"})
+    assert done.exit_code == 2 and "Missing PROMPTS, --model, --out." in done.stderr
+    assert "For example:\n  pasta eval tasks:held-out:330 --model my-model" in done.stderr
+    done = runner.invoke(app, ["eval", "bundled"])
+    assert done.exit_code == 2 and "Missing --model, --out." in done.stderr
+    assert "Missing --data, --out." in runner.invoke(app, ["train", "sft", "--model", "m"]).stderr
+
+
+def table(width: int) -> str:
+    console = Console(file=StringIO(), width=width)
+    heads = ("family", "theoretical x", "realised speedup", "dominated by", "efficiency")
+    rows = [("a name of some length", "1.50", "1.40 (1.20 to 1.70)", "nobody at all", "0.93")]
+    print_table(console, heads, rows, title="Figures of it", left=("dominated by",))
+    return console.file.getvalue()  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 120])
+def test_a_table_is_never_cut(width: int) -> None:
+    shown = table(width)
+    cells = ("a name of some length", "theoretical x", "1.50", "1.40 (1.20 to 1.70)", "nobody at all", "Figures of it")
+    assert all(cell in shown for cell in cells) and max(map(len, shown.split("\n"))) <= width
+    assert ("efficiency: 0.93" in shown) == (width < 100)  # a row after the other where the columns do not fit
+
+
+def test_completion_is_offered() -> None:
+    assert "--install-completion" in "\n".join(lines("", 80))
+
+
+def test_the_first_lines_say_what_the_words_mean() -> None:
+    text = " ".join(lines("", 80))
+    assert all(word in text for word in ("promise", "chunk", "sync", "thread"))
