@@ -22,8 +22,8 @@ class Journal(Mapping[Key, dict[str, Any]]):
 
     ``fields`` are the names and types (``str`` or ``int``) of the fields that make a key. Process 0 writes ``path``
     itself, process ``rank`` a file with the suffix ``.rank<n>.jsonl`` beside it; each reads all. The own file is
-    locked, and a line in it that a kill has torn is cut off. Raises ``DataError`` for a file that another run writes, or
-    that was not written by a journal of such keys, and ``OSError``.
+    locked, and a line in it that a kill has torn is cut off. Raises ``DataError`` for a file that another run writes,
+    or that was not written by a journal of such keys, and ``OSError``.
     """
 
     def __init__(self, path: str | Path, fields: Mapping[str, type] = ID, rank: int = 0) -> None:
