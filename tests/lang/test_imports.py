@@ -15,7 +15,19 @@ import pastalm
 ROOT = Path(pastalm.__file__).parent
 MODULES = sorted(path for path in ROOT.rglob("*.py") if path.parts[-2:] != ("pastalm", "__init__.py"))
 # What each layer may import from, from the lowest up; serving and evaluation stand side by side.
-LAYERS = ["lang", "files", "progress", "tasks", "layout", "views", "runtime", "annotation", "data", "training", "evaluation"]
+LAYERS = [
+    "lang",
+    "files",
+    "progress",
+    "tasks",
+    "layout",
+    "views",
+    "runtime",
+    "annotation",
+    "data",
+    "training",
+    "evaluation",
+]
 BELOW = {layer: set(LAYERS[:place]) for place, layer in enumerate(LAYERS)} | {"bundled": set()}
 BELOW["annotation"] |= {"data"}  # the one circle that is left
 BELOW["serving"] = BELOW["evaluation"]

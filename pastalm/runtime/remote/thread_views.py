@@ -19,7 +19,9 @@ class ThreadViews:
     def __init__(self, prompt: Sequence[int], main: Thread, vocabulary: Vocabulary | None) -> None:
         self.main, self.vocabulary = main, vocabulary
         self.seen: dict[Path, list[int]] = {(): list(prompt)}
-        self._starts: dict[Path, int] = {(): len(prompt)}  # how much of a view stood there before its thread wrote anything
+        self._starts: dict[Path, int] = {
+            (): len(prompt)
+        }  # how much of a view stood there before its thread wrote anything
 
     def apply(self, operations: Sequence[Operation]) -> None:
         """Carry out what a thread must be fed before it can go on."""
