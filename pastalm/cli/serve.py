@@ -28,7 +28,7 @@ from pastalm.runtime.mode import Mode
 if TYPE_CHECKING:
     from pastalm.runtime.engine import Engine
 
-NEEDED = ("fastapi", "uvicorn")
+NEEDED = {"fastapi": "fastapi", "uvicorn": "uvicorn", "prometheus_client": "prometheus-client"}
 
 
 class ServeError(ValueError):
@@ -54,6 +54,9 @@ def serve(
             metavar="KEY", envvar="PASTA_API_KEY", help="The key that clients must send. Default: none is asked for."
         ),
     ] = "",
+    insecure: Annotated[
+        bool, typer.Option("--insecure", help="Listen at other addresses than this machine's own without a key.")
+    ] = False,
     cors: Annotated[
         list[str] | None,
         typer.Option(metavar="ORIGIN", help="A web origin whose pages may ask, or '*'; may be given several times."),
@@ -65,22 +68,29 @@ def serve(
     """Serve a model over HTTP, to any client of the OpenAI protocol.
 
     Requests of many clients are decoded together, each with its threads. --max-tokens and --mode hold where a request
-    does not say. Ctrl-C ends it.
+    does not say. Whoever reaches the address may ask, so one beyond this machine needs --api-key or --insecure. Ctrl-C
+    ends it.
     """
     _require_extra()
     model = _one_model(model_argument, model)
     from pastalm.serving.config import ServerConfig
-    from pastalm.serving.server import bind
+    from pastalm.serving.server import bind, is_loopback
 
     config = ServerConfig(name or name_of(model), api_key, max_tokens, mode.value, tuple(cors or ()), access_log)
     with bind(host, port) as bound:
+        if not (api_key or insecure or is_loopback(bound)):
+            raise ServeError(
+                f"{host} can be reached from other machines, and anyone there could ask: give --api-key, or --insecure "
+                "if that is meant."
+            )
         engine = load_engine(model, device, dtype, max_model_len=max_model_len)
         _require_mode(engine, model, mode)
         from pastalm.serving.app import build_app
+        from pastalm.serving.metrics import ServerMetrics
         from pastalm.serving.server import Server
         from pastalm.serving.worker import Worker
 
-        worker = Worker(engine, max_batch=max_batch, max_waiting=max_waiting)
+        worker = Worker(engine, max_batch=max_batch, max_waiting=max_waiting, metrics=ServerMetrics(config.name))
         where = f"http://{f'[{host}]' if ':' in host else host}:{bound.getsockname()[1]}/v1"
         line = f"Serving {config.name} at {where} (Ctrl-C ends it)"
         server = Server(build_app(worker, config), worker, lambda: typer.echo(line))
@@ -97,7 +107,7 @@ def _one_model(argument: str | None, option: str) -> str:
 
 
 def _require_extra() -> None:
-    missing = next((package for package in NEEDED if find_spec(package) is None), None)
+    missing = next((package for module, package in NEEDED.items() if find_spec(module) is None), None)
     if missing:
         raise ServeError(f'Serving needs the package {missing!r}: install it with  pip install "pastalm[serve]"')
 

@@ -37,6 +37,7 @@ class Scheduler:
         self.cache = KVCache(max_batch, max_model_len, runner.device)
         self.waiting: deque[Sequence] = deque()
         self.running: list[Sequence] = []
+        self.threads = 0  # in the last step
         self._free = list(range(max_batch))
 
     @property
@@ -48,6 +49,16 @@ class Scheduler:
     def free_rows(self) -> int:
         """How many more sequences can run at once."""
         return len(self._free)
+
+    @property
+    def slots_used(self) -> int:
+        """How many slots of the cache hold a token."""
+        return sum(sequence.visibility.used - 1 for sequence in [*self.running])
+
+    @property
+    def usage(self) -> float:
+        """The same as a share of all slots."""
+        return self.slots_used / (self.max_batch * self.max_model_len)
 
     def add(self, sequence: Sequence) -> None:
         """Put a sequence in line."""
@@ -69,6 +80,7 @@ class Scheduler:
         """Admit what fits, run one step; returns whether there is more to do."""
         for _ in range(min(len(self.waiting), len(self._free))):  # those that end at once keep no others waiting
             self._admit(self.waiting.popleft())
+        self.threads = 0
         if self.running:
             try:
                 self._decode()
@@ -99,6 +111,7 @@ class Scheduler:
 
     def _decode(self) -> None:
         groups = {sequence: sequence.groups.popleft() for sequence in self.running}
+        self.threads = sum(map(len, groups.values()))
         parts: dict[Sequence, Part] = {}
         for sequence, group in groups.items():
             with sequence.guarded():

@@ -11,7 +11,7 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.middleware.cors import CORSMiddleware
-from fastapi.responses import JSONResponse, StreamingResponse
+from fastapi.responses import JSONResponse, PlainTextResponse, StreamingResponse
 from fastapi.responses import Response as HTTPResponse
 from starlette.exceptions import HTTPException
 
@@ -34,7 +34,7 @@ from pastalm.serving.worker import Job, JobMessage, Outbox, Progress, Worker
 
 SEEDS = 1 << 31
 ERRORS: dict[int | str, dict[str, Any]] = {
-    status: {"model": ErrorBody} for status in (400, 401, 404, 411, 413, 500, 503)
+    status: {"model": ErrorBody} for status in (400, 401, 404, 411, 413, 429, 500, 503)
 }
 
 
@@ -169,6 +169,11 @@ def _add_routes(app: FastAPI, handler: Handler) -> None:
         status = Health(status="ok" if worker.alive else "stopped", open=worker.open)
         return JSONResponse(status.model_dump(), 200 if worker.alive else 503)
 
+    @app.get("/metrics", response_class=PlainTextResponse)
+    async def metrics() -> HTTPResponse:
+        """What the server measures, for Prometheus."""
+        return PlainTextResponse(worker.metrics.text())
+
     @app.get("/v1/models", responses={401: ERRORS[401]})
     async def models() -> ModelList:
         """The one model."""
@@ -197,7 +202,7 @@ def _add_errors(app: FastAPI) -> None:
 
     @app.exception_handler(ServingError)
     async def refused(_: Request, error: ServingError) -> HTTPResponse:
-        return JSONResponse(error.body(), error.status)
+        return JSONResponse(error.body(), error.status, error.headers)
 
     @app.exception_handler(RequestValidationError)
     async def malformed(http: Request, error: RequestValidationError) -> HTTPResponse:

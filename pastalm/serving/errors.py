@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import ceil
 from typing import Any
+
+MAX_RETRY_SECONDS = 60
 
 
 class ServingError(Exception):
@@ -11,6 +14,12 @@ class ServingError(Exception):
 
     status, kind = 500, "server_error"
     code: str | None = None
+    outcome = "error"  # what the metrics call the end of such a request
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """Headers that go with the error."""
+        return {}
 
     def body(self) -> dict[str, Any]:
         """The error as it is sent."""
@@ -20,7 +29,7 @@ class ServingError(Exception):
 class InvalidRequestError(ServingError):
     """A request that asks for what cannot be done."""
 
-    status, kind = 400, "invalid_request_error"
+    status, kind, outcome = 400, "invalid_request_error", "refused"
 
 
 class RequestTooLargeError(InvalidRequestError):
@@ -62,7 +71,7 @@ class NotFoundError(ServingError):
 class ClientLeftError(ServingError):
     """The client has left; nobody reads this."""
 
-    status = 499
+    status, outcome = 499, "abort"
 
 
 class InternalError(ServingError):
@@ -75,9 +84,18 @@ class InternalError(ServingError):
 
 
 class OverloadedError(ServingError):
-    """So many requests wait already that one more is turned away."""
+    """So many requests wait already that one more is turned away; ``seconds`` is when to ask again."""
 
-    status, code = 503, "overloaded"
+    status, kind, code, outcome = 429, "rate_limit_error", "overloaded", "overloaded"
+
+    def __init__(self, message: str, seconds: float) -> None:
+        self.seconds = min(MAX_RETRY_SECONDS, max(1, ceil(seconds)))
+        super().__init__(f"{message} Ask again in {self.seconds} s.")
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """When to ask again, in seconds; OpenAI's clients heed it."""
+        return {"Retry-After": str(self.seconds)}
 
 
 class StoppedError(ServingError):

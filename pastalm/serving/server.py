@@ -6,6 +6,7 @@ import asyncio
 import socket
 from collections.abc import Callable
 from contextlib import ExitStack
+from ipaddress import ip_address
 
 import uvicorn
 from fastapi import FastAPI
@@ -39,6 +40,11 @@ class Server(uvicorn.Server):
         late = asyncio.get_running_loop().call_later(GRACE_SECONDS, self.worker.close)
         await super().shutdown(sockets)
         late.cancel()
+
+
+def is_loopback(bound: socket.socket) -> bool:
+    """Whether only this machine can reach a socket's address."""
+    return ip_address(bound.getsockname()[0].partition("%")[0]).is_loopback
 
 
 def bind(host: str, port: int) -> socket.socket:

@@ -26,6 +26,7 @@ from pastalm.serving.errors import (
     ServingError,
     StoppedError,
 )
+from pastalm.serving.metrics import ServerMetrics, Timer
 from pastalm.serving.threads import ThreadEvent, ThreadLog
 
 LAST_PLACE = ((1 << 31) - 1,)  # behind all that an answer holds
@@ -64,6 +65,7 @@ class Job:
         self.outbox: Outbox = outbox or asyncio.Queue()
         self.document = Document()
         self.threads: ThreadLog | None = None  # where events are asked for
+        self.timer: Timer | None = None  # from when it is submitted
         self._loop = asyncio.get_running_loop()
 
     def send(self, message: JobMessage) -> None:
@@ -80,7 +82,9 @@ class Worker:
     at once; what they ask for happens between two steps.
     """
 
-    def __init__(self, engine: Engine, *, max_batch: int = 8, max_waiting: int = 256) -> None:
+    def __init__(
+        self, engine: Engine, *, max_batch: int = 8, max_waiting: int = 256, metrics: ServerMetrics | None = None
+    ) -> None:
         if engine.max_model_len is None:
             raise ValueError("A worker's engine needs max_model_len: the cache slots that each of its jobs may take.")
         if max_batch < 1 or max_waiting < 0:
@@ -97,12 +101,22 @@ class Worker:
                 f"There is no room for a cache of {max_batch} requests with {engine.max_model_len} tokens each: lower "
                 "--max-batch or --max-model-len."
             ) from error
+        self._seconds = 1.0  # that an answer has taken lately, without its time in line
         self.open = 0  # jobs that are not finished; under the lock
         self.stopped = False  # under the lock
         self._requests: dict[Job, Sequence] = {}  # those the scheduler knows; the worker's thread alone
         self._inbox: SimpleQueue[Callable[[], None]] = SimpleQueue()
         self._lock = Lock()
+        self.metrics = metrics or ServerMetrics("pasta")
+        self._watch()
         self._thread = Thread(target=self._run, name="pasta worker", daemon=True)
+
+    def _watch(self) -> None:
+        scheduler, watch = self.scheduler, self.metrics.watch
+        watch("num_requests_running", "Requests that are decoded.", lambda: len(scheduler.running))
+        watch("num_requests_waiting", "Requests in line.", lambda: max(0, self.open - len(scheduler.running)))
+        watch("kv_cache_slots_used", "Slots of the cache that hold a token.", lambda: scheduler.slots_used)
+        watch("kv_cache_usage_perc", "The same as a share of all slots, from 0 to 1.", lambda: scheduler.usage)
 
     @property
     def alive(self) -> bool:
@@ -120,14 +134,19 @@ class Worker:
             if self.stopped:
                 raise StoppedError
             if self.open + len(jobs) > self.max_open:
-                waiting = self.max_open - self.max_batch
-                raise OverloadedError(
-                    f"{self.max_batch} requests are decoded and {waiting} may wait in line: there is no room for "
-                    f"{len(jobs)} more; ask again later."
-                )
+                self.metrics.ended("overloaded")
+                raise self._overloaded(len(jobs))
             self.open += len(jobs)
             for job in jobs:
+                job.timer = Timer(self.metrics)
                 self._inbox.put(lambda job=job: self._open(job))  # type: ignore[misc]
+
+    def _overloaded(self, more: int) -> OverloadedError:
+        waiting = self.max_open - self.max_batch
+        return OverloadedError(
+            f"{self.max_batch} requests are decoded and {waiting} may wait in line: there is no room for {more} more.",
+            self._seconds * max(1.0, (self.open - self.max_batch) / self.max_batch),
+        )
 
     def cancel(self, *jobs: Job) -> None:
         """Take jobs back, wherever they are; nothing for those that are finished."""
@@ -146,13 +165,19 @@ class Worker:
         try:
             while not self.stopped:
                 self._take_calls()
-                self.scheduler.step()
+                self._step()
                 self._report()
         finally:  # also after a bug of ours: nobody is left waiting for a message
             self._stop()
             for job in [*self._requests]:
                 self._finish(job, StoppedError())
             self._drain_inbox()
+
+    def _step(self) -> None:
+        self.scheduler.step()
+        if threads := self.scheduler.threads:
+            self.metrics.steps.inc()
+            self.metrics.threads_per_step.observe(threads)
 
     def _take_calls(self) -> None:
         """Do what is asked for; without any job at work, wait for that."""
@@ -191,6 +216,8 @@ class Worker:
     def _report(self) -> None:
         """Tell each client what the step has brought."""
         for job, request in [*self._requests.items()]:
+            if job.timer:
+                job.timer.see(request.interpreter.sampled)
             if job.stream:
                 self._send_progress(job, request)
             if request.error is not None:
@@ -218,4 +245,12 @@ class Worker:
         self._requests.pop(job, None)
         with self._lock:
             self.open -= 1
+        self._measure(job, last)
         job.send(last)
+
+    def _measure(self, job: Job, last: Response | ServingError) -> None:
+        if isinstance(last, ServingError):
+            return self.metrics.ended(last.outcome)
+        seconds = job.timer.seconds if job.timer else 0.0
+        self._seconds += (last.metrics.wall_seconds - self._seconds) / 8
+        return self.metrics.answered(last.metrics, last.prompt_tokens, last.finish_reason, seconds)

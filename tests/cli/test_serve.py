@@ -52,9 +52,9 @@ def test_a_port_in_use_is_one_sentence(model_dir: Path) -> None:
     assert f"Cannot listen at 127.0.0.1, port {port}: address already in use; give another" in done.stderr
 
 
-@pytest.mark.parametrize("package", ["fastapi", "uvicorn"])
+@pytest.mark.parametrize("package", ["fastapi", "uvicorn", "prometheus-client"])
 def test_a_missing_extra_is_one_sentence(monkeypatch: pytest.MonkeyPatch, package: str) -> None:
-    monkeypatch.setitem(sys.modules, package, None)
+    monkeypatch.setitem(sys.modules, package.replace("-", "_"), None)
     done = runner.invoke(app, ["serve"])
     assert done.exit_code == 2 and done.stderr.count("\n") == 1
     assert f"needs the package '{package}'" in done.stderr and 'pip install "pastalm[serve]"' in done.stderr
@@ -84,3 +84,19 @@ def test_a_model_is_named_once(model_dir: Path) -> None:
 def test_an_origin_is_one_sentence() -> None:
     done = runner.invoke(app, ["serve", "--cors", "example.org", "--port", "0"])
     assert done.exit_code == 2 and done.stderr.startswith("A web origin is written https://example.org or '*', not")
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::"])
+def test_other_machines_need_a_key(host: str) -> None:
+    done = runner.invoke(app, ["serve", "--host", host, "--port", "0"])
+    assert done.exit_code == 2 and done.stderr.startswith(f"{host} can be reached from other machines")
+    assert "--insecure" in done.stderr and done.stderr.count("\n") == 1
+    for flag in (["--insecure"], ["--api-key", "k"]):
+        done = runner.invoke(app, ["serve", "--model", "./nowhere", "--host", host, "--port", "0", *flag])
+        assert "There is no directory" in done.stderr
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "127.0.0.2"])
+def test_this_machine_needs_none(host: str) -> None:
+    done = runner.invoke(app, ["serve", "--model", "./nowhere", "--host", host, "--port", "0"])
+    assert "There is no directory" in done.stderr

@@ -18,6 +18,7 @@ from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 from pastalm import Engine
 from pastalm.serving.app import build_app
 from pastalm.serving.config import ServerConfig
+from pastalm.serving.metrics import ServerMetrics
 from pastalm.serving.server import Server, bind
 from pastalm.serving.worker import Worker
 
@@ -57,9 +58,11 @@ class RunningServer:
 @contextmanager
 def serving(engine: Engine, *, max_batch: int = 2, max_waiting: int = 64, **config: Any) -> Iterator[RunningServer]:
     """Serve an engine while the block runs."""
-    worker, ready = Worker(engine, max_batch=max_batch, max_waiting=max_waiting), Event()
+    name = config.setdefault("name", "tiny")
+    worker = Worker(engine, max_batch=max_batch, max_waiting=max_waiting, metrics=ServerMetrics(name))
+    ready = Event()
     with bind("127.0.0.1", 0) as bound:
-        server = Server(build_app(worker, ServerConfig(**({"name": "tiny"} | config))), worker, ready.set)
+        server = Server(build_app(worker, ServerConfig(**config)), worker, ready.set)
         thread = Thread(target=server.run, args=([bound],))
         port = bound.getsockname()[1]
         thread.start()
