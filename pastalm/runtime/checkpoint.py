@@ -41,7 +41,7 @@ def find_checkpoint(name: str) -> Checkpoint:
     if place.is_dir():
         return Checkpoint(str(place), _gguf_in(place))
     if name.startswith((".", "/", "~")) or name.endswith("/") or name.count("/") > 1:
-        raise LoadError(f"There is no directory {place}; give a directory with a model, a hub id or 'bundled'.")
+        raise LoadError(f"There is no directory {name}; give a directory with a model, a hub id or 'bundled'.")
     return Checkpoint(name)
 
 
