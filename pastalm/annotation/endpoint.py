@@ -6,15 +6,15 @@ import asyncio
 import json
 import random
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, Protocol
 
-from pastalm.annotation.prompts import Message
-from pastalm.annotation.sources import require
+from pastalm.files.packages import require
+from pastalm.lang.prompt import Message
 
 MAX_PAUSE_SECONDS = 60.0
 MAX_RETRY_AFTER_SECONDS = 600.0
@@ -26,11 +26,11 @@ class EndpointError(ValueError):
 
 
 class RefusedError(Exception):
-    """One request that the endpoint will not answer; the others may be good."""
+    """One request that the endpoint will not answer; the others may be good. ``said`` is all that it said of it."""
 
-    def __init__(self, reason: str, message: str) -> None:
+    def __init__(self, reason: str, message: str, said: str = "") -> None:
         super().__init__(message)
-        self.reason = reason
+        self.reason, self.said = reason, said or message
 
 
 class TransientError(Exception):
@@ -77,18 +77,25 @@ class Troubled(Protocol):
 
 
 class Endpoint:
-    """One client and one policy of patience for all requests."""
+    """One client and one policy of patience for all requests.
 
-    def __init__(self, settings: Settings, tally: Troubled, on_change: Callable[[], None]) -> None:
+    ``dropped`` are the names of fields that the endpoint has refused, which are left out from then on; given by whoever
+    makes several endpoints, so that each is learned once.
+    """
+
+    def __init__(
+        self, settings: Settings, tally: Troubled, on_change: Callable[[], None], dropped: set[str] | None = None
+    ) -> None:
         self.openai = require("openai")
         self.settings, self.tally, self.on_change = settings, tally, on_change
         self.client = self.openai.AsyncOpenAI(
             api_key=settings.key, base_url=settings.base_url, timeout=settings.timeout, max_retries=0
         )
+        self.dropped = set() if dropped is None else dropped
         self.answered = 0
         self.resume_at = 0.0  # a rate limit is the key's, so that one Retry-After stops all requests
 
-    async def work(self, worker: Callable[[], Awaitable[None]]) -> None:
+    async def work(self, worker: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Run ``worker`` as often at once as the settings allow, then close the client. The first error ends all."""
         try:
             async with asyncio.TaskGroup() as group:
@@ -101,7 +108,22 @@ class Endpoint:
 
     async def ask(self, messages: list[Message], **fields: Any) -> dict[str, Any]:
         """The reply's JSON. Backs off while the endpoint is in trouble; gives up a request only if others succeed.
-        ``fields`` are further ones of the request, or take the place of the settings'; None leaves one out."""
+
+        ``fields`` are further ones of the request. Those that the endpoint refuses by name are left out, and so is the
+        temperature. Raises :class:`RefusedError` or :class:`EndpointError`.
+        """
+        optional = {"temperature": self.settings.temperature} | fields
+        while True:
+            sent = {name: value for name, value in optional.items() if name not in self.dropped}
+            try:
+                return await self._patiently(messages, sent)
+            except RefusedError as refusal:
+                named = [name for name in sent if name.removeprefix("top_") in refusal.said]
+                if refusal.reason != "refused" or not named:
+                    raise
+                self.dropped.update(named)
+
+    async def _patiently(self, messages: list[Message], fields: dict[str, Any]) -> dict[str, Any]:
         failures, answered = 0, self.answered
         while True:
             while (wait := self.resume_at - time.monotonic()) > 0:
@@ -133,13 +155,10 @@ class Endpoint:
         await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # apart, so that they do not all come back at once
 
     async def _once(self, messages: list[Message], fields: dict[str, Any]) -> dict[str, Any]:
-        settings = self.settings
-        asked = {"model": settings.model, "messages": messages, "temperature": settings.temperature} | fields
+        settings, asked = self.settings, self.client.chat.completions.with_raw_response
         try:
             async with asyncio.timeout(settings.timeout):  # the client's own counts each read, this the whole
-                raw = await self.client.chat.completions.with_raw_response.create(
-                    **{name: value for name, value in asked.items() if value is not None}
-                )
+                raw = await asked.create(model=settings.model, messages=messages, **fields)
         except (self.openai.APITimeoutError, TimeoutError):
             raise TransientError(f"no reply within {settings.timeout:g} s") from None
         except self.openai.APIStatusError as error:
@@ -169,7 +188,7 @@ def _sorted(error: Any, model: str) -> Exception:
     if error.status_code in _TRANSIENT or error.status_code >= 500:
         after = _retry_after(error.response.headers.get("retry-after"))
         return TransientError(place, after, limited=error.status_code == 429)
-    return RefusedError("refused", place)
+    return RefusedError("refused", place, f"{body.get('param')} {error.body} {error.message}")
 
 
 def _retry_after(value: str | None) -> float:

@@ -6,17 +6,16 @@ Every reply is kept in a cache on disk the moment it is there: no pair is paid f
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from pastalm.annotation.endpoint import Endpoint, EndpointError, RefusedError, Settings
-from pastalm.annotation.journal import Lines
-from pastalm.annotation.prompts import Message
-from pastalm.annotation.tally import Usage
-from pastalm.annotation.verdict import REMINDER, VERSION, Comparison, Question, Verdict, as_text, read_share
+from pastalm.annotation.tally import TokenUsage
+from pastalm.annotation.verdict import REMINDER, VERSION, AnswerPair, JudgePrompt, Verdict, read_share
+from pastalm.files.journal import Journal
+from pastalm.lang.prompt import as_text
 
 ALTERNATIVES = 5  # likeliest tokens asked for at each place
 MOST_REFUSED = 8  # requests refused before the first answer: then all will be
@@ -32,7 +31,7 @@ class JudgeTally:
     asked: int = 0
     unjudged: int = 0
     refused: int = 0
-    usage: Usage = field(default_factory=Usage)
+    usage: TokenUsage = field(default_factory=TokenUsage)
     trouble: str = ""  # the last failure of the endpoint, until it answers again
 
 
@@ -48,11 +47,9 @@ class Judge:
         self.settings, self.on_change = settings, on_change
         self.tally = JudgeTally()
         cache.parent.mkdir(parents=True, exist_ok=True)
-        self.lines = Lines(cache)
-        self.shares: dict[str, float | None] = {one["id"]: one.get("share") for one in self.lines.records}
-        self.lines.records = []
-        self.fields: dict[str, Any] = {"logprobs": True, "top_logprobs": ALTERNATIVES}
-        self.fields["temperature"] = settings.temperature
+        self.cache = Journal(cache)
+        self.shares: dict[str, float | None] = {key: line.get("share") for key, line in self.cache.items()}
+        self.dropped: set[str] = set()  # fields that the endpoint has refused
 
     def __enter__(self) -> Judge:
         return self
@@ -62,15 +59,15 @@ class Judge:
 
     def close(self) -> None:
         """Close the cache."""
-        self.lines.file.close()
+        self.cache.close()
 
-    def compare(self, items: Iterable[Comparison]) -> list[Verdict]:
+    def compare(self, items: Iterable[AnswerPair]) -> list[Verdict]:
         """The verdicts, in the order of ``items``. What the cache knows costs no request.
 
         Raises ``EndpointError`` when the endpoint is no use; what was judged until then is kept.
         """
         pairs = [_orders(item) for item in items]
-        wanted: dict[str, Question] = {}
+        wanted: dict[str, JudgePrompt] = {}
         for question in (one for pair in pairs for one in pair if one.a != one.b):
             wanted.setdefault(question.key(self.settings.model), question)
         missing = {key: question for key, question in wanted.items() if key not in self.shares}
@@ -82,18 +79,18 @@ class Judge:
             try:
                 asyncio.run(self._ask_all(missing))
             finally:
-                os.fsync(self.lines.file.fileno())  # a kill needs no such care, a power cut does
+                self.cache.sync()
         return [self._verdict(*pair) for pair in pairs]
 
-    def _verdict(self, shown_first: Question, shown_second: Question) -> Verdict:
+    def _verdict(self, shown_first: JudgePrompt, shown_second: JudgePrompt) -> Verdict:
         if shown_first.a == shown_first.b:
             return Verdict((0.5, 0.5))  # no judge is needed for that
         model = self.settings.model
         one, other = (self.shares.get(question.key(model)) for question in (shown_first, shown_second))
         return Verdict((one, None if other is None else 1 - other))
 
-    async def _ask_all(self, missing: dict[str, Question]) -> None:
-        endpoint = Endpoint(self.settings, self.tally, self.on_change)
+    async def _ask_all(self, missing: dict[str, JudgePrompt]) -> None:
+        endpoint = Endpoint(self.settings, self.tally, self.on_change, self.dropped)
         waiting = iter(missing.items())
 
         async def work() -> None:
@@ -102,8 +99,8 @@ class Judge:
 
         await endpoint.work(work)
 
-    async def _ask(self, endpoint: Endpoint, key: str, question: Question) -> None:
-        chat, usage = question.messages(), Usage()
+    async def _ask(self, endpoint: Endpoint, key: str, question: JudgePrompt) -> None:
+        chat, usage = question.messages(), TokenUsage()
         share, reply, attempts = None, "", 0
         while share is None and attempts < self.settings.max_attempts:
             if attempts:
@@ -111,7 +108,7 @@ class Judge:
                 chat.append({"role": "user", "content": REMINDER})
             attempts += 1
             try:
-                answered = await self._answered(endpoint, chat)
+                answered = await endpoint.ask(chat, logprobs=True, top_logprobs=ALTERNATIVES)
             except RefusedError as refusal:
                 return self._refused(refusal)
             usage.add(answered.get("usage"))
@@ -119,7 +116,7 @@ class Judge:
             reply = choice["message"].get("content") or ""
             share = read_share(reply, choice.get("logprobs"))
         self.shares[key] = share
-        self.lines.append(
+        self.cache.append(
             {"id": key, "share": share, "reply": reply, "attempts": attempts, "model": self.settings.model}
             | {"version": VERSION, "usage": vars(usage)}
         )
@@ -127,19 +124,6 @@ class Judge:
         self.tally.unjudged += share is None
         self.tally.usage.add(vars(usage))
         self.on_change()
-
-    async def _answered(self, endpoint: Endpoint, chat: list[Message]) -> dict[str, Any]:
-        """The reply; fields that an endpoint does not know and says so are left out from then on."""
-        while True:
-            sent = self.fields
-            try:
-                return await endpoint.ask(chat, **sent)
-            except RefusedError as refusal:
-                asked = (name for name, value in sent.items() if value is not None)
-                named = [name for name in asked if name.removeprefix("top_") in str(refusal)]
-                if not named:
-                    raise
-                self.fields = self.fields | dict.fromkeys(named)
 
     def _refused(self, refusal: RefusedError) -> None:
         self.tally.refused += 1
@@ -149,6 +133,6 @@ class Judge:
             raise EndpointError(f"The endpoint refuses every request ({refusal}).")
 
 
-def _orders(item: Comparison) -> tuple[Question, Question]:
+def _orders(item: AnswerPair) -> tuple[JudgePrompt, JudgePrompt]:
     text = as_text(item.prompt)
-    return Question(text, item.first, item.second), Question(text, item.second, item.first)
+    return JudgePrompt(text, item.first, item.second), JudgePrompt(text, item.second, item.first)

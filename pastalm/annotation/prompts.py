@@ -8,9 +8,8 @@ from functools import cache
 
 from pastalm.data.check import MIN_WORDS
 from pastalm.lang.parse import parse
+from pastalm.lang.prompt import Message
 from pastalm.lang.tags import MAX_TOPIC_WORDS
-
-Message = dict[str, str]
 
 DESCRIPTION = f"""\
 You read a question and its finished answer, and you mark the parts of the answer that could have been written at the \

@@ -1,16 +1,24 @@
-"""The verdict on a reply of the annotating model."""
+"""What a reply of the annotating model is worth: the marked answer, or what is wrong with it."""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from pastalm.data.check import flaws
+from pastalm.data.check import Flaw, flaws
 from pastalm.lang.parse import parse
 from pastalm.lang.render import render_annotator
 
+_THOUGHTS = re.compile(r"\A(?:(?!</think(?:ing)?>).)*</think(?:ing)?>", re.DOTALL)
+_WRAPPINGS = (
+    re.compile(r"```[^\n`]*\n(.*?)\n?[ \t]*```\s*\Z", re.DOTALL),
+    re.compile(r"<answer>(.*)</answer>", re.DOTALL),
+)
+
 
 @dataclass
-class Verdict:
+class CheckedReply:
     """What the validator says of one reply: the canonical annotated answer, or a reason and its problems."""
 
     annotated: str = ""
@@ -19,18 +27,41 @@ class Verdict:
     again: bool = True  # whether the reply is shown to the model once more, with the problems
 
 
-def judge(text: str, finish: str | None, answer: str) -> Verdict:
-    """Validate a reply. White space around it is the answer's own: models drop it, and no tag can change it."""
+def check_reply(text: str, finish: str | None, answer: str) -> CheckedReply:
+    """Validate a reply. White space around it is the answer's own: models drop it, and no tag can change it.
+
+    Thoughts before the answer and a code fence around it are no fault: what stands inside is taken if it is valid.
+    """
     if finish == "length":
-        return Verdict(reason="cut off", problems=["the reply was cut off at the endpoint's limit."], again=False)
+        return CheckedReply(reason="cut off", problems=["the reply was cut off at the endpoint's limit."], again=False)
     if finish == "content_filter":
-        return Verdict(reason="filtered", problems=["the endpoint's filter held the reply back."], again=False)
-    if not text.strip():
-        return Verdict(reason="empty", problems=["the reply is empty."], again=False)
-    core = answer.strip()
-    found = list(flaws(text.strip(), core))
-    if found:
-        return Verdict(reason=found[0].kind, problems=[str(flaw) for flaw in found])
-    start = answer.index(core)
-    marked = render_annotator(parse(text.strip()))
-    return Verdict(annotated=answer[:start] + marked + answer[start + len(core) :])
+        return CheckedReply(reason="filtered", problems=["the endpoint's filter held the reply back."], again=False)
+    core, found = answer.strip(), list[Flaw]()
+    for candidate in readings(text):
+        found = list(flaws(candidate, core))
+        if not found:
+            marked = render_annotator(parse(candidate))
+            start = answer.index(core)
+            return CheckedReply(annotated=answer[:start] + marked + answer[start + len(core) :])
+    if not found:
+        return CheckedReply(reason="empty", problems=["the reply is empty."], again=False)
+    return CheckedReply(reason=found[0].kind, problems=[str(flaw) for flaw in found])
+
+
+def readings(text: str) -> Iterator[str]:
+    """What the answer in a reply may be, without white space around it: the reply, or what is in its wrapping, the
+    likeliest to be meant last. Nothing for a reply that is empty."""
+    yield from filter(None, dict.fromkeys([text.strip(), *_unwrapped(without_thoughts(text))]))
+
+
+def without_thoughts(text: str) -> str:
+    """A reply without the thoughts before it, ``<think>..</think>``, whose opening tag may be missing."""
+    return _THOUGHTS.sub("", text, count=1)
+
+
+def _unwrapped(text: str) -> Iterator[str]:
+    yield text.strip()
+    for wrapping in _WRAPPINGS:
+        match = wrapping.search(text)
+        if match:
+            yield match[1].strip()

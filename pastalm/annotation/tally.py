@@ -8,7 +8,7 @@ from typing import Any
 
 
 @dataclass
-class Usage:
+class TokenUsage:
     """Tokens that were paid for."""
 
     prompt_tokens: int = 0
@@ -31,5 +31,5 @@ class Tally:
     accepted: int = 0
     rejected: Counter[str] = field(default_factory=Counter)
     retried: Counter[str] = field(default_factory=Counter)  # invalid replies of this run, by reason
-    usage: Usage = field(default_factory=Usage)
+    usage: TokenUsage = field(default_factory=TokenUsage)
     trouble: str = ""  # the last failure of the endpoint, until it answers again

@@ -10,7 +10,8 @@ from hashlib import sha256
 from math import exp
 from typing import Any
 
-from pastalm.annotation.prompts import Message
+from pastalm.annotation.reply import without_thoughts
+from pastalm.lang.prompt import Message
 
 VERSION = "1"  # of the text below; another text is another judge, so it is part of what the cache is keyed by
 SYSTEM = """\
@@ -26,7 +27,7 @@ _VERDICT = re.compile(r"^\W*(?:(?i:answer)\W+)?([AB])\b\W*(?:(\d{1,3}(?:\.\d+)?)
 
 
 @dataclass(frozen=True)
-class Comparison:
+class AnswerPair:
     """Two answers to one prompt, which is a text or chat messages."""
 
     prompt: str | Sequence[Message]
@@ -67,7 +68,7 @@ class Verdict:
 
 
 @dataclass(frozen=True)
-class Question:
+class JudgePrompt:
     """One order of a comparison, as it is asked."""
 
     instruction: str
@@ -87,22 +88,13 @@ class Question:
         return [{"role": "system", "content": SYSTEM}, {"role": "user", "content": f"{shown}\n\n{REMINDER}"}]
 
 
-def as_text(prompt: str | Sequence[Message]) -> str:
-    """A prompt as a judge reads it: the text alone, or the turns of a chat with who says what."""
-    if isinstance(prompt, str):
-        return prompt
-    if len(prompt) == 1:
-        return prompt[0]["content"]
-    return "\n\n".join(f"{message['role']}: {message['content']}" for message in prompt)
-
-
 def read_share(reply: str, logprobs: Any = None) -> float | None:
     """How much answer A is preferred, in [0, 1], by the last line that gives a verdict; None without one.
 
     Measured where the endpoint gives the likelihoods of the letter: that of A as a share of A's and B's. Else the
     confidence that the reply states; else 1 for the letter it names.
     """
-    found = list(_VERDICT.finditer(reply))
+    found = list(_VERDICT.finditer(without_thoughts(reply)))
     if not found:
         return None
     letter, stated = found[-1].groups()

@@ -4,24 +4,18 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-from rich.text import Text
 
 from pastalm.cli.options import Limit, Split, Temperature, name_argument, place_argument
 from pastalm.files.lines import DataError
+from pastalm.progress import Progress
 
 if TYPE_CHECKING:
     from pastalm.annotation.tally import Tally
-
-LINE_SECONDS = 30.0
 
 
 class NoKeyError(ValueError):
@@ -51,9 +45,10 @@ def annotate(
     """Have a model annotate answers. Stop it at any moment and start it again: it goes on where it was."""
     from pastalm.annotation.annotate import annotate as run
     from pastalm.annotation.endpoint import Settings
-    from pastalm.annotation.journal import rejects_path
-    from pastalm.annotation.sources import count_items, read_items, require
+    from pastalm.annotation.results import rejects_path
     from pastalm.annotation.tally import Tally
+    from pastalm.data.records import count_records, read_answers
+    from pastalm.files.packages import require
 
     require("openai")
     key = os.environ.get(key_env, "").strip()
@@ -62,39 +57,27 @@ def annotate(
     if Path(source).resolve() in (out.resolve(), rejects_path(out).resolve()):
         raise DataError(f"{source} would be read and written at once; choose another OUT.")
     settings = Settings(model, key, base_url, temperature, concurrency, max_attempts, timeout)
-    tally = Tally(total=count_items(source, limit=limit))
+    tally = Tally(total=count_records(source, limit))
     if tally.total == 0:
         raise DataError(f"{source} is empty: it needs one answer a line.")
     prices = (price_in, price_out)
-    with _board(tally, prices) as board:
-        run(read_items(source, split=split, limit=limit), out, settings, tally, board.show)
+    with Progress("Annotating", tally.total) as progress:
+        board = _Board(tally, prices, progress)
+        run(read_answers(source, split=split, limit=limit), out, settings, tally, board.show)
     typer.echo(summary(tally, prices))
 
 
 class _Board:
-    """The state of a run on stderr: a bar on a terminal, now and then a line elsewhere."""
+    """The state of a run on stderr."""
 
-    def __init__(self, tally: Tally, prices: tuple[float, float], bar: Progress) -> None:
-        self.tally, self.prices, self.bar = tally, prices, bar
-        self.started = self.printed = monotonic()
-        self.job = bar.add_task("Annotating", total=tally.total, state=Text())
+    def __init__(self, tally: Tally, prices: tuple[float, float], progress: Progress) -> None:
+        self.tally, self.prices, self.progress = tally, prices, progress
+        self.started = monotonic()
 
     def show(self) -> None:
         """Draw what the tally says now."""
-        now, finished = monotonic(), self.tally.skipped + self.tally.done
-        state = status(self.tally, self.prices, now - self.started)
-        self.bar.update(self.job, completed=finished, state=Text(state))
-        if self.bar.disable and now - self.printed >= LINE_SECONDS:
-            self.printed = now
-            typer.echo(f"{finished} of {self.tally.total or '?'}: {state}", err=True)
-
-
-@contextmanager
-def _board(tally: Tally, prices: tuple[float, float]) -> Iterator[_Board]:
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[state]}"))
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        yield _Board(tally, prices, bar)
+        state = status(self.tally, self.prices, monotonic() - self.started)
+        self.progress.update(self.tally.skipped + self.tally.done, state)
 
 
 def status(tally: Tally, prices: tuple[float, float], seconds: float) -> str:
@@ -103,8 +86,8 @@ def status(tally: Tally, prices: tuple[float, float], seconds: float) -> str:
     spent = cost(tally, prices)
     if spent:
         decided = tally.accepted + tally.rejected.total()
-        whole = tally.total is not None and decided > 0
-        parts.append(f"cost {spent:.2f}" + (f" of about {spent / decided * tally.total:.2f}" if whole else ""))
+        in_all = f" of about {spent / decided * tally.total:.2f}" if tally.total is not None and decided else ""
+        parts.append(f"cost {spent:.2f}{in_all}")
     parts.append(_share(tally))
     if tally.rejected:
         parts.append(reasons(tally.rejected))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json as json_module
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,10 +14,11 @@ from rich.table import Table
 from pastalm.cli.models import hush, working
 from pastalm.cli.options import Device, DType, Json, MaxDepth, Model, Positions, place_argument, place_option
 from pastalm.cli.tables import figures_grid, page_console, print_table
+from pastalm.data.check import CheckedRecord, read_sound
+from pastalm.progress import track
 
 if TYPE_CHECKING:
-    from pastalm.data.audit import Auditor
-    from pastalm.data.audited import Audited, Line, Measured, Summary
+    from pastalm.data.audit import Audited, Auditor, AuditSummary, Measured
     from pastalm.data.filtered import Filtered
 
 
@@ -51,11 +52,11 @@ def audit(
     """
     journal = data.with_suffix(".audit.jsonl") if journal is None else journal
     _require_sound(data, drop_above, out, journal)
-    from pastalm.data.audited import ranked, read_sound, summarise
-
     lines = read_sound(data, max_depth=max_depth)
     auditor = _auditor(model, device, dtype, positions=positions, batch=batch_size, max_depth=max_depth)
-    audited = list(_shown(auditor.run(data, lines, journal), len(lines)))
+    from pastalm.data.audit import ranked, summarise
+
+    audited = list(track(auditor.run(lines, journal), "Auditing", len(lines), unit="records"))
     summary, first = summarise(audited), ranked(audited, top)
     filtered = _filter(audited, auditor, drop_above, out)
     if json:
@@ -84,12 +85,6 @@ def _auditor(model: str, device: str, dtype: str, **options: Any) -> Auditor:
         return Auditor(*load(model, device, dtype), **options)
 
 
-def _shown(audited: Iterator[Audited], total: int) -> Iterator[Audited]:
-    from pastalm.progress import track
-
-    return track(audited, "Auditing", total, unit="records")
-
-
 def _filter(audited: list[Audited], auditor: Auditor, above: float | None, out: Path | None) -> Filtered | None:
     if above is None or out is None:
         return None
@@ -99,14 +94,14 @@ def _filter(audited: list[Audited], auditor: Auditor, above: float | None, out: 
 
 
 def _json(
-    summary: Summary, first: Sequence[tuple[Line, Measured]], filtered: Filtered | None, positions: str
+    summary: AuditSummary, first: Sequence[tuple[CheckedRecord, Measured]], filtered: Filtered | None, positions: str
 ) -> dict[str, Any]:
     top = [{"line": line.number, **vars(block), "dependence": block.dependence} for line, block in first]
     done = {} if filtered is None else {"filtered": vars(filtered)}
     return {"positions": positions, "summary": summary.as_json(), "top": top, **done}
 
 
-def _print(summary: Summary, first: Sequence[tuple[Line, Measured]]) -> None:
+def _print(summary: AuditSummary, first: Sequence[tuple[CheckedRecord, Measured]]) -> None:
     console = page_console()
     if first:
         _print_ranking(console, first)
@@ -116,7 +111,7 @@ def _print(summary: Summary, first: Sequence[tuple[Line, Measured]]) -> None:
         typer.echo(f"{summary.too_long} records do not fit the model's window and were not measured.")
 
 
-def _print_ranking(console: Console, first: Sequence[tuple[Line, Measured]]) -> None:
+def _print_ranking(console: Console, first: Sequence[tuple[CheckedRecord, Measured]]) -> None:
     heads = ("nats/token", "line", "block", "topic", "place", "tokens", "hidden", "seen")
     rows = []
     for line, block in first:
@@ -126,7 +121,7 @@ def _print_ranking(console: Console, first: Sequence[tuple[Line, Measured]]) -> 
     print_table(console, heads, rows, title="Most dependent blocks", left=("topic",))
 
 
-def _summary(summary: Summary) -> Table:
+def _summary(summary: AuditSummary) -> Table:
     table = figures_grid()
     blocks = f"{summary.blocks} in {summary.records} records"
     table.add_row("blocks", blocks, f"{summary.hidden} of them have siblings hidden from them")

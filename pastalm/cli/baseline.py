@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import json
-import os
-import sys
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, TextIO
+from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.progress import track
 
 from pastalm.cli.help import examples
 from pastalm.cli.options import Limit, Split, name_argument, place_argument
 from pastalm.cli.verbs import Group, add
+from pastalm.data.records import count_records, read_answers
+from pastalm.files.atomic import writing
+from pastalm.files.lines import json_line
+from pastalm.progress import PATIENCE_SECONDS, track
 
 EXAMPLES = ("pasta baseline apar answers.jsonl apar.jsonl", "pasta baseline apar a.parquet b.jsonl --as-is")
 
@@ -55,46 +52,27 @@ def apar(
 
     Train with --positions contiguous, as APAR's threads go on without a jump.
     """
-    from pastalm.annotation.sources import count_items, read_items
-    from pastalm.data.apar import evened, records
+    from pastalm.data.apar import evened, mark
 
     if Path(source).resolve() == out.resolve():
         raise BaselineError(f"{source} would be read and written at once; choose another OUT.")
     if not out.parent.is_dir():
         raise BaselineError(f"There is no directory {out.parent} to write {out.name} in.")
     counts: Counter[str] = Counter()
-    total = count_items(source, limit=limit)
-    items = track(
-        read_items(source, split=split, limit=limit),
-        "Extracting",
-        total,
-        console=Console(stderr=True),
-        transient=True,
-        disable=not sys.stderr.isatty(),
-    )
-    found = list(records(items, counts, bullets=bullets))
+    answers = read_answers(source, split=split, limit=limit)
+    total = count_records(source, limit)
+    shown = track(answers, "Extracting", total, unit="answers", patience=PATIENCE_SECONDS)
+    found = list(mark(shown, counts, bullets=bullets))
     if not found:
         raise BaselineError(f"{source} has no answer that can be used{_reasons(counts)}.")
     forked, sequential = [one for one in found if one["rule"]], [one for one in found if not one["rule"]]
     lines = list(evened(forked, sequential)) if even else found
-    with _whole(out) as file:
-        file.writelines(json.dumps(record, ensure_ascii=False) + "\n" for record in lines)
+    with writing(out) as file:
+        file.writelines(json_line(fields) + "\n" for fields in lines)
     typer.echo(_summary(counts, len(lines)), err=True)
 
 
 add(baseline, apar, *EXAMPLES)
-
-
-@contextmanager
-def _whole(out: Path) -> Iterator[TextIO]:
-    """A file that appears under its name when it is complete, or not at all."""
-    part = out.with_name(out.name + ".part")
-    try:
-        with open(part, "w", encoding="utf-8") as file:
-            yield file
-        os.replace(part, out)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def _summary(counts: Counter[str], lines: int) -> str:

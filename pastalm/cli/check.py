@@ -11,13 +11,14 @@ import typer
 from rich.table import Table
 
 from pastalm.cli.options import Json, MaxDepth, Positions, Tokenizer, place_argument, place_option
-from pastalm.cli.progress import patiently
 from pastalm.cli.tables import figures_grid, page_console
 from pastalm.data.check import CheckedRecord, Finding, check_file
 from pastalm.data.report import Census, Means, Report, Spread
 from pastalm.files.lines import DataError
+from pastalm.files.rows import count_rows
 from pastalm.lang.parse import parse
 from pastalm.lang.positions import DEFAULT, position_policy
+from pastalm.progress import PATIENCE_SECONDS, track
 
 if TYPE_CHECKING:
     from pastalm.lang.vocabulary import Vocabulary
@@ -40,15 +41,15 @@ def check(
     policy = position_policy(positions or DEFAULT)
     census = Census(policy, _vocabulary(tokenizer), tokenizer or "")
     errors, bad, records = [], 0, 0
-    for file, record in _records(files, max_depth):
-        records += record.line > 0
-        bad += bool(record.findings)
-        for finding in record.findings:
+    for file, checked in _records(files, max_depth):
+        records += checked.number > 0
+        bad += bool(checked.findings)
+        for finding in checked.findings:
             errors.append({"place": finding.place(file), "message": finding.message})
             if not json:
                 typer.echo(f"{typer.style(errors[-1]['place'], fg=typer.colors.CYAN)}: {finding.message}")
-        if not record.findings:
-            census.add(parse(json_module.loads(record.text)["annotated"], max_depth=max_depth))
+        if not checked.findings:
+            census.add(parse(checked.record.annotated or "", max_depth=max_depth))
     if plots is not None:
         _plot(census, plots)
     if json:
@@ -78,8 +79,10 @@ def _vocabulary(tokenizer: str | None) -> Vocabulary | None:
 
 
 def _records(files: list[Path], max_depth: int) -> Iterator[tuple[Path, CheckedRecord]]:
-    each = ((file, record) for file in files for record in _checked(file, max_depth, len(files) == 1))
-    return patiently(each, "Checking", sum(map(_lines, files)))
+    each = ((file, checked) for file in files for checked in _checked(file, max_depth, len(files) == 1))
+    counts = [count_rows(file) for file in files]
+    total = None if None in counts else sum(filter(None, counts))
+    return track(each, "Checking", total, unit="records", patience=PATIENCE_SECONDS)
 
 
 def _checked(file: Path, max_depth: int, alone: bool) -> Iterator[CheckedRecord]:
@@ -92,14 +95,6 @@ def _checked(file: Path, max_depth: int, alone: bool) -> Iterator[CheckedRecord]
             raise
         reason = f"{error.strerror}." if isinstance(error, OSError) else str(error).removeprefix(f"{file} ")
         yield CheckedRecord(0, (Finding(0, reason),))
-
-
-def _lines(file: Path) -> int:
-    """About how many lines a file has; what is wrong with it is found when it is read."""
-    if not file.is_file():
-        return 0
-    with open(file, "rb") as data:
-        return sum(chunk.count(b"\n") for chunk in iter(lambda: data.read(1 << 20), b""))
 
 
 def _plot(census: Census, folder: Path) -> None:

@@ -16,7 +16,8 @@ import typer
 from pastalm.cli.errors import complain
 from pastalm.cli.models import load_tokenizer
 from pastalm.cli.options import STDOUT, Tokenizer, place_argument
-from pastalm.files.lines import read_objects
+from pastalm.files.atomic import write_text
+from pastalm.files.rows import objects
 from pastalm.lang.answer import Answer
 from pastalm.lang.dialects import (
     DIALECTS,
@@ -81,7 +82,7 @@ def convert(
     if target == STDOUT:
         sys.stdout.write(converted)
     else:
-        target.write_text(converted, encoding="utf-8", newline="")
+        write_text(target, converted)
     typer.echo(converter.summary(), err=True)
 
 
@@ -159,7 +160,7 @@ def _whole(source: Path, converter: Converter) -> str:
 
 def _lines(source: Path, field: str, converter: Converter, skip_lossy: bool) -> Iterator[str]:
     """The lines of a JSONL file with the answer converted and all other fields as they are."""
-    for place, fields in read_objects(source):
+    for place, fields in objects(source):
         if not isinstance(fields.get(field), str):
             raise ConvertError(f"{place}: needs the text field {field!r}; --field names another.")
         try:

@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from pastalm.progress import Progress
 
 if TYPE_CHECKING:
     from pastalm.annotation.judge import Judge
@@ -58,7 +57,7 @@ class JudgeFlags:
 
     def _require_key(self) -> None:
         from pastalm.annotation.endpoint import Settings
-        from pastalm.annotation.sources import require
+        from pastalm.files.packages import require
 
         require("openai")
         if not self._key:
@@ -77,20 +76,12 @@ class JudgeFlags:
         from pastalm.annotation.endpoint import Settings
         from pastalm.annotation.judge import Judge
 
-        console = Console(stderr=True)
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[state]}"),
-        )
-        with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-            job = bar.add_task("Judging", total=None, state="")
+        with Progress("Judging", unit="verdicts") as progress:
 
             def show() -> None:
                 tally = asked.tally
-                trouble = f"waiting: {tally.trouble}" if tally.trouble else ""
-                bar.update(job, completed=tally.known + tally.asked, total=tally.total, state=trouble)
+                trouble = f"waiting: {tally.trouble}" if tally.trouble else None
+                progress.update(tally.known + tally.asked, trouble, total=tally.total)
 
             settings = Settings(self.model, self._key, self.url or None, concurrency=self.concurrency)
             with Judge(settings, self.cache or cache, show) as asked:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import nullcontext
 from itertools import islice
 from pathlib import Path
-from typing import Annotated, TextIO
+from typing import Annotated
 
 import typer
 
 from pastalm.cli.options import STDOUT, Seed, Split, place_option
-from pastalm.cli.progress import patiently
+from pastalm.files.atomic import writing
+from pastalm.progress import PATIENCE_SECONDS, track
 
 
 def tasks(
@@ -38,15 +38,6 @@ def tasks(
     wanted = tuple(name.strip() for name in families.split(",") if name.strip())
     drawn = islice(endless(split, seed, Noise(missed, wrong, unsynced), wanted), number)
     lines = (to_json(task) for task in drawn)
-    with _writing(out) as file:
-        for line in patiently(lines, "Writing tasks", number):
+    with nullcontext(sys.stdout) if out == STDOUT else writing(out) as file:
+        for line in track(lines, "Writing tasks", number, unit="tasks", patience=PATIENCE_SECONDS):
             file.write(line + "\n")
-
-
-@contextmanager
-def _writing(out: Path) -> Iterator[TextIO]:
-    if out == STDOUT:
-        yield sys.stdout
-    else:
-        with open(out, "w", encoding="utf-8") as file:
-            yield file

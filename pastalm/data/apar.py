@@ -25,7 +25,7 @@ from collections.abc import Iterable, Iterator
 from itertools import cycle, islice, zip_longest
 from typing import Any
 
-from pastalm.annotation.sources import Item
+from pastalm.data.records import Record
 from pastalm.lang.answer import Answer, Block, Node, merge_text
 from pastalm.lang.dialects.apar import retitle
 from pastalm.lang.render import render_annotator
@@ -62,15 +62,17 @@ def extract(text: str, *, bullets: bool = False) -> tuple[Answer, str]:
     return (retitle(Answer(_cut(text, spans))), rule) if spans else (plain, "")
 
 
-def records(items: Iterable[Item], counts: Counter[str], *, bullets: bool = False) -> Iterator[dict[str, Any]]:
-    """The data file's record of each item; those with a fault have none. ``counts`` gets a rule or a fault for each."""
-    for item in items:
-        if item.fault:
-            counts[item.fault] += 1
+def mark(records: Iterable[Record], counts: Counter[str], *, bullets: bool = False) -> Iterator[dict[str, Any]]:
+    """The fields of each record once it is marked; those with a fault are left out. ``counts`` gets a rule or a fault
+    for each."""
+    for record in records:
+        fault, text = record.fault, record.answer or ""
+        if fault:
+            counts[fault] += 1
             continue
-        answer, rule = extract(item.answer, bullets=bullets)
+        answer, rule = extract(text, bullets=bullets)
         counts[rule or "sequential"] += 1
-        yield {"id": item.id, **item.asked, "annotated": render_annotator(answer), "answer": item.answer, "rule": rule}
+        yield {"id": record.id, **record.asked, "annotated": render_annotator(answer), "answer": text, "rule": rule}
 
 
 def evened(forked: list[Any], sequential: list[Any]) -> Iterator[Any]:

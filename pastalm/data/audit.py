@@ -7,30 +7,59 @@ once, so that a run can be killed at any moment and goes on where it was.
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
 from hashlib import sha256
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from pastalm.annotation.journal import Lines
-from pastalm.data.audited import Audited, Line, Measured
-from pastalm.data.dependence import Row, log_probabilities, open_before, scored, show_siblings
+from pastalm.data.check import CheckedRecord
+from pastalm.data.dependence import ScoredLayout, log_probabilities, open_before, scored, show_siblings
+from pastalm.files.journal import Journal
 from pastalm.files.lines import DataError
 from pastalm.lang.clock import critical_path
 from pastalm.lang.parse import parse
 from pastalm.lang.script import Script, compile_script
-from pastalm.lang.tokenizer import has_tags
-from pastalm.lang.vocabulary import Vocabulary
+from pastalm.lang.vocabulary import Vocabulary, has_tags
 from pastalm.layout import Layout, layout
 from pastalm.runtime.engine import policy_of
 from pastalm.runtime.runner import Runner
 
+QUANTILES = (0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99)
 WINDOW_PASSES = 8  # passes that are sorted by length together; their records are written when all are through
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One block. ``number`` counts the answer's blocks from 1 in document order, ``place`` those of its group that are
+    open together; ``tokens`` are those scored, the block's own and its ``</async>``. ``hidden`` and ``seen`` are its
+    log-likelihood a token in nats; None for the first of a group, which has nothing hidden."""
+
+    number: int
+    topic: str
+    place: int
+    tokens: int
+    hidden: float | None = None
+    seen: float | None = None
+
+    @property
+    def dependence(self) -> float:
+        """What hiding the siblings costs the block, nats a token; 0 where nothing is hidden."""
+        return 0.0 if self.hidden is None or self.seen is None else self.seen - self.hidden
+
+
+@dataclass(frozen=True)
+class Audited:
+    """What was measured of one line; ``too_long`` if it does not fit the model, and nothing was."""
+
+    line: CheckedRecord
+    blocks: tuple[Measured, ...]
+    too_long: bool = False
 
 
 class AuditError(ValueError):
@@ -70,38 +99,33 @@ class Auditor:
         self.batch, self.max_depth = batch, max_depth
         self._model = _fingerprint(model, self.policy.name)
 
-    def identity(self, line: Line) -> str:
+    def identity(self, line: CheckedRecord) -> str:
         """What a measurement is known by in the journal: a digest of record, model and positions."""
-        asked = line.fields["messages"] if "messages" in line.fields else line.fields["prompt"]
-        return sha256(json.dumps([self._model, asked, line.fields["annotated"]]).encode()).hexdigest()
+        content = json.dumps([self._model, line.record.prompt, line.record.annotated])
+        return sha256(content.encode()).hexdigest()
 
-    def run(self, path: Path, lines: Sequence[Line], journal: Path) -> Iterator[Audited]:
-        """Measure all lines of the file ``path``, those that ``journal`` holds already without a pass. Each is in the
+    def run(self, lines: Sequence[CheckedRecord], journal: Path) -> Iterator[Audited]:
+        """Measure all lines, those that ``journal`` holds already without a pass. Each is in the
         journal before it is handed out, in no certain order."""
-        store = Lines(journal)
-        try:
-            known = {record["id"]: record for record in store.records}
-            store.records = []
+        with Journal(journal) as known:
             waiting = [line for line in lines if self.identity(line) not in known]
-            yield from (_recalled(line, record) for line in lines if (record := known.get(self.identity(line))))
-            for window in self._windows(path, waiting):
+            yield from (_recalled(line, known[key]) for line in lines if (key := self.identity(line)) in known)
+            for window in self._windows(waiting):
                 measured = list(self._measure(window))
                 for done in measured:
-                    store.append(self._record(done))
-                os.fsync(store.file.fileno())  # a kill needs no such care, a power cut does
+                    known.append(self._record(done))
+                known.sync()
                 yield from measured
-        finally:
-            store.file.close()
 
     def _record(self, done: Audited) -> dict[str, Any]:
         blocks = [vars(block) | {"dependence": block.dependence} for block in done.blocks]
         return {"id": self.identity(done.line), "line": done.line.number, "too_long": done.too_long, "blocks": blocks}
 
-    def _windows(self, path: Path, lines: Sequence[Line]) -> Iterator[list[_Job]]:
+    def _windows(self, lines: Sequence[CheckedRecord]) -> Iterator[list[_Job]]:
         window: list[_Job] = []
         rows = 0
         for line in lines:
-            window.append(self._job(path, line))
+            window.append(self._job(line))
             rows += len(window[-1].rows)
             if rows >= WINDOW_PASSES * self.batch or len(window) >= 64 * self.batch:
                 yield window
@@ -109,12 +133,12 @@ class Auditor:
         if window:
             yield window
 
-    def _job(self, path: Path, line: Line) -> _Job:
-        answer = parse(line.fields["annotated"], max_depth=self.max_depth)
+    def _job(self, line: CheckedRecord) -> _Job:
+        answer = parse(line.record.annotated or "", max_depth=self.max_depth)
         try:
-            prompt = self.vocabulary.prompts.encode(line.fields.get("messages") or line.fields["prompt"])
+            prompt = self.vocabulary.prompts.encode(line.record.prompt)
         except ValueError as error:  # a chat template that refuses these messages
-            raise DataError(f"{path}, line {line.number}: {error}") from error
+            raise DataError(f"{line.record.place}: {error}") from error
         script = compile_script(answer, self.vocabulary, self.policy)
         laid = layout(prompt, script, self.policy)
         room = self.runner.window
@@ -144,10 +168,10 @@ class _Job:
     """A line with its passes: under key 0 the one that hides siblings, under a block's number the one that shows it its
     own; and what they found."""
 
-    line: Line
+    line: CheckedRecord
     script: Script
     laid: Layout
-    rows: dict[int, Row]
+    rows: dict[int, ScoredLayout]
     too_long: bool = False
     found: dict[int, torch.Tensor] = field(default_factory=dict)
 
@@ -165,14 +189,14 @@ class _Job:
         return Measured(*head, self.found[0][at].mean().item(), self.found[number].mean().item())
 
 
-def _rows(laid: Layout, script: Script, hidden: Sequence[int]) -> dict[int, Row]:
+def _rows(laid: Layout, script: Script, hidden: Sequence[int]) -> dict[int, ScoredLayout]:
     if not hidden:
         return {}
-    rows = {number: Row(show_siblings(laid, script, number), scored(laid, number)) for number in hidden}
-    return {0: Row(laid, torch.cat([row.scored for row in rows.values()]).sort().values)} | rows
+    rows = {number: ScoredLayout(show_siblings(laid, script, number), scored(laid, number)) for number in hidden}
+    return {0: ScoredLayout(laid, torch.cat([row.scored for row in rows.values()]).sort().values)} | rows
 
 
-def _recalled(line: Line, record: dict[str, Any]) -> Audited:
+def _recalled(line: CheckedRecord, record: dict[str, Any]) -> Audited:
     names = Measured.__dataclass_fields__
     blocks = ({name: block[name] for name in names} for block in record["blocks"])
     return Audited(line, tuple(Measured(**block) for block in blocks), record["too_long"])
@@ -184,3 +208,57 @@ def _fingerprint(model: PreTrainedModel, positions: str) -> str:
     for weight in model.parameters():
         digest.update(weight.detach().flatten()[:64].float().cpu().numpy().tobytes())
     return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class Place:
+    """The blocks that stand at one place of their groups: how many, and their mean dependence."""
+
+    blocks: int
+    mean: float
+
+
+@dataclass(frozen=True)
+class AuditSummary:
+    """Many audited lines. ``blocks`` are all that were measured, ``hidden`` those of them that have siblings hidden
+    from them; the other figures are of the dependence of these, in nats a token: ``mean``, ``quantiles`` (a share to
+    the value that it lies below) and ``places`` (from 2, the first place with something hidden)."""
+
+    records: int
+    too_long: int
+    blocks: int
+    hidden: int
+    mean: float | None
+    quantiles: dict[float, float]
+    places: dict[int, Place]
+
+    def as_json(self) -> dict[str, Any]:
+        """The same for JSON."""
+        return asdict(self)
+
+
+def summarise(audited: Iterable[Audited]) -> AuditSummary:
+    """The summary of what was measured."""
+    audited = list(audited)
+    blocks = [block for one in audited for block in one.blocks]
+    hidden = [block for block in blocks if block.place > 1]
+    values = sorted(block.dependence for block in hidden)
+    places = defaultdict(list)
+    for block in hidden:
+        places[block.place].append(block.dependence)
+    return AuditSummary(
+        records=len(audited),
+        too_long=sum(one.too_long for one in audited),
+        blocks=len(blocks),
+        hidden=len(hidden),
+        mean=mean(values) if values else None,
+        quantiles={share: values[int(share * (len(values) - 1))] for share in QUANTILES} if values else {},
+        places={place: Place(len(found), mean(found)) for place, found in sorted(places.items())},
+    )
+
+
+def ranked(audited: Iterable[Audited], most: int) -> list[tuple[CheckedRecord, Measured]]:
+    """The ``most`` blocks that need their siblings most, with their lines; the neediest first."""
+    pairs = [(one.line, block) for one in audited for block in one.blocks if block.place > 1]
+    pairs.sort(key=lambda pair: (-pair[1].dependence, pair[0].number, pair[1].number))
+    return pairs[:most]

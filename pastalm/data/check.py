@@ -1,15 +1,16 @@
-"""Validation of annotated JSONL: every problem with its place and what to do (the annotator's rules of SPEC 6)."""
+"""Validation of annotated answers: every problem with its place and what to do (the annotator's rules of SPEC 6)."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pastalm.data.examples import field_problems
-from pastalm.files.lines import DataError, parse_object, text_of
+from pastalm.data.records import Record, annotation_problems, understand
+from pastalm.files.lines import DataError, parse_object
+from pastalm.files.rows import Row, read_rows
 from pastalm.lang.answer import Answer, Block, Node
 from pastalm.lang.parse import scan
 from pastalm.lang.tags import MAX_TOPIC_WORDS
@@ -24,20 +25,21 @@ SYNC = re.compile(r"<sync(?![\w-])")
 
 @dataclass(frozen=True)
 class Finding:
-    """One problem. ``line`` counts the file's lines from 1, 0 is the file itself; ``within`` is line and column in its
-    annotated text, from 1."""
+    """One problem. ``line`` counts the file's lines from 1, or what ``unit`` names instead; 0 is the file itself.
+    ``within`` is line and column in its annotated text, from 1."""
 
     line: int
     message: str
     within: tuple[int, int] | None = None
+    unit: str = "line"
 
     def place(self, file: str | Path) -> str:
         """Where it is, in words."""
         if not self.line:
             return str(file)
         if self.within is None:
-            return f"{file}, line {self.line}"
-        return f"{file}, line {self.line}, in 'annotated' line {self.within[0]}, column {self.within[1]}"
+            return f"{file}, {self.unit} {self.line}"
+        return f"{file}, {self.unit} {self.line}, in 'annotated' line {self.within[0]}, column {self.within[1]}"
 
 
 @dataclass(frozen=True)
@@ -55,48 +57,61 @@ class Flaw:
 
 @dataclass(frozen=True)
 class CheckedRecord:
-    """One line of a file as it stands there, without its line break, and what is wrong with it."""
+    """A record, the number and the text of its line, and what is wrong with it."""
 
-    line: int
+    number: int
     findings: tuple[Finding, ...]
     text: str = ""
+    record: Record = field(default_factory=lambda: Record(()))
 
 
-def check_file(path: str | Path, *, max_depth: int = 1) -> Iterator[CheckedRecord]:
-    """Check each record of a file; blank lines are none.
+def check_file(source: str | Path, *, max_depth: int = 1) -> Iterator[CheckedRecord]:
+    """Check each record of a source (:func:`pastalm.files.rows.read_rows`).
 
-    Raises ``OSError`` for a file that cannot be opened, :class:`DataError` for one without records, or without any in
-    UTF-8.
+    Raises ``OSError`` for a file that cannot be opened, :class:`DataError` for one that is unreadable or holds no text.
     """
-    unread = readable = 0
-    with open(path, "rb") as file:
-        for number, line in enumerate(file, 1):
-            try:
-                text = text_of(line)
-            except DataError as error:
-                unread += 1
-                yield CheckedRecord(number, (Finding(number, str(error)),))
-                continue
-            if text.strip():
-                readable += 1
-                yield CheckedRecord(number, tuple(check_line(text, number, max_depth=max_depth)), text)
-    if not readable:
-        wrong = "holds no UTF-8 text; save it as UTF-8" if unread else "is empty"
-        raise DataError(f"{path} {wrong}: it needs one JSON object a line.")
+    empty = unread = True
+    for row in read_rows(source):
+        empty, unread = False, unread and row.problem.startswith("not UTF-8")
+        record, problems = understand(row)
+        findings = [Finding(row.number, problem, unit=row.unit) for problem in problems]
+        if not row.problem:
+            findings += _findings(row, record, max_depth)
+        yield CheckedRecord(row.number, tuple(findings), row.text, record)
+    if empty or unread:
+        wrong = "is empty" if empty else "holds no UTF-8 text; save it as UTF-8"
+        raise DataError(f"{source} {wrong}: it needs one JSON object a line.")
+
+
+def read_sound(source: str | Path, *, max_depth: int = 1) -> list[CheckedRecord]:
+    """All records of a source. Raises :class:`DataError` for the first problem that `pasta check` would show, and as
+    :func:`check_file`."""
+    checked = []
+    for one in check_file(source, max_depth=max_depth):
+        for finding in one.findings:
+            raise DataError(f"{finding.place(source)}: {finding.message} `pasta check` lists all such problems.")
+        checked.append(one)
+    return checked
 
 
 def check_line(line: str, number: int, *, max_depth: int = 1) -> Iterator[Finding]:
-    """The problems of one line, which is number ``number`` of its file."""
+    """The problems of one line of JSON, which is number ``number`` of its file."""
     try:
-        fields = parse_object(line)
+        row = Row("", number, parse_object(line), line)
     except DataError as error:
         yield Finding(number, str(error))
         return
-    yield from (Finding(number, message) for message in field_problems(fields))
-    annotated = fields.get("annotated")
-    if isinstance(annotated, str):
-        for flaw in flaws(annotated, fields.get("answer"), max_depth=max_depth):
-            yield Finding(number, flaw.message, (flaw.line, flaw.column))
+    record, problems = understand(row)
+    yield from (Finding(number, problem) for problem in problems)
+    yield from _findings(row, record, max_depth)
+
+
+def _findings(row: Row, record: Record, max_depth: int) -> Iterator[Finding]:
+    """What is wrong with a record beyond its shape."""
+    yield from (Finding(row.number, problem, unit=row.unit) for problem in annotation_problems(record))
+    if record.annotated is not None:
+        for flaw in flaws(record.annotated, record.answer, max_depth=max_depth):
+            yield Finding(row.number, flaw.message, (flaw.line, flaw.column), row.unit)
 
 
 def place(text: str, offset: int) -> tuple[int, int]:

@@ -46,7 +46,7 @@ def scored(laid: Layout, block: int) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Row:
+class ScoredLayout:
     """One pass: a layout, and the indices [k] of the tokens whose predictions are scored."""
 
     laid: Layout
@@ -57,7 +57,7 @@ class Row:
         return int(self.scored[-1]) + 1
 
 
-def log_probabilities(runner: Runner, rows: Sequence[Row]) -> list[Tensor]:
+def log_probabilities(runner: Runner, rows: Sequence[ScoredLayout]) -> list[Tensor]:
     """Of each row, the log-probabilities [k] in nats, float32 on the CPU, of the scored tokens' targets."""
     width = max(map(len, rows))
     tokens, positions = torch.zeros(len(rows), width, dtype=torch.long), torch.zeros(len(rows), width, dtype=torch.long)

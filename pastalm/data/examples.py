@@ -1,36 +1,34 @@
-"""Training examples: JSON lines of prompts and annotated answers, encoded and packed into rows."""
+"""Training examples: prompts and annotated answers, encoded and packed into rows."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 from typing import Any
 
-from pastalm.files.lines import DataError, read_objects
+from pastalm.data.records import Record, annotation_problems, read_records
+from pastalm.files.lines import DataError
 from pastalm.lang.answer import Answer
 from pastalm.lang.parse import AnnotationError, parse
 from pastalm.lang.positions import PositionPolicy
+from pastalm.lang.prompt import Message
 from pastalm.lang.script import Script, compile_script
-from pastalm.lang.tags import is_whole
 from pastalm.lang.vocabulary import Vocabulary
-
-TEXTS = ("prompt", "messages", "annotated", "answer")  # the fields that are read
 
 
 @dataclass(frozen=True)
-class Record:
-    """One line of a data file: a prompt (one string, or chat messages) and its annotated answer."""
+class AnnotatedAnswer:
+    """A prompt and the answer to it as a tree."""
 
-    prompt: str | list[dict[str, str]]
+    prompt: str | list[Message]
     answer: Answer
 
 
 @dataclass(frozen=True)
 class Example:
-    """A record as token ids: the prompt's, and the answer's script."""
+    """An annotated answer as token ids: the prompt's, and the answer's script."""
 
     prompt: Sequence[int]
     script: Script
@@ -39,69 +37,37 @@ class Example:
         return len(self.prompt) + len(self.script.tokens)
 
 
-def read_records(path: str | Path, *, max_depth: int = 1) -> Iterator[Record]:
-    """Read JSON lines with ``prompt`` (a string: the user's message) or ``messages``, and ``annotated``.
+def read_annotated(source: str | Path, *, max_depth: int = 1, plain: bool = False) -> Iterator[AnnotatedAnswer]:
+    """The annotated answers of a source (:func:`pastalm.data.records.read_records`).
 
-    Raises :class:`DataError` with file and line for the first line that cannot be read.
+    ``plain`` takes a record's plain answer where it has no ``annotated``, for training without tags. Raises
+    :class:`DataError` with the place of the first record that cannot be used.
     """
-    for place, fields in read_objects(path):
-        for problem in field_problems(fields):
-            raise DataError(f"{place}: {problem}")
-        yield Record(
-            fields["messages"] if "messages" in fields else fields["prompt"], read_annotated(fields, place, max_depth)
-        )
+    for record in read_records(source):
+        if plain and record.annotated is None and record.answer:
+            yield AnnotatedAnswer(record.prompt, Answer((record.answer,)))
+            continue
+        for problem in annotation_problems(record):
+            raise DataError(f"{record.place}: {problem}")
+        yield AnnotatedAnswer(record.prompt, tree_of(record, max_depth))
 
 
-def read_annotated(fields: dict[str, Any], place: str, max_depth: int = 1) -> Answer:
-    """The answer of a record as a tree. Raises :class:`DataError` with its place."""
+def tree_of(record: Record, max_depth: int = 1) -> Answer:
+    """The annotated answer of a record as a tree. Raises :class:`DataError` with its place."""
     try:
-        return parse(fields["annotated"], max_depth=max_depth)
+        return parse(record.annotated or "", max_depth=max_depth)
     except AnnotationError as error:
-        raise DataError(f"{place}, in 'annotated': {error}") from error
+        raise DataError(f"{record.place}, in 'annotated': {error}") from error
 
 
-def field_problems(fields: dict[str, Any]) -> Iterator[str]:
-    """What is wrong with the fields of a record, a sentence each; what is annotated is not looked into."""
-    if "prompt" not in fields and "messages" not in fields:
-        yield "has neither 'prompt' nor 'messages'; give one of them."
-    if "prompt" in fields and "messages" in fields:
-        yield "has both 'prompt' and 'messages'; give one of them."
-    if not is_whole(json.dumps([fields.get(name) for name in TEXTS], ensure_ascii=False)):
-        yield "a text in it holds half of a surrogate pair, which is no character; write it anew."
-    if "prompt" in fields and not _is_text(fields["prompt"]):
-        yield "'prompt' must be a text that is not empty."
-    if "messages" in fields:
-        yield from message_problems(fields["messages"])
-    if "annotated" not in fields:
-        yield "has no 'annotated'; give the answer with its tags there."
-    elif not _is_text(fields["annotated"]):
-        yield "'annotated' must be a text that is not empty."
-    if not isinstance(fields.get("answer", ""), str):
-        yield "'answer' must be a text, or left out."
-
-
-def message_problems(messages: Any) -> Iterator[str]:
-    """What is wrong with the messages of a prompt, a sentence each."""
-    if not isinstance(messages, list) or not messages:
-        yield '\'messages\' must be a list of {"role": .., "content": ..}, and not empty.'
-        return
-    for index, message in enumerate(messages, 1):
-        if not isinstance(message, dict) or not all(isinstance(message.get(key), str) for key in ("role", "content")):
-            yield f"message {index} must be an object with the texts 'role' and 'content'."
-
-
-def _is_text(value: Any) -> bool:
-    return isinstance(value, str) and bool(value.strip())
-
-
-def encode_records(
-    records: Iterable[Record], vocabulary: Vocabulary, policy: PositionPolicy, *, plain: float, seed: int
+def encode_answers(
+    answers: Iterable[AnnotatedAnswer], vocabulary: Vocabulary, policy: PositionPolicy, *, plain: float, seed: int
 ) -> Iterator[Example]:
-    """Encode records. A share ``plain`` of the answers, drawn with ``seed``, loses its tags: 1.0 is Baseline-SFT."""
+    """Encode annotated answers. A share ``plain`` of them, drawn with ``seed``, loses its tags: 1.0 is Baseline-SFT."""
     rng = Random(seed)
-    for record in records:
-        answer = Answer((record.answer.plain,)) if rng.random() < plain else record.answer
-        yield Example(vocabulary.prompts.encode(record.prompt), compile_script(answer, vocabulary, policy))
+    for one in answers:
+        answer = Answer((one.answer.plain,)) if rng.random() < plain else one.answer
+        yield Example(vocabulary.prompts.encode(one.prompt), compile_script(answer, vocabulary, policy))
 
 
 def pack(

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pastalm.data.audited import Audited
+from pastalm.data.audit import Audited
 from pastalm.data.separate import separate
+from pastalm.files.atomic import writing
+from pastalm.files.lines import json_line
 from pastalm.lang.parse import parse
-from pastalm.lang.tags import is_whole
 
 
 @dataclass
@@ -38,16 +37,13 @@ def write_filtered(
     """
     if not above >= 0:
         raise ValueError(f"Dependence above {above} is not a limit; give 0 nats a token or more.")
-    counts, part = Filtered(), out.with_name(f".{out.name}.part")
-    with open(part, "w", encoding="utf-8") as file:
+    counts = Filtered()
+    with writing(out) as file:
         for one in sorted(audited, key=lambda one: one.line.number):
             if one.too_long:
                 counts.left_out += 1
             else:
                 file.write(_line(one, above, steps, max_depth, counts) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(part, out)
     return counts
 
 
@@ -56,10 +52,8 @@ def _line(one: Audited, above: float, steps: Callable[[str], int], max_depth: in
     if not dependent:
         counts.kept += 1
         return one.line.text
-    after = separate(one.line.fields["annotated"], dependent, steps, max_depth=max_depth)
+    after = separate(one.line.record.annotated or "", dependent, steps, max_depth=max_depth)
     counts.changed += 1
     counts.dependent += len(dependent)
     counts.unmarked += len(one.blocks) - sum(1 for _ in parse(after, max_depth=max_depth).blocks())
-    fields = one.line.fields | {"annotated": after}
-    line = json.dumps(fields, ensure_ascii=False)
-    return line if is_whole(line) else json.dumps(fields)  # JSON can hold what UTF-8 cannot
+    return json_line(one.line.record.fields | {"annotated": after})

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import gzip
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from hashlib import sha256
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from pastalm.annotation.prompts import Message
-from pastalm.annotation.verdict import as_text
-from pastalm.data.examples import message_problems, read_annotated
-from pastalm.files.lines import DataError, decoded, objects
+from pastalm.data.examples import tree_of
+from pastalm.data.records import SHAPES, Record, read_records, text_problems
+from pastalm.files.lines import DataError
+from pastalm.lang.prompt import Message, as_text
 from pastalm.tasks import FAMILIES, SPLITS, check, sample
 
-SHAPES = "'instruction', 'prompt' or 'messages' (role, content)"
 TASKS = "tasks:"
 DEFAULT_TASKS = 330
 _KEY_LENGTH = 16
@@ -56,59 +52,29 @@ class Question:
 def read_questions(source: str, limit: int | None = None) -> list[Question]:
     """The first ``limit`` prompts of a set, all if it is 0 or None.
 
-    ``source``: a JSON list or JSON lines, plain or ``.gz``, of objects with ``instruction`` (AlpacaEval's form),
-    ``prompt`` or ``messages``, perhaps ``answer`` or ``annotated``, perhaps a task's ``family`` and ``facts``; or
+    ``source``: records (:func:`pastalm.data.records.read_records`), perhaps with a task's ``family`` and ``facts``; or
     ``tasks:SPLIT[:NUMBER[:SEED]]`` for generated ones. Raises ``DataError`` with the place of the first prompt that
     cannot be read, or ``OSError``.
     """
     if source.startswith(TASKS):
         return _generated(source, limit)
     name = Path(source).name.split(".")[0]
-    read = enumerate(islice(rows(Path(source)), limit or None))
-    found = [_question(row, place, name, index) for index, (place, row) in read]
+    read = enumerate(read_records(source, limit=limit or None))
+    found = [_question(record, name, index) for index, record in read]
     if not found:
         raise DataError(f"{source} has no prompts; write objects with {SHAPES}.")
     return found
 
 
-def rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The objects of a JSON list or of JSON lines, each with its place."""
-    opened = gzip.open if path.suffix == ".gz" else open
-    try:
-        with opened(path, "rb") as file:
-            lines = list(decoded(file, path))
-    except (gzip.BadGzipFile, EOFError) as error:
-        raise DataError(
-            f"{path} is not what its name says ({error}); give JSON or JSON lines, plain or gzipped."
-        ) from error
-    if lines and lines[0][1].lstrip().startswith("["):
-        yield from _list("\n".join(line for _, line in lines), path)
-        return
-    yield from objects(lines, path)
-
-
-def _list(text: str, path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    try:
-        items = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise DataError(f"{path}: not JSON ({error.msg}); write a list of objects, or one object a line.") from error
-    for number, item in enumerate(items, 1):
-        if not isinstance(item, dict):
-            raise DataError(f"{path}, item {number}: not an object; write {SHAPES}.")
-        yield f"{path}, item {number}", item
-
-
-def _question(row: dict[str, Any], place: str, name: str, index: int) -> Question:
-    prompt = next((row[key] for key in ("messages", "prompt", "instruction") if row.get(key)), None)
-    if isinstance(prompt, list):
-        for problem in message_problems(prompt):
-            raise DataError(f"{place}: {problem}")
-    elif not isinstance(prompt, str) or not prompt.strip():
-        raise DataError(f"{place}: has no prompt; write {SHAPES}.")
-    family, facts = row.get("family") or "", row.get("facts") or {}
+def _question(record: Record, name: str, index: int) -> Question:
+    for problem in text_problems(record):
+        raise DataError(f"{record.place}: {problem}")
+    family, facts = (record.fields.get(key) for key in ("family", "facts"))
     if family and not _checkable(family, facts):
-        raise DataError(f"{place}: a task needs a family out of {', '.join(FAMILIES)}, and the 'facts' of one.")
-    return Question(prompt, str(row.get("dataset") or name), family, facts, _answer(row, place), index)
+        raise DataError(f"{record.place}: a task needs a family out of {', '.join(FAMILIES)}, and the 'facts' of one.")
+    answer = tree_of(record).plain if record.annotated and record.answer is None else record.answer
+    dataset = str(record.fields.get("dataset") or name)
+    return Question(record.prompt, dataset, family or "", facts or {}, answer, index)
 
 
 def _checkable(family: Any, facts: Any) -> bool:
@@ -117,13 +83,6 @@ def _checkable(family: Any, facts: Any) -> bool:
         return isinstance(facts, dict) and check(family, facts, "None.") is not None
     except (LookupError, TypeError, ValueError, AttributeError):
         return False
-
-
-def _answer(row: dict[str, Any], place: str) -> str | None:
-    answer, annotated = row.get("answer"), row.get("annotated")
-    if not isinstance(answer or "", str) or not isinstance(annotated or "", str):
-        raise DataError(f"{place}: 'answer' and 'annotated' must be texts, or left out.")
-    return read_annotated(row, place).plain if annotated and answer is None else answer
 
 
 def _generated(source: str, limit: int | None) -> list[Question]:

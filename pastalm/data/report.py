@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from statistics import mean
 from typing import Any
 
-from pastalm.data.words import Words
+from pastalm.data.words import WordVocabulary
 from pastalm.lang.answer import Answer
 from pastalm.lang.metrics import answer_metrics, geometric
 from pastalm.lang.positions import PositionPolicy
@@ -17,7 +17,7 @@ from pastalm.lang.vocabulary import Vocabulary
 
 
 @dataclass(frozen=True)
-class Figures:
+class AnswerFigures:
     """One answer in figures, all lengths in the report's unit.
 
     ``block_tokens``: what stands between the tags of each block. ``speedup``: plain tokens / critical path.
@@ -128,8 +128,8 @@ class Census:
     policy: PositionPolicy
     vocabulary: Vocabulary | None = None
     name: str = ""
-    figures: list[Figures] = field(default_factory=list)
-    _words: Words = field(default_factory=Words, repr=False)
+    figures: list[AnswerFigures] = field(default_factory=list)
+    _words: WordVocabulary = field(default_factory=WordVocabulary, repr=False)
 
     @property
     def unit(self) -> str:
@@ -144,7 +144,7 @@ class Census:
         plain = len(vocabulary.encode(answer.plain))
         pairs = zip(answer.blocks(), metrics.length_errors, strict=True)
         self.figures.append(
-            Figures(
+            AnswerFigures(
                 plain=plain,
                 block_tokens=tuple(block.content for block in script.blocks[1:]),
                 speedup=max(1, plain) / max(1, metrics.critical_path),

@@ -40,7 +40,9 @@ def separate(annotated: str, dependent: Collection[int], steps: Callable[[str], 
 def unmark(annotated: str, number: int, *, max_depth: int = 1) -> str:
     """Remove the marks of block ``number``, from 1 in document order: its text becomes its parent's. Syncs that no
     block is left for go too. Raises ``ValueError`` if there is no such block."""
-    spans, stack, blocks, promised = [], [], 0, False
+    spans: list[tuple[int, int]] = []
+    stack: list[int] = []
+    blocks, promised = 0, False
     for tag in TAG.finditer(annotated):
         kind = tag.group()
         if kind.startswith("</"):

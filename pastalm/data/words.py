@@ -7,7 +7,7 @@ from types import SimpleNamespace
 from pastalm.lang.tags import TAGS
 
 
-class Words:
+class WordVocabulary:
     """Counts like a :class:`pastalm.lang.vocabulary.Vocabulary`, with words between white space as its tokens.
 
     Each tag is one token, as in a vocabulary; nothing ends an answer. Numbers are given to words as they come.

@@ -8,10 +8,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pastalm.annotation.journal import Lines
 from pastalm.data.questions import Question
 from pastalm.evaluation.comparison import Pair
 from pastalm.files.atomic import write_text
+from pastalm.files.journal import Journal, read_journal
 from pastalm.files.lines import DataError
 from pastalm.runtime.mode import Mode
 from pastalm.runtime.response import Metrics
@@ -113,37 +113,36 @@ class Answers:
         self.folder, self.settings = folder, settings
         self.known = _baseline_answers(reuse, settings) if reuse else {}
         folder.mkdir(parents=True, exist_ok=True)
-        self.lines = Lines(folder / "answers.jsonl")
+        self.lines = Journal(folder / "answers.jsonl")
         try:
             self.machine = self._agree()
         except BaseException:
-            self.lines.file.close()
+            self.lines.close()
             raise
-        self.records = {record["id"]: record for record in self.lines.records}
 
     def __enter__(self) -> Answers:
         return self
 
     def __exit__(self, *_: Any) -> None:
-        self.lines.file.close()
+        self.lines.close()
 
     def missing(self, questions: Sequence[Question]) -> list[Question]:
         """Those without an answer, each once."""
-        return [one for one in {one.key: one for one in questions}.values() if one.key not in self.records]
+        return [one for one in {one.key: one for one in questions}.values() if one.key not in self.lines]
 
     def outcomes(self, questions: Sequence[Question]) -> list[Outcome]:
         """What was answered, in the order of the questions. Those that could not be asked are left out."""
-        found = [(one, self.records[one.key]) for one in questions if one.key in self.records]
+        found = [(one, self.lines[one.key]) for one in questions if one.key in self.lines]
         return [
-            Outcome(one, DecodedAnswer.read(record["answer"]), DecodedAnswer.read(record["baseline"]))
-            for one, record in found
-            if "error" not in record
+            Outcome(one, DecodedAnswer.read(line["answer"]), DecodedAnswer.read(line["baseline"]))
+            for one, line in found
+            if "error" not in line
         ]
 
     def refused(self, questions: Sequence[Question]) -> list[str]:
         """Why questions could not be asked, a sentence each."""
-        records = (self.records.get(one.key, {}) for one in questions)
-        return [record["error"] for record in records if "error" in record]
+        lines = (self.lines[one.key] for one in questions if one.key in self.lines)
+        return [line["error"] for line in lines if "error" in line]
 
     def measure(self, questions: Sequence[Question], model: Engine, baseline: Engine) -> Iterator[Question]:
         """Answer what is missing, and yield each question once its answers are written. One at a time, which of the two
@@ -153,11 +152,8 @@ class Answers:
             return
         self._on(machine_of(model))
         asked = self._batched if self.settings.max_batch > 1 else self._one_by_one
-        for question, record in asked(missing, model, baseline):
-            self.records[question.key] = {"id": question.key, "prompt": question.prompt, **record}
-            self.lines.append(self.records[question.key])
-            # Read back as a later run will read it, so that both see the same.
-            self.records[question.key] = json.loads(json.dumps(self.records[question.key]))
+        for question, both in asked(missing, model, baseline):
+            self.lines.append({"id": question.key, "prompt": question.prompt, **both})
             yield question
 
     def _one_by_one(
@@ -169,11 +165,11 @@ class Answers:
             few = {"max_tokens": min(WARM_UP_TOKENS, self.settings.max_tokens)} if index == 0 else {}
             try:
                 answers = self._both(question, model, baseline, swap=index % 2 == 1, **few)
-                record = {"answer": asdict(answers[0]), "baseline": asdict(answers[1])}
+                both = {"answer": asdict(answers[0]), "baseline": asdict(answers[1])}
             except RequestError as error:  # this prompt's trouble, say its length; the others may be good
-                record = {"error": str(error)}
+                both = {"error": str(error)}
             if index:
-                yield question, record
+                yield question, both
 
     def _batched(
         self, missing: Sequence[Question], model: Engine, baseline: Engine
@@ -229,7 +225,7 @@ class Answers:
         time."""
         path = self.folder / "settings.json"
         if not path.exists():
-            if self.lines.records:
+            if self.lines:
                 raise DataError(f"{self.folder} has answers but no settings.json; choose another --out.")
             return {}
         try:
@@ -238,12 +234,12 @@ class Answers:
         except (ValueError, LookupError, TypeError):
             raise DataError(f"{path} was not written by this command; choose another --out.") from None
         for name, value in asdict(self.settings).items():
-            if kept.get(name) != value and self.lines.records:
+            if kept.get(name) != value and self.lines:
                 raise DataError(_differs(self.folder, name, kept.get(name), value))
         return machine
 
     def _on(self, machine: dict[str, Any]) -> None:
-        if self.records and self.machine and machine != self.machine:
+        if self.lines and self.machine and machine != self.machine:
             name = next(name for name in machine if machine[name] != self.machine.get(name))
             raise DataError(_differs(self.folder, name, self.machine.get(name), machine[name]))
         self.machine = machine
@@ -259,14 +255,13 @@ def _baseline_answers(folder: Path, settings: EvalSettings) -> dict[str, dict[st
         )
     try:
         kept = json.loads((folder / "settings.json").read_text(encoding="utf-8"))["settings"]
-        lines = (folder / "answers.jsonl").read_text(encoding="utf-8").split("\n")[:-1]  # the last may be torn
-        records = list(map(json.loads, lines))
+        lines = read_journal(folder / "answers.jsonl")
     except (OSError, ValueError, LookupError, TypeError):
         raise DataError(f"{folder} is no folder of `pasta eval`, so there are no answers to take.") from None
     for name in ("baseline", "baseline_print", "max_tokens", "device", "dtype"):
         if kept.get(name) != getattr(settings, name):
             raise DataError(f"{folder} has {name} {kept.get(name)!r}, not {getattr(settings, name)!r}; take another.")
-    return {record["id"]: record["baseline"] for record in records if "baseline" in record}
+    return {line["id"]: line["baseline"] for line in lines if "baseline" in line}
 
 
 def _skeleton(engine: Engine) -> Any:

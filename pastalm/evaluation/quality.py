@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from pastalm.annotation.judge import Judge
-from pastalm.annotation.verdict import Comparison
-from pastalm.data.questions import Question, rows
+from pastalm.annotation.verdict import AnswerPair
+from pastalm.data.questions import Question
 from pastalm.evaluation.alpaca import FULL, MINIMAL, AlpacaError, WinRates, is_alpaca_eval, win_rates
 from pastalm.evaluation.answers import Outcome
 from pastalm.files.lines import DataError
+from pastalm.files.rows import objects
 
 
 @dataclass(frozen=True)
@@ -49,8 +50,8 @@ def read_reference(path: Path, questions: Sequence[Question]) -> Reference:
     """
     answers: dict[str, str] = {}
     name = path.name.split(".")[0]
-    for place, row in rows(path):
-        if not isinstance(row, dict) or not all(isinstance(row.get(key), str) for key in ("instruction", "output")):
+    for place, row in objects(path):
+        if not all(isinstance(row.get(key), str) for key in ("instruction", "output")):
             raise DataError(f"{place}: a reference needs texts for 'instruction' and 'output'.")
         answers[row["instruction"]] = row["output"]
         name = str(row.get("generator") or name)
@@ -68,7 +69,7 @@ def compare(
     Raises ``EndpointError`` when the judge cannot be asked; what it judged until then is in its cache.
     """
     pairs = zip(outcomes, reference.texts, strict=True)
-    verdicts = judge.compare(Comparison(one.question.prompt, one.answer.text, other) for one, other in pairs)
+    verdicts = judge.compare(AnswerPair(one.question.prompt, one.answer.text, other) for one, other in pairs)
     preferences = tuple(verdict.preference for verdict in verdicts)
     formula = FULL if is_alpaca_eval([one.question.instruction for one in outcomes]) else MINIMAL
     texts = [one.answer.text for one in outcomes]

@@ -27,6 +27,15 @@ Message = Mapping[str, Any]
 Prompt = str | RawPrompt | Sequence[int] | Sequence[Message]
 
 
+def as_text(prompt: str | Sequence[Message]) -> str:
+    """A prompt as a person reads it: the text alone, or the turns of a chat with who says what."""
+    if isinstance(prompt, str):
+        return prompt
+    if len(prompt) == 1:
+        return prompt[0]["content"]
+    return "\n\n".join(f"{message['role']}: {message['content']}" for message in prompt)
+
+
 class PromptEncoder:
     """Encodes prompts for one tokenizer. PASTA's tags are ordinary text in all of them: a prompt that talks about
     ``<br />`` must not open or close anything. Raises ``ValueError`` for a slow tokenizer."""

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from pastalm.data.examples import DataError, Example, Record, encode_records, pack, read_records
+from pastalm.data.examples import AnnotatedAnswer, Example, encode_answers, pack, read_annotated
+from pastalm.files.lines import DataError
 from pastalm.lang.positions import DEFAULT, position_policy
 from pastalm.lang.vocabulary import Vocabulary
 from pastalm.progress import track
@@ -44,21 +45,23 @@ class PackedRows(Dataset):
         self.dropped += 1
 
 
-def read_data(config: SftConfig) -> list[Record]:
+def read_data(config: SftConfig) -> list[AnnotatedAnswer]:
     """Read the training data; needs no model. Raises ``DataError`` for data that cannot be read, or ``OSError``."""
-    records = list(read_records(config.data))
-    if not records:
+    answers = list(read_annotated(config.data, plain=config.plain == 1))
+    if not answers:
         raise DataError(f"{config.data} is empty: it needs one JSON object a line.")
-    return records
+    return answers
 
 
-def load_rows(config: SftConfig, vocabulary: Vocabulary, records: Sequence[Record] | None = None) -> PackedRows:
-    """Encode and pack the training data, ``records`` if they are read already. Raises ``DataError`` if nothing usable
+def load_rows(
+    config: SftConfig, vocabulary: Vocabulary, answers: Sequence[AnnotatedAnswer] | None = None
+) -> PackedRows:
+    """Encode and pack the training data, ``answers`` if they are read already. Raises ``DataError`` if nothing usable
     is in it."""
-    records = read_data(config) if records is None else records
+    answers = read_data(config) if answers is None else answers
     policy = position_policy(config.positions or DEFAULT)
-    encoded = encode_records(records, vocabulary, policy, plain=config.plain, seed=config.seed)
-    examples = list(track(encoded, "Encoding", len(records), unit="examples", patience=1.0, enabled=leads()))
+    encoded = encode_answers(answers, vocabulary, policy, plain=config.plain, seed=config.seed)
+    examples = list(track(encoded, "Encoding", len(answers), unit="examples", patience=1.0, enabled=leads()))
     rows = PackedRows(examples, config.row, config.seed, packed=config.pack)
     if not len(rows):
         raise DataError(f"{config.data}: no example fits into a row of {config.row} tokens; raise --row.")

@@ -9,10 +9,10 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from pastalm.data.examples import DataError
 from pastalm.data.questions import Question
 from pastalm.files.atomic import write_json, write_text
 from pastalm.files.journal import Journal
+from pastalm.files.lines import DataError
 from pastalm.progress import track
 from pastalm.runtime.engine import Engine
 from pastalm.training.config import PreferConfig

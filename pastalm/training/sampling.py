@@ -7,9 +7,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pastalm.data.examples import DataError
 from pastalm.data.questions import Question
 from pastalm.files.journal import Journal
+from pastalm.files.lines import DataError
 from pastalm.lang.script import Script, ScriptBlock
 from pastalm.progress import track
 from pastalm.runtime.engine import Engine, RequestError

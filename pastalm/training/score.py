@@ -21,9 +21,10 @@ from math import inf
 from statistics import harmonic_mean, mean
 from typing import Any
 
-from pastalm.annotation.judge import Comparison, Judge
-from pastalm.data.examples import DataError
+from pastalm.annotation.judge import Judge
+from pastalm.annotation.verdict import AnswerPair
 from pastalm.data.questions import Question
+from pastalm.files.lines import DataError
 
 
 @dataclass(frozen=True)
@@ -131,8 +132,8 @@ def judged(judge: Judge) -> Quality:
     return quality
 
 
-def comparisons(candidate: Candidate) -> Iterator[Comparison]:
+def comparisons(candidate: Candidate) -> Iterator[AnswerPair]:
     """What a candidate is compared with; each comparison is judged in both orders."""
     for other in (candidate.baseline, candidate.question.answer):
         if other is not None:
-            yield Comparison(candidate.question.prompt, candidate.text, other)
+            yield AnswerPair(candidate.question.prompt, candidate.text, other)

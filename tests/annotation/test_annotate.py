@@ -19,14 +19,15 @@ from typer.testing import CliRunner
 
 from pastalm.annotation.annotate import annotate
 from pastalm.annotation.endpoint import EndpointError, Settings
-from pastalm.annotation.journal import Journal, rejects_path
 from pastalm.annotation.prompts import DEMONSTRATIONS, conversation
-from pastalm.annotation.reply import judge
-from pastalm.annotation.sources import Item, MissingPackageError, read_items
+from pastalm.annotation.reply import check_reply
+from pastalm.annotation.results import AnnotationResults, rejects_path
 from pastalm.annotation.tally import Tally
 from pastalm.cli import app
 from pastalm.data.check import check_file, flaws
-from pastalm.data.examples import DataError
+from pastalm.data.records import Record, read_answers
+from pastalm.files.lines import DataError
+from pastalm.files.packages import MissingPackageError
 from pastalm.lang.answer import Sync
 from pastalm.lang.parse import parse
 from tests.annotation.openai_server import Desk, marked, serving
@@ -46,8 +47,8 @@ def desk(monkeypatch: pytest.MonkeyPatch) -> Iterator[Desk]:
         yield desk
 
 
-def items(number: int) -> list[Item]:
-    return [Item(str(k), ({"role": "user", "content": f"Question {k}"},), ANSWER.format(k)) for k in range(number)]
+def items(number: int) -> list[Record]:
+    return [Record(({"role": "user", "content": f"Question {k}"},), ANSWER.format(k), id=str(k)) for k in range(number)]
 
 
 def run(desk: Desk, out: Path, number: int = 1, **settings: Any) -> Tally:
@@ -128,7 +129,7 @@ def test_a_reply_that_was_cut_off_is_not_shown_again(desk: Desk, out: Path):
 def test_white_space_around_the_answer_is_kept(desk: Desk, out: Path):
     desk.plan = lambda answer, nth: "stripped"
     answer = "\n  " + ANSWER.format(0) + " \n"
-    annotate([Item("a", (), answer)], out, Settings("m", "key", desk.url))
+    annotate([Record((), answer, id="a")], out, Settings("m", "key", desk.url))
     assert parse(lines(out)[0]["annotated"]).plain == answer
 
 
@@ -222,7 +223,7 @@ def test_a_file_of_another_kind_is_left_alone(desk: Desk, out: Path, text: str):
 
 
 def test_two_runs_cannot_write_one_file(desk: Desk, out: Path):
-    with Journal(out), pytest.raises(DataError, match="another run"):
+    with AnnotationResults(out), pytest.raises(DataError, match="another run"):
         run(desk, out)
     run(desk, out)
 
@@ -231,7 +232,7 @@ def test_items_that_cannot_be_asked_are_rejected_unasked(desk: Desk, out: Path, 
     source = tmp_path / "in.jsonl"
     rows = [{"prompt": "x", "answer": text} for text in (" ", "a <sync/> b", "\ud800")]
     source.write_text("\n".join(json.dumps(row) for row in rows))
-    annotate(read_items(str(source)), out, Settings("m", "key", desk.url, concurrency=1))
+    annotate(read_answers(str(source)), out, Settings("m", "key", desk.url, concurrency=1))
     rejects = lines(rejects_path(out))
     assert [line["reason"] for line in rejects] == ["no answer", "has tags", "broken text"] and desk.asks == []
 
@@ -246,7 +247,7 @@ def test_seven_demonstrations_that_keep_their_own_rules():
     assert len(DEMONSTRATIONS) == 7
     for shown in DEMONSTRATIONS:
         assert list(flaws(shown.annotated, shown.answer)) == []
-        verdict = judge(shown.annotated, "stop", shown.answer)
+        verdict = check_reply(shown.annotated, "stop", shown.answer)
         assert verdict.annotated == shown.annotated
     trees = [parse(shown.annotated) for shown in DEMONSTRATIONS]
     syncs = [sum(isinstance(node, Sync) for node in tree.nodes) for tree in trees]

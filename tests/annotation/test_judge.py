@@ -15,8 +15,9 @@ import pytest
 
 from pastalm.annotation.endpoint import EndpointError, Settings
 from pastalm.annotation.judge import Judge
-from pastalm.annotation.verdict import Comparison, Verdict, as_text, read_share
-from pastalm.data.examples import DataError
+from pastalm.annotation.verdict import AnswerPair, Verdict, read_share
+from pastalm.files.lines import DataError
+from pastalm.lang.prompt import as_text
 from tests.annotation.judge_server import JudgeDesk, judging, likelihoods
 from tests.annotation.openai_server import serving
 
@@ -35,11 +36,11 @@ def cache(tmp_path: Path) -> Path:
     return tmp_path / "kept" / "judge.jsonl"
 
 
-def pairs(number: int) -> list[Comparison]:
-    return [Comparison(f"Question {k}?", f"good {k}", f"bad {k}") for k in range(number)]
+def pairs(number: int) -> list[AnswerPair]:
+    return [AnswerPair(f"Question {k}?", f"good {k}", f"bad {k}") for k in range(number)]
 
 
-def judge(desk: JudgeDesk, cache: Path, items: list[Comparison], **settings: Any) -> list[Verdict]:
+def judge(desk: JudgeDesk, cache: Path, items: list[AnswerPair], **settings: Any) -> list[Verdict]:
     options = {"timeout": 30.0, "first_pause": 0.01, "concurrency": 4, **settings}
     with Judge(Settings("m", "key", desk.url, **options), cache) as one:
         return one.compare(items)
@@ -50,7 +51,7 @@ def lines(path: Path) -> list[dict[str, Any]]:
 
 
 def test_both_orders_are_asked(desk: JudgeDesk, cache: Path):
-    (verdict,) = judge(desk, cache, [Comparison("Which?", "good good", "good")])
+    (verdict,) = judge(desk, cache, [AnswerPair("Which?", "good good", "good")])
     first, second = sorted((ask.answer for ask in desk.asks), key=lambda text: text.index("good good"))
     assert "[answer A]\ngood good\n[end" in first and "[answer B]\ngood good\n[end" in second
     assert all("[instruction]\nWhich?\n[end of instruction]" in text for text in (first, second))
@@ -62,14 +63,14 @@ def test_both_orders_are_asked(desk: JudgeDesk, cache: Path):
 
 
 def test_a_taste_for_a_place_cancels_out(desk: JudgeDesk, cache: Path):
-    (verdict,) = judge(desk, cache, [Comparison("Which?", "good x", "good y")])
+    (verdict,) = judge(desk, cache, [AnswerPair("Which?", "good x", "good y")])
     assert verdict.orders == pytest.approx((0.8, 0.2)) and verdict.preference == pytest.approx(0.5)
     assert verdict.wins == verdict.losses == pytest.approx(0.8)
 
 
 def test_measured_confidence_goes_before_the_stated_one(desk: JudgeDesk, cache: Path):
     desk.plan = lambda shown, nth: "measured"
-    (verdict,) = judge(desk, cache, [Comparison("Which?", "good", "x")])
+    (verdict,) = judge(desk, cache, [AnswerPair("Which?", "good", "x")])
     assert verdict.orders == pytest.approx((0.9, 0.1))  # this judge gives A nine tenths whatever it says
 
 
@@ -77,7 +78,7 @@ def test_the_same_pair_is_never_asked_twice(desk: JudgeDesk, cache: Path):
     items = pairs(3)
     twice = judge(desk, cache, items + items)
     assert len(desk.asks) == 6 and twice[:3] == twice[3:]
-    swapped = [Comparison(item.prompt, item.second, item.first) for item in items]
+    swapped = [AnswerPair(item.prompt, item.second, item.first) for item in items]
     again = judge(desk, cache, items + swapped)
     assert len(desk.asks) == 6 and again[:3] == twice[:3]
     assert [one.preference for one in again[3:]] == pytest.approx([1 - one.preference for one in twice[:3]])
@@ -85,16 +86,16 @@ def test_the_same_pair_is_never_asked_twice(desk: JudgeDesk, cache: Path):
 
 
 def test_another_model_prompt_or_answer_is_another_pair(desk: JudgeDesk, cache: Path):
-    judge(desk, cache, [Comparison("Which?", "good", "x")])
-    judge(desk, cache, [Comparison("Which one?", "good", "x"), Comparison("Which?", "good", "y")])
+    judge(desk, cache, [AnswerPair("Which?", "good", "x")])
+    judge(desk, cache, [AnswerPair("Which one?", "good", "x"), AnswerPair("Which?", "good", "y")])
     assert len(desk.asks) == 6
     with Judge(Settings("other", "key", desk.url), cache) as one:
-        one.compare([Comparison("Which?", "good", "x")])
+        one.compare([AnswerPair("Which?", "good", "x")])
     assert len(desk.asks) == 8
 
 
 def test_equal_answers_need_no_judge(desk: JudgeDesk, cache: Path):
-    (verdict,) = judge(desk, cache, [Comparison("Which?", "same", "same")])
+    (verdict,) = judge(desk, cache, [AnswerPair("Which?", "same", "same")])
     assert (verdict.preference, verdict.wins, verdict.losses) == (0.5, 1.0, 1.0) and desk.asks == []
 
 
@@ -246,7 +247,7 @@ def test_refusals_of_earlier_comparisons_do_not_count_against_later_ones(desk: J
 
 
 def test_half_a_surrogate_pair_can_be_asked(desk: JudgeDesk, cache: Path):
-    (verdict,) = judge(desk, cache, [Comparison("Which?", "good \ud800", "x")])
+    (verdict,) = judge(desk, cache, [AnswerPair("Which?", "good \ud800", "x")])
     assert verdict.preference == pytest.approx(0.8)
 
 

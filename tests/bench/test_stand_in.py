@@ -12,8 +12,8 @@ from openai import BadRequestError, OpenAI
 from bench.stand_in import known, server
 from pastalm.annotation.annotate import Tally, annotate
 from pastalm.annotation.endpoint import Settings
-from pastalm.annotation.sources import read_items
 from pastalm.data.check import check_file
+from pastalm.data.records import read_answers
 from pastalm.lang.parse import parse
 from pastalm.tasks import sample, to_json
 
@@ -37,7 +37,7 @@ def url(tasks: Path):
 
 def test_it_gives_tasks_their_own_annotations(tasks: Path, url: str, tmp_path: Path) -> None:
     out = tmp_path / "annotated.jsonl"
-    annotate(read_items(str(tasks)), out, Settings("stand-in", "none", url), Tally())
+    annotate(read_answers(str(tasks)), out, Settings("stand-in", "none", url), Tally())
     asked = {fields["prompt"]: fields for fields in map(json.loads, tasks.read_text().splitlines())}
     written = [json.loads(line) for line in out.read_text().splitlines()]
     assert len(written) > 8  # answers whose noise breaks a rule of the annotator are rejected

@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from pastalm.cli import app
-from pastalm.data.examples import read_records
+from pastalm.data.examples import read_annotated
 
 runner = CliRunner()
 LIST = "1. Oslo: a town by the sea.\n2. Lima: a town of millions.\n3. Kyoto: a town of gardens."
@@ -36,7 +36,7 @@ def test_half_of_the_answers_fork(source: Path, tmp_path: Path) -> None:
     assert done.stderr == (
         "1 of 5 answers fork (1 by lists, 0 by paragraphs); 8 lines written. Left out: no answer 1.\n"
     )
-    answers = [record.answer for record in read_records(out)]
+    answers = [record.answer for record in read_annotated(out)]
     assert sum(answer.depth == 1 for answer in answers) == 4 == len(answers) / 2
     assert {answer.plain for answer in answers} == {LIST, *(f"Oslo {k}." for k in range(4))}
     assert not list(tmp_path.glob("*.part"))
@@ -45,10 +45,10 @@ def test_half_of_the_answers_fork(source: Path, tmp_path: Path) -> None:
 def test_as_it_is_keeps_number_and_order(source: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.jsonl"
     assert apar(source, out, "--as-is").exit_code == 0
-    depths = [record.answer.depth for record in read_records(out)]
+    depths = [record.answer.depth for record in read_annotated(out)]
     assert depths == [0, 0, 0, 0, 1]
     assert apar(source, out, "--as-is", "--limit", 3).exit_code == 0
-    assert len(list(read_records(out))) == 3
+    assert len(list(read_annotated(out))) == 3
 
 
 def test_a_broken_input_changes_nothing(source: Path, tmp_path: Path) -> None:

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pastalm.annotation.sources import Item
-from pastalm.data.apar import evened, extract, records
+from pastalm.data.apar import evened, extract, mark
+from pastalm.data.records import Record
 from pastalm.lang.answer import Block
 from pastalm.lang.dialects import dialect
 from pastalm.lang.parse import parse
@@ -65,8 +65,8 @@ def details(text: str, **options: bool) -> list[str]:
     return [block.plain for block in extract(text, **options)[0].blocks()]
 
 
-def item(answer: str, fault: str = "") -> Item:
-    return Item("a", ({"role": "user", "content": "hi"},), answer, fault)
+def record(answer: str) -> Record:
+    return Record(({"role": "user", "content": "hi"},), answer, id="a")
 
 
 @pytest.mark.parametrize(
@@ -177,8 +177,8 @@ def test_threads_go_on_without_a_jump(vocabulary: Vocabulary) -> None:
 
 def test_records_are_counted_by_rule_and_fault() -> None:
     counts: Counter[str] = Counter()
-    items = [item(LIST), item("Yes."), item("", "no answer"), item(PARAGRAPHS), item(LIST)]
-    found = list(records(items, counts))
+    answers = (LIST, "Yes.", "", PARAGRAPHS, LIST)
+    found = list(mark(map(record, answers), counts))
     assert counts == {"list": 2, "paragraphs": 1, "sequential": 1, "no answer": 1}
     head = {"id": "a", "prompt": "hi"}
     assert found[0] == {**head, "annotated": LIST_MARKED, "answer": LIST, "rule": "list"}

@@ -13,12 +13,11 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from pastalm.data.audit import AuditError, Auditor
-from pastalm.data.audited import Audited, Line, Measured, ranked, read_sound, summarise
-from pastalm.data.check import check_file
+from pastalm.data.audit import Audited, AuditError, Auditor, Measured, ranked, summarise
+from pastalm.data.check import CheckedRecord, check_file, read_sound
 from pastalm.data.dependence import show_siblings
-from pastalm.data.examples import DataError
 from pastalm.data.filtered import write_filtered
+from pastalm.files.lines import DataError
 from pastalm.lang.parse import parse
 from pastalm.lang.positions import POLICIES
 from pastalm.lang.script import compile_script
@@ -54,7 +53,7 @@ def auditor(tiny_llama: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast) ->
 
 
 def audited(auditor: Auditor, data: Path, journal: Path | None = None) -> list[Audited]:
-    found = auditor.run(data, read_sound(data), journal or data.with_suffix(".journal"))
+    found = auditor.run(read_sound(data), journal or data.with_suffix(".journal"))
     return sorted(found, key=lambda one: one.line.number)
 
 
@@ -63,8 +62,8 @@ def test_figures_of_every_block(auditor: Auditor, data: Path, vocabulary: Vocabu
     assert [[block.place for block in one.blocks] for one in found] == [[1, 2, 3, 1], [], [1], [1, 1, 2]]
     assert [[block.topic for block in one.blocks] for one in found] == [list("abca"), [], ["c"], list("abc")]
     for one in found:
-        script = compile_script(parse(one.line.fields["annotated"]), vocabulary, POLICY)
-        logits = oracle(auditor.runner, vocabulary.prompts.encode(one.line.fields["prompt"]), script, POLICY)
+        script = compile_script(parse(one.line.record.annotated), vocabulary, POLICY)
+        logits = oracle(auditor.runner, vocabulary.prompts.encode(one.line.record.prompt), script, POLICY)
         for block in one.blocks:
             own = script.of(block.number)[1:]
             assert block.tokens == len(own) and own[-1] == vocabulary.async_end
@@ -77,12 +76,12 @@ def test_figures_of_every_block(auditor: Auditor, data: Path, vocabulary: Vocabu
 
 
 def test_summary_and_ranking():
-    line = Line(7, "", {})
+    line = CheckedRecord(7, ())
     values = (0.0, 0.1, 0.3, -0.2)
     blocks = [
         Measured(k, "t", place, 5, -1.0 - value, -1.0) for k, (place, value) in enumerate(zip((1, 2, 2, 3), values))
     ]
-    found = [Audited(line, tuple(blocks)), Audited(Line(9, "", {}), (), too_long=True)]
+    found = [Audited(line, tuple(blocks)), Audited(CheckedRecord(9, ()), (), too_long=True)]
     summary = summarise(found)
     assert (summary.records, summary.too_long, summary.blocks, summary.hidden) == (2, 1, 4, 3)
     assert summary.mean == pytest.approx(0.2 / 3) and summary.quantiles[0.5] == pytest.approx(0.1)
@@ -96,7 +95,7 @@ def test_summary_and_ranking():
 def test_a_journal_cut_anywhere_is_completed_and_never_repeated(auditor: Auditor, tmp_path: Path):
     data = write(tmp_path / "data.jsonl", [text + "!" * k for k in range(12) for text in TEXTS])
     whole, journal = audited(auditor, data), tmp_path / "journal"
-    run = auditor.run(data, read_sound(data), journal)
+    run = auditor.run(read_sound(data), journal)
     assert len(list(islice(run, 30))) == 30
     run.close()
     done = journal.read_bytes()

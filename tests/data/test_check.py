@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pastalm.data.check import Finding, check_file, check_line
-from pastalm.data.examples import DataError
+from pastalm.files.lines import DataError
 from pastalm.tasks import sample, to_json
 
 GOOD = (
@@ -83,7 +83,7 @@ def test_wrong_types_and_missing_fields():
     assert "not an object" in raw("[1]")
     assert "neither 'prompt' nor 'messages'" in raw('{"annotated": "x"}')
     assert "no 'annotated'" in raw('{"prompt": "x"}')
-    assert "both" in raw('{"prompt": "x", "messages": [{"role": "user", "content": "x"}], "annotated": "x"}')
+    assert "both" in raw('{"prompt": "y", "messages": [{"role": "user", "content": "x"}], "annotated": "x"}')
     assert "'prompt' must be" in raw('{"prompt": 3, "annotated": "x"}')
     assert "'annotated' must be" in raw('{"prompt": "x", "annotated": ["x"]}')
     assert "'answer' must be" in raw('{"prompt": "x", "annotated": "x", "answer": 1}')
@@ -101,7 +101,7 @@ def test_files(tmp_path: Path):
     file.write_text("\n".join(map(to_json, sample("train", 0, 22))) + "\n\n[]\n")
     records = list(check_file(file))
     assert len(records) == 23
-    assert [record.line for record in records if record.findings] == [24]
+    assert [record.number for record in records if record.findings] == [24]
     assert records[-1].findings[0].place(file) == f"{file}, line 24"
 
 
@@ -109,7 +109,7 @@ def test_a_line_that_is_not_text_is_a_finding(tmp_path: Path):
     file, good = tmp_path / "data.jsonl", json.dumps({"prompt": "hello", "annotated": GOOD}).encode()
     file.write_bytes(good + b'\n{"prompt": "\xff"}\n' + good + b"\n")
     records = list(check_file(file))
-    assert [record.line for record in records] == [1, 2, 3]
+    assert [record.number for record in records] == [1, 2, 3]
     assert [record.findings for record in records] == [(), (Finding(2, "not UTF-8 text; save the file as UTF-8."),), ()]
 
 

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from transformers import PreTrainedModel
 
-from pastalm.data.dependence import Row, log_probabilities, open_before, scored, show_siblings
+from pastalm.data.dependence import ScoredLayout, log_probabilities, open_before, scored, show_siblings
 from pastalm.lang.parse import parse
 from pastalm.lang.positions import POLICIES
 from pastalm.lang.script import Script, compile_script
@@ -34,7 +34,7 @@ def laid_out(text: str, vocabulary: Vocabulary, depth: int = 1) -> tuple[Layout,
 
 
 def score(runner: Runner, laid: Layout, block: int) -> torch.Tensor:
-    return log_probabilities(runner, [Row(laid, scored(laid, block))])[0]
+    return log_probabilities(runner, [ScoredLayout(laid, scored(laid, block))])[0]
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +99,7 @@ def test_both_passes_equal_the_models_own_attention_under_masks_written_out(voca
     n, block, index = len(laid.tokens), laid.block.tolist(), laid.tokens.tolist()
     sync = index.index(vocabulary.sync)
     runner = Runner(tiny("llama", len(vocabulary.tokenizer)))
-    rows = [Row(laid, scored(laid, 3)), Row(show_siblings(laid, script, 3), scored(laid, 3))]
+    rows = [ScoredLayout(laid, scored(laid, 3)), ScoredLayout(show_siblings(laid, script, 3), scored(laid, 3))]
     hidden, seen = log_probabilities(runner, rows)
     for found, extra in ((hidden, set()), (seen, {1, 2})):
         visible = torch.zeros(n, n, dtype=torch.bool)
@@ -118,7 +118,7 @@ def test_for_the_second_of_two_the_seen_pass_is_a_plain_causal_forward(vocabular
     text = "<async topic='a'>hello world foo</async><async topic='b'>bar foo hello</async>"
     laid, script = laid_out(text, vocabulary)
     runner = Runner(tiny("qwen3", len(vocabulary.tokenizer)))
-    (found,) = log_probabilities(runner, [Row(show_siblings(laid, script, 2), scored(laid, 2))])
+    (found,) = log_probabilities(runner, [ScoredLayout(show_siblings(laid, script, 2), scored(laid, 2))])
     causal = torch.ones(len(laid.tokens), len(laid.tokens), dtype=torch.bool).tril()
     promise = (laid.block[:, None] == 0) & (
         laid.block[None, :] == 1
@@ -141,9 +141,9 @@ def test_rows_of_a_batch_do_not_see_each_other(runner: Runner, vocabulary: Vocab
     laid, script = laid_out(GROUPS, vocabulary)
     other, _ = laid_out("short <async topic='a'>bar</async>", vocabulary)
     rows = [
-        Row(other, scored(other, 1)),
-        Row(show_siblings(laid, script, 2), scored(laid, 2)),
-        Row(laid, scored(laid, 5)),
+        ScoredLayout(other, scored(other, 1)),
+        ScoredLayout(show_siblings(laid, script, 2), scored(laid, 2)),
+        ScoredLayout(laid, scored(laid, 5)),
     ]
     for row, found in zip(rows, log_probabilities(runner, rows)):
         torch.testing.assert_close(found, log_probabilities(runner, [row])[0], atol=1e-5, rtol=1e-5)

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from pastalm.data.examples import DataError
 from pastalm.data.questions import read_questions
+from pastalm.files.lines import DataError
 from pastalm.tasks import sample, to_json
 
 ROWS = [
@@ -60,10 +60,10 @@ def test_generated_tasks_and_files_of_them_have_their_checker(tmp_path: Path):
         ('[{"prompt": "x"}', "not JSON"),
         ('{"prompt": "x"}\n"y"', "line 2: not an object"),
         ('[{"prompt": "x"}, {"answer": "y"}]', "item 2: has no prompt"),
-        ('{"prompt": "  "}', "line 1: has no prompt"),
+        ('{"prompt": "  "}', "line 1: 'prompt' must be a text that is not empty"),
         ('{"messages": [{"role": "user"}]}', "line 1: message 1 must"),
         ('{"prompt": "x", "annotated": "<async>"}', "line 1, in 'annotated': "),
-        ('{"prompt": "x", "annotated": 5}', "line 1: 'answer' and 'annotated' must be texts"),
+        ('{"prompt": "x", "annotated": 5}', "line 1: 'annotated' must be a text"),
         ('{"prompt": "x", "family": "profiles", "facts": {"x": 1}}', "line 1: a task needs"),
         ('{"prompt": "x", "family": "unknown", "facts": {}}', "line 1: a task needs"),
     ],
@@ -77,7 +77,7 @@ def test_what_cannot_be_read_is_named_with_its_place(tmp_path: Path, text: str, 
 def test_other_files_are_refused(tmp_path: Path):
     (tmp_path / "latin.jsonl").write_bytes('{"prompt": "é"}'.encode("latin-1"))
     (tmp_path / "not.json.gz").write_text("[]")
-    for name, says in (("latin.jsonl", "line 1 is not UTF-8"), ("not.json.gz", "not what its name says")):
+    for name, says in (("latin.jsonl", "line 1: not UTF-8"), ("not.json.gz", "not what its name says")):
         with pytest.raises(DataError, match=says):
             read_questions(str(tmp_path / name))
     with pytest.raises(FileNotFoundError):

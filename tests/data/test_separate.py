@@ -8,13 +8,13 @@ from hypothesis import strategies as st
 
 from pastalm.data.check import flaws
 from pastalm.data.separate import separate, unmark
-from pastalm.data.words import Words
+from pastalm.data.words import WordVocabulary
 from pastalm.lang.clock import critical_path
 from pastalm.lang.parse import parse
 from pastalm.lang.positions import POLICIES
 from pastalm.lang.script import compile_script
 
-WORDS = Words()
+WORDS = WordVocabulary()
 
 
 def steps(annotated: str) -> int:

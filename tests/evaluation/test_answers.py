@@ -11,10 +11,10 @@ import pytest
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from pastalm import Engine
-from pastalm.data.examples import DataError
 from pastalm.data.questions import Question
 from pastalm.evaluation.answers import Answers, DecodedAnswer, EvalSettings, Outcome
 from pastalm.files.fingerprint import fingerprint
+from pastalm.files.lines import DataError
 
 SETTINGS = EvalSettings("tiny", "set", max_tokens=6)
 QUESTIONS = [Question(f"hello {k}") for k in range(4)]

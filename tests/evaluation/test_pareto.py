@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pastalm.data.examples import DataError
 from pastalm.evaluation.pareto import draw, read_models
+from pastalm.files.lines import DataError
 
 
 def made(

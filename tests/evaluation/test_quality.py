@@ -10,10 +10,10 @@ import pytest
 
 from pastalm.annotation.endpoint import Settings
 from pastalm.annotation.judge import Judge
-from pastalm.data.examples import DataError
 from pastalm.data.questions import Question
 from pastalm.evaluation.alpaca import MINIMAL
 from pastalm.evaluation.quality import Reference, compare, read_reference
+from pastalm.files.lines import DataError
 from tests.annotation.judge_server import JudgeDesk, judging
 from tests.evaluation.made import answer, outcome
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from pastalm.data.examples import DataError
 from pastalm.evaluation import report
 from pastalm.evaluation.alpaca import MINIMAL, WinRates
+from pastalm.files.lines import DataError
 from pastalm.tasks import sample
 from tests.evaluation.made import answer, outcome
 

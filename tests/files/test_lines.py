@@ -6,14 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from pastalm.data.examples import read_records
-from pastalm.files.lines import DataError, read_objects
+from pastalm.data.examples import read_annotated
+from pastalm.files.lines import DataError
+from pastalm.files.rows import objects
 
 
 def test_lines_keep_their_numbers(tmp_path: Path):
     path = tmp_path / "a.jsonl"
     path.write_bytes(b'\xef\xbb\xbf{"a": 1}\r\n\r\n  \n{"a": 2}')
-    assert list(read_objects(path)) == [(f"{path}, line 1", {"a": 1}), (f"{path}, line 4", {"a": 2})]
+    assert list(objects(path)) == [(f"{path}, line 1", {"a": 1}), (f"{path}, line 4", {"a": 2})]
 
 
 @pytest.mark.parametrize(
@@ -21,7 +22,7 @@ def test_lines_keep_their_numbers(tmp_path: Path):
     [
         (b'{"a": }', r"line 2: not JSON \(Expecting value, column 7\); write one object a line"),
         (b"[1]", "line 2: not an object"),
-        (b'{"a": "\xff"}', "line 2 is not UTF-8 text"),
+        (b'{"a": "\xff"}', "line 2: not UTF-8 text"),
         (b"[" * 100_000, "line 2: nested too deeply"),
         (b'{"a": ' + b"7" * 5000 + b"}", "line 2: a number in it has too many digits"),
     ],
@@ -30,7 +31,7 @@ def test_a_bad_line(tmp_path: Path, line: bytes, says: str):
     path = tmp_path / "a.jsonl"
     path.write_bytes(b'{"a": 1}\n' + line + b"\n")
     with pytest.raises(DataError, match=says):
-        list(read_objects(path))
+        list(objects(path))
 
 
 @pytest.mark.parametrize(
@@ -47,4 +48,4 @@ def test_training_says_what_the_validator_says(tmp_path: Path, line: str, says: 
     path = tmp_path / "a.jsonl"
     path.write_text(line)
     with pytest.raises(DataError, match=says):
-        list(read_records(path))
+        list(read_annotated(path))

@@ -21,7 +21,7 @@ from transformers import (
 
 from pastalm import Engine
 from pastalm.data.collate import Collator
-from pastalm.data.examples import encode_records, read_records
+from pastalm.data.examples import encode_answers, read_annotated
 from pastalm.lang.positions import POLICIES
 from pastalm.lang.vocabulary import Vocabulary
 from pastalm.runtime.attention import DenseMetadata
@@ -63,7 +63,7 @@ def test_of_the_embedding_only_the_tags_rows_are_trained(
     assert all("lora_" in name or "trainable_tokens" in name for name in trained)
 
     collator = Collator(POLICIES["pred10"], 0)
-    examples = list(encode_records(read_records(data), vocabulary, POLICIES["pred10"], plain=0, seed=0))
+    examples = list(encode_answers(read_annotated(data), vocabulary, POLICIES["pred10"], plain=0, seed=0))
     trainer = SftTrainer(
         wrapped, training_arguments(settings, 20), train_dataset=[[one] for one in examples], data_collator=collator
     )

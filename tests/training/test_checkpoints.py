@@ -11,7 +11,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from pastalm import Engine
-from pastalm.data.examples import DataError
+from pastalm.files.lines import DataError
 from pastalm.runtime.engine import RequestError
 from pastalm.training.base import SettingsError
 from pastalm.training.checkpoints import last_checkpoint, read_state

@@ -21,9 +21,9 @@ from pastalm import Engine
 from pastalm.annotation.endpoint import Settings as JudgeSettings
 from pastalm.annotation.judge import Judge
 from pastalm.cli import app
-from pastalm.data.examples import DataError
 from pastalm.data.questions import Question, read_questions
 from pastalm.files.journal import Journal
+from pastalm.files.lines import DataError
 from pastalm.lang.positions import POLICIES
 from pastalm.lang.vocabulary import Vocabulary
 from pastalm.runtime.attention import attach

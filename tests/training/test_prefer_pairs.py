@@ -14,9 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerFast
 
-from pastalm.data.examples import DataError
 from pastalm.data.questions import Question
 from pastalm.files.journal import Journal
+from pastalm.files.lines import DataError
 from pastalm.files.lock import held
 from pastalm.lang.positions import POLICIES
 from pastalm.lang.vocabulary import Vocabulary

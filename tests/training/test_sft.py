@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenize
 
 from pastalm import Engine
 from pastalm.data.collate import Collator
-from pastalm.data.examples import DataError, Example, Record, encode_records, pack, read_records
+from pastalm.data.examples import AnnotatedAnswer, DataError, Example, encode_answers, pack, read_annotated
 from pastalm.lang.parse import parse
 from pastalm.lang.positions import POLICIES
 from pastalm.lang.vocabulary import Vocabulary
@@ -52,7 +52,7 @@ def test_the_trainers_loss_is_the_thread_wise_loss(
     model = tiny("llama", len(tokenizer))
     vocabulary = Vocabulary(tokenizer)
     answer = parse("a <async topic='x'>b c</async> d<sync/> e")
-    [example] = encode_records([Record("hello", answer)], vocabulary, POLICY, plain=0, seed=0)
+    [example] = encode_answers([AnnotatedAnswer("hello", answer)], vocabulary, POLICY, plain=0, seed=0)
     batch = Collator(POLICY, 0)([[example]])
     trainer = SftTrainer(model, training_arguments(config(base, data, tmp_path), 1))
     loss = trainer.compute_loss(model, dict(batch), num_items_in_batch=None)
@@ -82,7 +82,7 @@ def test_the_loss_of_a_drawn_example_is_its_arithmetic(
     """
     vocabulary = Vocabulary(tokenizer)
     answer = parse("a<async topic='x'>b</async>c<sync/>d")
-    [example] = encode_records([Record("q", answer)], vocabulary, POLICY, plain=0, seed=0)
+    [example] = encode_answers([AnnotatedAnswer("q", answer)], vocabulary, POLICY, plain=0, seed=0)
     batch = Collator(POLICY, 0)([[example]])
     a, b, c, d, x, one = (vocabulary.encode(text)[0] for text in ("a", "b", "c", "d", "x", "1"))
     eos = tokenizer.eos_token_id
@@ -129,7 +129,7 @@ def test_the_held_out_loss_is_that_of_the_trained_model(base: Path, data: Path, 
     model = AutoModelForCausalLM.from_pretrained(f"{settings.out}/checkpoint-{settings.steps}")  # float32
     trainer = SftTrainer(model.eval(), training_arguments(config(base, data, tmp_path), 1))
     total, count = 0.0, 0
-    for example in encode_records(read_records(held), Vocabulary(tokenizer), POLICY, plain=0, seed=0):
+    for example in encode_answers(read_annotated(held), Vocabulary(tokenizer), POLICY, plain=0, seed=0):
         if len(example) > settings.row:
             continue
         batch = Collator(POLICY, 0)([[example]])
@@ -154,7 +154,7 @@ def test_a_run_tells_what_it_did(base: Path, data: Path, tmp_path: Path) -> None
     train_sft(settings)
     figures = read_state(tmp_path)["figures"]
     vocabulary = Vocabulary(AutoTokenizer.from_pretrained(tmp_path))
-    examples = list(encode_records(read_records(data), vocabulary, POLICY, plain=0, seed=0))
+    examples = list(encode_answers(read_annotated(data), vocabulary, POLICY, plain=0, seed=0))
     assert figures["tokens"] == 2 * sum(map(len, examples))
     targets = sum((Collator(POLICY, 0)([[one]])["labels"] != IGNORE).sum().item() for one in examples)
     assert figures["targets"] == 2 * targets
@@ -210,15 +210,15 @@ def test_training_teaches_the_tags_and_keeps_the_policy(base: Path, data: Path, 
 
 def test_plain_answers_have_no_tags(tokenizer: PreTrainedTokenizerFast) -> None:
     vocabulary = Vocabulary(tokenizer)
-    records = [Record("p", parse("a <async topic='x'>b</async> c"))] * 50
+    records = [AnnotatedAnswer("p", parse("a <async topic='x'>b</async> c"))] * 50
     found = [
         bool(set(e.script.tokens) & set(vocabulary.tags))
-        for e in encode_records(records, vocabulary, POLICY, plain=0.5, seed=1)
+        for e in encode_answers(records, vocabulary, POLICY, plain=0.5, seed=1)
     ]
     assert 10 < sum(found) < 40
     assert not any(
         set(e.script.tokens) & set(vocabulary.tags)
-        for e in encode_records(records, vocabulary, POLICY, plain=1.0, seed=1)
+        for e in encode_answers(records, vocabulary, POLICY, plain=1.0, seed=1)
     )
 
 
@@ -235,7 +235,7 @@ def test_packing_loses_nothing_and_fills_rows() -> None:
 
 def test_prompts_carry_no_loss_unless_asked(tokenizer: PreTrainedTokenizerFast) -> None:
     vocabulary = Vocabulary(tokenizer)
-    [example] = encode_records([Record("hello", parse("a"))], vocabulary, POLICY, plain=0, seed=0)
+    [example] = encode_answers([AnnotatedAnswer("hello", parse("a"))], vocabulary, POLICY, plain=0, seed=0)
     assert isinstance(example, Example)
     n = len(example.prompt)
     without, with_prompt = (
@@ -249,7 +249,7 @@ def test_prompts_carry_no_loss_unless_asked(tokenizer: PreTrainedTokenizerFast) 
 def test_tasks_are_training_data(tmp_path: Path) -> None:
     path = tmp_path / "tasks.jsonl"
     path.write_text("\n".join(map(to_json, sample("train", 3, 22))) + "\n")
-    records = list(read_records(path))
+    records = list(read_annotated(path))
     assert [record.answer for record in records] == [task.answer for task in sample("train", 3, 22)]
 
 
@@ -265,7 +265,7 @@ def test_bad_lines_are_told_with_their_place(tmp_path: Path, line: str, message:
     path = tmp_path / "data.jsonl"
     path.write_text('{"prompt": "a", "annotated": "b"}\n' + line + "\n")
     with pytest.raises(DataError) as caught:
-        list(read_records(path))
+        list(read_annotated(path))
     assert message in str(caught.value)
 
 

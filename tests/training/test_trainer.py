@@ -9,7 +9,7 @@ import torch
 from transformers import PreTrainedTokenizerFast
 
 from pastalm.data.collate import Collator
-from pastalm.data.examples import encode_records, read_records
+from pastalm.data.examples import encode_answers, read_annotated
 from pastalm.lang.positions import POLICIES
 from pastalm.lang.vocabulary import Vocabulary
 from pastalm.runtime.attention import DenseMetadata, attach
@@ -20,7 +20,7 @@ from tests.runtime.families import tiny
 
 @pytest.mark.parametrize("family", ["llama", "gemma2", "gpt2"])
 def test_gradients_are_the_same(family: str, data: Path, tokenizer: PreTrainedTokenizerFast) -> None:
-    examples = list(encode_records(read_records(data), Vocabulary(tokenizer), POLICIES["pred10"], plain=0, seed=0))
+    examples = list(encode_answers(read_annotated(data), Vocabulary(tokenizer), POLICIES["pred10"], plain=0, seed=0))
     batch, other = (Collator(POLICIES["pred10"], 0)([examples[k : k + 3]]) for k in (0, 6))
     losses, gradients = [], []
     for checkpointed in (False, True):

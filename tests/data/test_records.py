@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from pastalm.annotation.sources import count_items, read_items
+from pastalm.data.records import count_records, read_answers
 from pastalm.files.lines import DataError
 
 USER, REPLY = {"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}
@@ -40,9 +40,9 @@ def test_common_shapes(tmp_path: Path, row: dict[str, Any], messages: list[Any],
         import pyarrow.parquet as pq
 
         pq.write_table(pa.Table.from_pylist([row]), path)
-    (item,) = read_items(str(path))
+    (item,) = read_answers(str(path))
     assert (list(item.messages), item.answer, item.fault) == (messages, "a", "")
-    assert item.id == ("7" if "id" in row else item.id) and count_items(str(path)) == 1
+    assert item.id == ("7" if "id" in row else item.id) and count_records(path) == 1
 
 
 def test_ids_are_stable_and_apart(tmp_path: Path):
@@ -50,10 +50,10 @@ def test_ids_are_stable_and_apart(tmp_path: Path):
     rows = [{"prompt": "q", "answer": text} for text in "aba"]
     rows += [{"id": "x", **row} for row in rows]
     path.write_text("\n".join(json.dumps(row) for row in rows))
-    first = [item.id for item in read_items(str(path))]
-    assert first == [item.id for item in read_items(str(path))]
+    first = [item.id for item in read_answers(str(path))]
+    assert first == [item.id for item in read_answers(str(path))]
     assert first[0] == first[2] != first[1] and first[3] == first[5] == "x" and first[4].startswith("x-")
-    assert [item.id for item in read_items(str(path), limit=2)] == first[:2] and count_items(str(path), limit=2) == 2
+    assert [item.id for item in read_answers(str(path), limit=2)] == first[:2] and count_records(path, 2) == 2
 
 
 @pytest.mark.parametrize("text, said", [("{", "line 1: not JSON"), ('{"a": 1}', "known are"), ("[]", "not an object")])
@@ -61,12 +61,12 @@ def test_unreadable_sources(tmp_path: Path, text: str, said: str):
     path = tmp_path / "in.jsonl"
     path.write_text(text)
     with pytest.raises(DataError, match=said):
-        list(read_items(str(path)))
+        list(read_answers(str(path)))
 
 
 def test_a_name_that_is_neither_file_nor_data_set():
     with pytest.raises(DataError, match="no such file"):
-        list(read_items("nowhere"))
+        list(read_answers("nowhere"))
 
 
 def test_a_data_set_of_the_hub_is_streamed(monkeypatch: pytest.MonkeyPatch):
@@ -77,5 +77,5 @@ def test_a_data_set_of_the_hub_is_streamed(monkeypatch: pytest.MonkeyPatch):
         return iter([{"conversations": [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}]}] * 3)
 
     monkeypatch.setattr("datasets.load_dataset", load_dataset)
-    (item,) = read_items("Open-Orca/SlimOrca", split="test", limit=1)
+    (item,) = read_answers("Open-Orca/SlimOrca", split="test", limit=1)
     assert item.answer == "a" and asked == [("Open-Orca/SlimOrca", "test", True)]
