@@ -22,6 +22,8 @@ ROWS = (
     ("answers that fork", "forked", "%", 100, None),
     ("chunks an answer", "chunks", "", 1, None),
     ("redundancy", "redundancy", "%", 100, None),
+    ("run in circles", "circles", "%", 100, None),
+    ("baseline's in circles", "baseline_circles", "%", 100, None),
     ("length error", "length_error", UNIT, 1, None),
     ("promised too long by", "length_bias", UNIT, 1, None),
     ("tokens", "tokens", "", 1, None),

@@ -49,6 +49,8 @@ FIGURES: dict[str, _Figure] = {
     "parallelism_arithmetic": _mean("parallelism"),
     "forked": _mean("forked"),
     "redundancy": _ratio("redundancy", "forked"),
+    "circles": _mean("circles"),
+    "baseline_circles": _mean("baseline circles"),
     "length_error": _ratio("length error", "promises"),
     "length_bias": _ratio("length bias", "promises"),
     "chunks": _mean("chunks"),
@@ -114,6 +116,7 @@ def _columns(outcomes: Sequence[Outcome]) -> dict[str, list[float]]:
             add(f"{prefix}content", of.content_tokens)
             add(f"{prefix}seconds", of.wall_seconds)
             add(f"{prefix}finished", side.finished)
+            add(f"{prefix}circles", of.circles)
     return columns
 
 

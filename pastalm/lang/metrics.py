@@ -13,6 +13,10 @@ from pastalm.lang.script import Script
 from pastalm.lang.vocabulary import Vocabulary
 
 NGRAM = 4
+PERIODS = 64  # the longest text, in tokens, whose repetition counts as a circle
+TURNS = 3  # how often a text stands at the end of a thread that runs in circles
+LEAST = 24  # the tokens that must repeat those before them: a short refrain is no circle
+ALIKE = 0.9  # the share of them that must: a number may count on while the text around it repeats
 
 
 @dataclass(frozen=True)
@@ -20,7 +24,7 @@ class AnswerMetrics:
     """``tokens``: what the model itself writes, tags included, without the end of answer. ``content``: the same without
     tags. ``critical_path``: decode steps with unlimited threads. ``parallelism``: content / critical path.
     ``redundancy``: mean over blocks of the share of their 4-grams that stand in a sibling. ``length_errors``: promised
-    minus measured ``tokens`` of each block, in the attribute's unit."""
+    minus measured ``tokens`` of each block, in the attribute's unit. ``circles``: whether a thread ends in a loop."""
 
     tokens: int
     content: int
@@ -29,6 +33,7 @@ class AnswerMetrics:
     parallelism: float
     redundancy: float
     length_errors: tuple[int, ...]
+    circles: bool
 
 
 def answer_metrics(script: Script, vocabulary: Vocabulary, policy: PositionPolicy) -> AnswerMetrics:
@@ -44,6 +49,7 @@ def answer_metrics(script: Script, vocabulary: Vocabulary, policy: PositionPolic
         parallelism=content / path if path else 1.0,
         redundancy=redundancy(script),
         length_errors=tuple(block.promised - policy.label(block.content) for block in blocks),
+        circles=circles(script),
     )
 
 
@@ -63,13 +69,39 @@ def content_tokens(script: Script, vocabulary: Vocabulary) -> list[int]:
 
 def redundancy(script: Script) -> float:
     """Mean share of a block's 4-grams that stand in a sibling, over the blocks that have any; 0 without blocks."""
-    own: list[list[int]] = [[] for _ in script.blocks]
-    for token, block in zip(script.tokens, script.block, strict=True):
-        own[block].append(token)
+    own = _own_tokens(script)
     blocks = [(block.parent, _grams(tokens[1:-1])) for block, tokens in zip(script.blocks, own, strict=True)][1:]
     holders = Counter((parent, gram) for parent, grams in blocks for gram in set(grams))
     shares = [sum(holders[parent, gram] > 1 for gram in grams) / len(grams) for parent, grams in blocks if grams]
     return mean(shares) if shares else 0.0
+
+
+def circles(script: Script) -> bool:
+    """Whether a thread of the answer runs in circles at its end, in text or in promises."""
+    return any(map(ends_in_a_loop, _own_tokens(script)))
+
+
+def ends_in_a_loop(tokens: Sequence[int]) -> bool:
+    """Whether the tokens end with one text, of at most 64 tokens, at least three times in a row, over at least 24
+    tokens behind its first time. A tenth of the tokens may differ from one time to the next."""
+    return any(_repeats(tokens, period) for period in range(1, min(PERIODS, len(tokens) // TURNS) + 1))
+
+
+def _repeats(tokens: Sequence[int], period: int) -> bool:
+    """Whether the last tokens are those that stand ``period`` places before them."""
+    length = max((TURNS - 1) * period, LEAST)
+    if length + period > len(tokens):
+        return False
+    same = sum(tokens[-k] == tokens[-k - period] for k in range(1, length + 1))
+    return same >= ALIKE * length
+
+
+def _own_tokens(script: Script) -> list[list[int]]:
+    """The tokens of each block, the main thread's first."""
+    own: list[list[int]] = [[] for _ in script.blocks]
+    for token, block in zip(script.tokens, script.block, strict=True):
+        own[block].append(token)
+    return own
 
 
 def _grams(tokens: Sequence[int]) -> list[tuple[int, ...]]:

@@ -53,12 +53,14 @@ Mark = Words | Promised | Synced | Closed | Ended
 @dataclass(frozen=True)
 class Legal:
     """Which tokens may come next: ``ids`` alone if ``only``, else all but ``ids``. Equal keys mean equal sets.
-    ``promise`` is the token that starts a promise, where one may start."""
+    ``promise`` is the token that starts a promise, where one may start. ``instead`` is what is legal where the model's
+    best token is not."""
 
     key: tuple[object, ...]
     ids: Sequence[int] = field(compare=False)
     only: bool = False
     promise: int | None = None
+    instead: Legal | None = field(default=None, compare=False)
 
     @property
     def forced(self) -> int | None:
@@ -67,7 +69,10 @@ class Legal:
 
 
 class Reader(Protocol):
-    """What the interpreter asks of a reader of tokens."""
+    """What the interpreter asks of a reader of tokens. ``used``: the topics that the thread cannot promise once more;
+    None if it can."""
+
+    used: frozenset[str] | None
 
     def legal(self) -> Legal:
         """Which tokens may come next."""
@@ -79,11 +84,18 @@ class Reader(Protocol):
 
 
 class PlainReader:
-    """Sequential decoding: every token is text. The tags of a model that has them are not allowed."""
+    """Sequential decoding: every token is text. The tags of a model that has them are not allowed.
+
+    Nor is the end of the answer where the model would write a tag: it has more to say there, in a chunk, and an end is
+    only the next best token because a model that has promised everything ends.
+    """
+
+    used: frozenset[str] | None = None
 
     def __init__(self, eos: frozenset[int], tags: Sequence[int]) -> None:
         self.eos = eos
-        self._legal = Legal(("plain",), tuple(tags))
+        going_on = Legal(("plain", "goes on"), (*tags, *sorted(eos))) if tags else None
+        self._legal = Legal(("plain",), tuple(tags), instead=going_on)
 
     def legal(self) -> Legal:
         """See :class:`Reader`."""
@@ -102,10 +114,23 @@ class _State(Enum):
 
 class Recogniser:
     """PASTA-LANG. ``main`` threads end the answer, others their chunk; ``may_promise`` says whether this thread can
-    have chunks of its own. Unless ``constrained`` any token may come, and malformed tags stay text."""
+    have chunks of its own. Unless ``constrained`` any token may come, and malformed tags stay text.
 
-    def __init__(self, vocabulary: Vocabulary, *, main: bool, may_promise: bool, constrained: bool) -> None:
+    ``used`` are topics that cannot be promised once more, as :func:`same_topic` writes them; None allows every topic
+    again and again. The thread's own promises are added to them.
+    """
+
+    def __init__(
+        self,
+        vocabulary: Vocabulary,
+        *,
+        main: bool,
+        may_promise: bool,
+        constrained: bool,
+        used: frozenset[str] | None = None,
+    ) -> None:
         self.vocabulary, self.main, self.may_promise, self.constrained = vocabulary, main, may_promise, constrained
+        self.used = used
         self.state = _State.TEXT
         self.pending: list[int] = []  # the tokens of the promise being written
         self.topic: list[int] = []
@@ -133,10 +158,16 @@ class Recogniser:
         words, in_word = v.topic_words(self.topic)
         # Bytes of the vocabulary can make up a space that no piece shows, hence the look at the text.
         done = in_word and _well_formed(v.decode(self.topic))
-        end = (v.promise_tokens,) if done else ()
-        if done and len(self.topic) >= MAX_TOPIC_TOKENS:
-            return Legal(("tokens",), end, only=True)
-        return Legal(("topic", words, in_word, done), v.topic_pieces(words, in_word) + end, only=True)
+        full = len(self.topic) >= MAX_TOPIC_TOKENS
+        if done and full:
+            return Legal(("tokens",), (v.promise_tokens,), only=True)
+        pieces = v.topic_pieces(words, in_word)
+        done = done and not (pieces and self._is_used())
+        return Legal(("topic", words, in_word, done), pieces + (v.promise_tokens,) * done, only=True)
+
+    def _is_used(self) -> bool:
+        """Whether the topic so far is one that cannot be promised once more; the model then goes on with it."""
+        return self.used is not None and same_topic(self.vocabulary.decode(self.topic)) in self.used
 
     def _legal_count(self) -> Legal:
         v, room = self.vocabulary, MAX_DIGITS - len(self.count)
@@ -187,7 +218,9 @@ class Recogniser:
             return []
         if token == v.promise_end and self.count and int(self.count) > 0:
             self.state, self.pending = _State.TEXT, []
-            return [Promised(v.decode(self.topic).strip(), int(self.count))]
+            topic = v.decode(self.topic).strip()
+            self.used = None if self.used is None else self.used | {same_topic(topic)}
+            return [Promised(topic, int(self.count))]
         self.pending.pop()
         return self._malformed("the length of a promise is not a whole number of at least 1", token)
 
@@ -196,6 +229,11 @@ class Recogniser:
         words = Words(tuple(self.pending), problem)
         self.state, self.pending = _State.TEXT, []
         return [words, *self._read_text(token)]
+
+
+def same_topic(topic: str) -> str:
+    """A topic as it is compared with others: without the case of its letters and the width of its spaces."""
+    return " ".join(topic.split()).casefold()
 
 
 def _well_formed(topic: str) -> bool:

@@ -39,7 +39,8 @@ class Engine:
     ``model`` is any decoder-only Hugging Face model, ``tokenizer`` its fast tokenizer; a tokenizer without PASTA's tags
     serves ``mode="sequential"`` only. ``max_model_len`` bounds the cache slots of one request, its prompt and all its
     threads (None: what it may need); ``max_batch`` is how many requests :meth:`generate_batch` decodes at once.
-    ``constrained`` enforces the grammar of tags. Raises ``UnsupportedModelError`` for models that cannot be driven.
+    ``constrained`` enforces the grammar of tags, ``unique_topics`` that an answer promises no topic twice. Raises
+    ``UnsupportedModelError`` for models that cannot be driven.
 
     The cache is kept between calls, as large as the largest call that did not fit it needed; :meth:`release` frees it.
     Calls may come from several threads, and iterators of several calls may be read in turn: their requests then share
@@ -54,6 +55,7 @@ class Engine:
         max_model_len: int | None = None,
         max_batch: int = 8,
         constrained: bool = True,
+        unique_topics: bool = True,
     ) -> None:
         self.runner = Runner(model)
         self.tokenizer = tokenizer
@@ -61,7 +63,8 @@ class Engine:
         self.eos = _end_tokens(model, tokenizer)
         self.vocabulary = Vocabulary(tokenizer, self.eos) if has_tags(tokenizer) else None
         self.positions = self.policy().name
-        self.max_model_len, self.max_batch, self.constrained = max_model_len, max_batch, constrained
+        self.max_model_len, self.max_batch = max_model_len, max_batch
+        self.constrained, self.unique_topics = constrained, unique_topics
         self._scheduler: Scheduler | None = None
         self._lock = RLock()
 
@@ -207,7 +210,8 @@ class Engine:
         """How answers are read in a mode. Raises ``MissingTagsError`` where the model does not know the tags."""
         asynchronous = mode == Mode.ASYNC
         vocabulary = self._tags() if asynchronous else self.vocabulary
-        return Language(self.codec, self.eos, vocabulary, asynchronous=asynchronous, constrained=self.constrained)
+        settings = {"constrained": self.constrained, "unique_topics": self.unique_topics}
+        return Language(self.codec, self.eos, vocabulary, asynchronous=asynchronous, **settings)
 
     def bounded(self, limits: Limits, prompt: Many[int]) -> Limits:
         """The limits with the model's window and the cache's size. Raises :class:`RequestError` for a prompt that

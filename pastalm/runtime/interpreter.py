@@ -89,7 +89,7 @@ class Interpreter:
             self._finish()
 
     def _thread(self, path: Path, parent: Thread | None, position: int) -> Thread:
-        reader = self.language.reader(len(path), self.limits.max_depth)
+        reader = self.language.reader(len(path), self.limits.max_depth, parent.reader if parent else None)
         return Thread(path, reader, self.transcript.run(), position, parent)
 
     def _can_go_on(self) -> bool:

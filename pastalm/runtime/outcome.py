@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pastalm.lang.metrics import redundancy
+from pastalm.lang.metrics import circles, redundancy
 from pastalm.lang.render import render
 from pastalm.lang.script import Script
 from pastalm.runtime.interpreter import Interpreter
@@ -55,6 +55,7 @@ def _metrics(
         sync_wait_steps=sum(thread.wait_steps for thread in family),
         redundancy=redundancy(script),
         length_errors=tuple(one.length_error for one in threads[1:]),
+        circles=circles(script),
     )
 
 

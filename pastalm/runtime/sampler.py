@@ -86,11 +86,13 @@ class LegalMasks:
 
 @dataclass(frozen=True)
 class SamplingInput:
-    """The draws of a step as tensors [K] on the device: rows of the legal masks, promise tokens with what is added to
-    their logits, temperatures, shares, uniform numbers. ``drawn`` are the rows that draw, ``cut`` those with a
-    ``top_p`` below 1 among them; both as indices on the host. ``moved`` says that a speed is set anywhere."""
+    """The draws of a step as tensors [K] on the device: rows of the legal masks, and of those that count instead where
+    the best token is illegal; promise tokens with what is added to their logits, temperatures, shares, uniform numbers.
+    ``drawn`` are the rows that draw, ``cut`` those with a ``top_p`` below 1 among them; both as indices on the host.
+    ``moved`` says that a speed is set anywhere, ``replaced`` that ``instead`` differs from ``legal`` anywhere."""
 
     legal: Tensor
+    instead: Tensor
     promise: Tensor
     speed: Tensor
     temperature: Tensor
@@ -99,6 +101,7 @@ class SamplingInput:
     drawn: list[int]
     cut: list[int]
     moved: bool
+    replaced: bool = False
 
 
 class Sampler:
@@ -130,10 +133,18 @@ class Sampler:
 
     def _scores(self, logits_KV: Tensor, rows: SamplingInput) -> Tensor:
         """The logits in float32, as the grammar and the speeds have them: half precision would swallow a small bias."""
-        scores = logits_KV.float().masked_fill(self.masks.illegal[rows.legal], -inf)
+        scores = logits_KV.float().masked_fill(self._illegal(logits_KV, rows), -inf)
         if rows.moved:
             scores[torch.arange(len(scores), device=scores.device), rows.promise] += rows.speed
         return scores
+
+    def _illegal(self, logits_KV: Tensor, rows: SamplingInput) -> Tensor:
+        """Bool [K, V]: what the grammar forbids, which may depend on whether it forbids the best token."""
+        illegal = self.masks.illegal[rows.legal]
+        if not rows.replaced:
+            return illegal
+        refused = illegal.gather(-1, logits_KV.argmax(-1, keepdim=True))
+        return self.masks.illegal[torch.where(refused[:, 0], rows.instead, rows.legal)]
 
     def _draw(self, rows: _Rows, cut: list[int]) -> Tensor:
         if not cut:

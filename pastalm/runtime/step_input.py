@@ -89,6 +89,7 @@ class StepInput:
         self.read = self._section("read", (shape.rows,), torch.int64)
         self.wanted = self._section("wanted", (k,), torch.int64)
         self.legal = self._section("legal", (k,), torch.int64)
+        self.instead = self._section("instead", (k,), torch.int64)
         self.promise = self._section("promise", (k,), torch.int64)
         self.uniform = self._section("uniform", (k,), torch.float64)
         self.top_p = self._section("top_p", (k,), torch.float64)
@@ -142,6 +143,7 @@ class StepInput:
         may = [promise is not None and promise < masks.size for promise in promises]
         speeds = [one.speed if allowed else 0.0 for one, allowed in zip(params, may, strict=True)]
         self._write("legal", [masks.row(draw.legal) for draw in draws])
+        self._write("instead", [masks.row(draw.legal.instead or draw.legal) for draw in draws])
         self._write("promise", [promise if ok and promise else 0 for promise, ok in zip(promises, may, strict=True)])
         self._write("speed", speeds)
         self._write("temperature", [min(max(one.temperature, low), high) for one in params])
@@ -149,6 +151,7 @@ class StepInput:
         self._write("uniform", [_uniform(draw) for draw in draws])
         return SamplingInput(
             self.legal,
+            self.instead,
             self.promise,
             self.speed,
             self.temperature,
@@ -157,6 +160,7 @@ class StepInput:
             drawn,
             [row for row in drawn if params[row].top_p < 1],
             any(speeds),
+            any(draw.legal.instead is not None for draw in draws),
         )
 
     def _write(self, name: str, values: list[int] | list[float]) -> None:

@@ -11,8 +11,9 @@ from pastalm.runtime.response import Metrics
 
 def answer(text: str = "text", tokens: int = 100, path: int = 100, seconds: float = 1.0, **more: Any) -> DecodedAnswer:
     """An answer of so many tokens, all of them content, over a critical path."""
-    errors, redundancy = more.get("errors", ()), more.get("redundancy", 0.0)
-    metrics = Metrics(tokens, tokens, path, path, tokens / path, seconds, tokens / seconds, 0, redundancy, errors)
+    errors = more.get("errors", ())
+    told = (more.get("redundancy", 0.0), errors, more.get("circles", False))
+    metrics = Metrics(tokens, tokens, path, path, tokens / path, seconds, tokens / seconds, 0, *told)
     topics = tuple(f"topic {index}" for index in range(len(errors)))
     return DecodedAnswer(text, text, topics, more.get("finished", True), metrics)
 

@@ -16,7 +16,7 @@ from tests.evaluation.made import answer, outcome
 
 # Two prompts; the baseline takes 100 tokens and a second for each.
 FAST = answer("fast", tokens=120, path=25, seconds=0.5, errors=(1, -2), redundancy=0.4)
-SLOW = answer("slow", tokens=90, path=100, seconds=2.0, finished=False)
+SLOW = answer("slow", tokens=90, path=100, seconds=2.0, finished=False, circles=True)
 
 
 def test_figures():
@@ -32,6 +32,8 @@ def test_figures():
         "parallelism_arithmetic": (4.8 + 0.9) / 2,
         "forked": 0.5,
         "redundancy": 0.4,
+        "circles": 0.5,
+        "baseline_circles": 0.0,
         "length_error": 1.5,
         "length_bias": -0.5,
         "chunks": 1.0,

@@ -11,7 +11,7 @@ import math
 import pytest
 
 from pastalm.lang.clock import critical_path
-from pastalm.lang.metrics import answer_metrics, content_tokens, geometric, redundancy
+from pastalm.lang.metrics import answer_metrics, circles, content_tokens, ends_in_a_loop, geometric, redundancy
 from pastalm.lang.parse import parse
 from pastalm.lang.positions import position_policy
 from pastalm.lang.script import Script, compile_script
@@ -102,3 +102,30 @@ def test_blocks_of_different_parents_are_no_siblings(vocabulary: Vocabulary) -> 
 def test_geometric_mean() -> None:
     assert geometric([1.0, 4.0]) == pytest.approx(2.0)
     assert math.isnan(geometric([]))
+
+
+@pytest.mark.parametrize(
+    "tokens, loops",
+    [
+        ([7] * 25, True),  # a text of one token, and 24 that repeat it
+        ([7] * 24, False),
+        ([1, 2, 3] * 9, True),  # 24 of 27 repeat
+        ([1, 2, 3] * 8 + [1, 2], False),
+        ([9, 8] + [*range(30)] * 3, True),  # three times, two of them repeats
+        ([9, 8] + [*range(30)] * 2 + [*range(20)], False),  # not yet a third time
+        ([*range(65)] * 3, False),  # longer than a circle may be
+        ([*range(10), 50] * 3 + [*range(10), 51], True),  # a number counts on
+        ([*range(100)], False),
+        ([1, 2, 3] * 9 + [*range(10, 20)], False),  # a circle that it has left
+        ([], False),
+    ],
+)
+def test_a_loop_at_the_end(tokens: list[int], loops: bool) -> None:
+    assert ends_in_a_loop(tokens) is loops
+
+
+def test_an_answer_runs_in_circles_if_one_of_its_threads_does(vocabulary: Vocabulary) -> None:
+    assert not circles(script_of(chunk("xyzxy") + "zyx", vocabulary))
+    assert circles(script_of(chunk("xyz" * 10) + "zyx", vocabulary))  # its chunk, whose </async> does not hide it
+    assert circles(script_of("y" + chunk("x") * 6, vocabulary))  # the same promise again and again
+    assert answer_metrics(script_of("xy" * 20, vocabulary), vocabulary, position_policy("pred10")).circles

@@ -11,7 +11,19 @@ from hypothesis import strategies as st
 from pastalm.lang.answer import Answer, Block, Node, Sync, merge_text
 from pastalm.lang.parse import parse
 from pastalm.lang.positions import position_policy
-from pastalm.lang.recogniser import Closed, Ended, Mark, PlainReader, Promised, Recogniser, Synced, Words, text_of
+from pastalm.lang.recogniser import (
+    Closed,
+    Ended,
+    Legal,
+    Mark,
+    PlainReader,
+    Promised,
+    Recogniser,
+    Synced,
+    Words,
+    same_topic,
+    text_of,
+)
 from pastalm.lang.render import render
 from pastalm.lang.script import compile_script
 from pastalm.lang.vocabulary import Vocabulary
@@ -86,6 +98,43 @@ def test_any_legal_choices_make_an_answer_that_parses(vocabulary: Vocabulary, se
     ordinary = [i for i, piece in enumerate(vocabulary.pieces) if piece and "<" not in piece]  # no spelt-out tags
     answer = Answer(write_thread(vocabulary, Random(seed), depth, main=True, ordinary=ordinary))
     assert parse(render(answer), max_depth=depth) == answer
+
+
+def topics_of(thread: Recogniser, rng: Random, few: list[int], steps: int = 400) -> list[str]:
+    """The topics that a constrained thread promises with random choices among few tokens, so that they meet."""
+    topics, v = [], thread.vocabulary
+    for _ in range(steps):
+        legal = thread.legal()
+        wanted = [token for token in (*few, v.promise_topic, v.promise_tokens, v.promise_end) if _may(legal, token)]
+        for mark in thread.read(rng.choice(wanted or list(legal.ids))):
+            topics += [mark.topic] if isinstance(mark, Promised) else []
+    return topics
+
+
+def _may(legal: Legal, token: int) -> bool:
+    return (token in legal.ids) == legal.only
+
+
+@given(st.integers(0, 1 << 32))
+def test_no_topic_is_promised_twice(vocabulary: Vocabulary, seed: int) -> None:
+    few = [*vocabulary.encode("xyX "), *vocabulary.encode("1")]
+    taken = frozenset({"x", "y x"})
+    thread = Recogniser(vocabulary, main=True, may_promise=True, constrained=True, used=taken)
+    topics = topics_of(thread, Random(seed), few)
+    found = [same_topic(topic) for topic in topics]
+    assert len(set(found)) == len(found) and not taken & set(found)
+    assert thread.used == taken | set(found) and all(1 <= len(topic.split()) <= 3 for topic in topics)
+    again = topics_of(reader(vocabulary, constrained=True), Random(seed), few)
+    assert reader(vocabulary).used is None and len(again) >= len(set(again)) > 0
+
+
+def test_a_topic_is_used_whatever_its_case_and_spaces(vocabulary: Vocabulary) -> None:
+    thread = Recogniser(vocabulary, main=True, may_promise=True, constrained=True, used=frozenset({"x y"}))
+    for token in [vocabulary.promise_topic, *vocabulary.encode("X  y")]:
+        thread.read(token)
+    assert vocabulary.promise_tokens not in thread.legal().ids  # it cannot end here
+    thread.read(vocabulary.encode("z")[0])
+    assert vocabulary.promise_tokens in thread.legal().ids
 
 
 @given(st.data(), st.booleans(), st.booleans())
@@ -169,3 +218,11 @@ def test_sequential_reading_knows_no_tags(vocabulary: Vocabulary) -> None:
     assert plain.read(vocabulary.sync) == [Words((vocabulary.sync,))]
     assert plain.read(vocabulary.tokenizer.eos_token_id) == [Ended()]
     assert set(plain.legal().ids) == set(vocabulary.tags)
+
+
+def test_plain_text_goes_on_where_the_model_would_write_a_tag(vocabulary: Vocabulary) -> None:
+    eos = vocabulary.eos
+    legal = PlainReader(eos, tuple(vocabulary.tags)).legal()
+    assert set(legal.ids) == set(vocabulary.tags) and legal.instead is not None
+    assert set(legal.instead.ids) == set(vocabulary.tags) | eos and legal.instead.key != legal.key
+    assert PlainReader(eos, ()).legal().instead is None  # a model without tags is as it is

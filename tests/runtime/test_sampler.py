@@ -33,6 +33,16 @@ def test_greedy_takes_the_likeliest_legal_token() -> None:
     assert sample(WEIGHTS.log().repeat(3, 1), [Draw(params(0.0), one) for one in legal]) == [0, 1, 2]
 
 
+def test_another_set_is_legal_where_the_best_token_is_not() -> None:
+    goes_on = Legal(("not 0 or 1",), (0, 1))
+    plain = Legal(("not 0",), (0,), instead=goes_on)
+    best_is_0, best_is_1 = WEIGHTS.log(), WEIGHTS[[1, 0, 2, 3, 4]].log()
+    logits = torch.stack([best_is_0, best_is_1, best_is_0])
+    assert sample(logits, [Draw(params(0.0), one) for one in (plain, plain, Legal(("not 0",), (0,)))]) == [2, 1, 1]
+    drawn = sample(best_is_0.repeat(60, 1), [Draw(params(), plain, (), number) for number in range(60)])
+    assert set(drawn) == {2, 3, 4}
+
+
 @given(
     st.lists(st.floats(-20, 20, width=32), min_size=6, max_size=6),
     st.sets(st.integers(0, 5), min_size=1),
