@@ -91,8 +91,7 @@ def _print_pair(console: Console, pair: Pair[Response]) -> None:
 
 def _caption(engine: Engine, baseline: str, compared: bool, timed: bool) -> str:
     """On what the figures were measured, and what they mean."""
-    weights = next(engine.runner.model.parameters())
-    place = f"{weights.device}, {str(weights.dtype).removeprefix('torch.')}"
+    place = ", ".join(filter(None, (engine.device, engine.dtype)))
     if not compared:
         return f"On {place}" + (", after a warm-up." if timed else "; the first run, warm-up included.")
     return (

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.resources import files
 from pathlib import Path
@@ -15,6 +16,9 @@ from pastalm.cli.options import BUNDLED
 
 if TYPE_CHECKING:
     from pastalm.runtime.engine import Engine
+
+
+REMOTE_KEY = "PASTA_REMOTE_KEY"  # the environment variable with the key of a completion server
 
 
 class NoModelError(ValueError):
@@ -41,14 +45,17 @@ def hush() -> None:
     hub_logging.set_verbosity_error()
 
 
-def load_engine(model: str, device: str, dtype: str, **options: Any) -> Engine:
-    """An engine, with these options of its own, for a directory, a hub id or the bundled model."""
+def load_engine(model: str, device: str, dtype: str, remote: Sequence[str] | None = None, **options: Any) -> Engine:
+    """An engine, with these options of its own, for a directory, a hub id or the bundled model; with ``remote``, for
+    the completion servers at these URLs, of whose model only the tokenizer is loaded."""
     with working(f"Loading {model} .."):
         if model == BUNDLED:
             _require_bundled("model", "config.json", "--model")
         hush()
         from pastalm.runtime.engine import Engine
 
+        if remote:
+            return Engine.remote(remote, None, model, os.environ.get(REMOTE_KEY), **options)
         return Engine.from_pretrained(model, device, dtype, **options)
 
 

@@ -55,6 +55,13 @@ Tokenizer = Annotated[
 ]
 Device = Annotated[str, typer.Option(metavar="DEVICE", help="The device: auto, cpu, cuda or cuda:N.")]
 DType = Annotated[str, typer.Option(metavar="DTYPE", help="The number type: auto, float32, bfloat16 or float16.")]
+Remote = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="URL",
+        help="A completion server (.../v1) that runs the model; may be given several times.",
+    ),
+]
 Name = Annotated[str, typer.Option(metavar="NAME", help="What to call the model. Default: the last part of --model.")]
 
 # How an answer is decoded. The engine checks these values, so that each has one error, which `as_typed` words.

@@ -24,6 +24,7 @@ from pastalm.cli.options import (
     MaxTokens,
     Model,
     Positions,
+    Remote,
     Seed,
     Speed,
     Temperature,
@@ -65,6 +66,7 @@ def run(
     positions: Positions = None,
     device: Device = "auto",
     dtype: DType = "auto",
+    remote: Remote = None,
     raw: Annotated[bool, typer.Option("--raw", help="Give the prompt as it is, without the chat template.")] = False,
     no_compare: Annotated[
         bool, typer.Option("--no-compare", help="Answer once: no sequential answer, and no second run for the time.")
@@ -80,7 +82,7 @@ def run(
         raise RunError("--baseline names what to compare with, and --no-compare compares with nothing; give one.")
     text = read_prompt(prompt, file)
     asked = RawPrompt(text) if raw else text
-    engine = load_engine(model, device, dtype)
+    engine = load_engine(model, device, dtype, remote)
     options: dict[str, Any] = {"mode": mode.value, "max_tokens": max_tokens, "temperature": temperature}
     options |= {"top_p": top_p, "seed": seed, "speed": speed, "positions": positions}
     options |= {"max_threads": max_threads, "max_async_tokens": max_async_tokens}
@@ -92,7 +94,7 @@ def run(
         print_answer(response.text)
     pair = None
     if not no_compare:
-        other = load_engine(baseline, device, _dtype(engine)) if baseline else engine
+        other = load_engine(baseline, device, engine.dtype or dtype) if baseline else engine
         response, pair = _timed(engine, other, asked, options)
     if json:
         typer.echo(_as_json(response, pair))
@@ -120,11 +122,6 @@ def _timed(
             return engine.generate(prompt, **options), None
         pair = timed(engine, prompt, baseline=baseline, **options)
     return pair.answer, pair
-
-
-def _dtype(engine: Engine) -> str:
-    """The number type of a model; its baseline gets the same, so that their times compare."""
-    return str(engine.runner.model.dtype).removeprefix("torch.")
 
 
 def _as_json(response: Response, pair: Pair[Response] | None) -> str:

@@ -21,6 +21,7 @@ from pastalm.cli.options import (
     MaxTokens,
     Model,
     Name,
+    Remote,
     name_argument,
 )
 from pastalm.runtime.mode import Mode
@@ -64,6 +65,7 @@ def serve(
     access_log: Annotated[bool, typer.Option(help="Log each request, one line on stderr.")] = True,
     device: Device = "auto",
     dtype: DType = "auto",
+    remote: Remote = None,
 ) -> None:
     """Serve a model over HTTP, to any client of the OpenAI protocol.
 
@@ -83,7 +85,7 @@ def serve(
                 f"{host} can be reached from other machines, and anyone there could ask: give --api-key, or --insecure "
                 "if that is meant."
             )
-        engine = load_engine(model, device, dtype, max_model_len=max_model_len)
+        engine = load_engine(model, device, dtype, remote, max_model_len=max_model_len)
         _require_mode(engine, model, mode)
         from pastalm.serving.app import build_app
         from pastalm.serving.metrics import ServerMetrics

@@ -280,7 +280,10 @@ def machine_of(engine: Engine) -> dict[str, Any]:
     """What wall times depend on."""
     import torch
 
-    weights = next(engine.runner.model.parameters())
-    device = torch.cuda.get_device_name(weights.device) if weights.is_cuda else str(weights.device)
-    number = str(weights.dtype).removeprefix("torch.")
-    return {"device": device, "dtype": number, "threads": torch.get_num_threads(), "torch": str(torch.__version__)}
+    device = torch.cuda.get_device_name(engine.device) if engine.device.startswith("cuda") else engine.device
+    return {
+        "device": device,
+        "dtype": engine.dtype,
+        "threads": torch.get_num_threads(),
+        "torch": str(torch.__version__),
+    }

@@ -83,7 +83,7 @@ class Engine:
 
     @classmethod
     def remote(
-        cls, base_url: str | Many[str], model: str, tokenizer: Any, api_key: str | None = None, **options: Any
+        cls, base_url: str | Many[str], model: str | None, tokenizer: Any, api_key: str | None = None, **options: Any
     ) -> Engine:
         """The same engine over a completion server such as vLLM; see
         :class:`pastalm.runtime.remote.engine.RemoteEngine`."""
@@ -100,6 +100,16 @@ class Engine:
     def known_tokens(self) -> int:
         """How many ids the model can both read and write."""
         return self.runner.known_tokens
+
+    @property
+    def device(self) -> str:
+        """What it runs on: a device of torch, or the address of a server."""
+        return str(self.runner.device)
+
+    @property
+    def dtype(self) -> str:
+        """The number type of the weights; empty if nobody says."""
+        return str(self.runner.model.dtype).removeprefix("torch.")
 
     def policy(self, asked: str | None = None) -> PositionPolicy:
         """The position policy of the model; see :func:`pastalm.runtime.request.policy_of`."""

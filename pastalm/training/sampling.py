@@ -54,7 +54,7 @@ def sample(
     template refuses, are left out. Returns how many answers the journal will hold when all processes are through.
     """
     rank, processes = share
-    window = engine.runner.window
+    window = engine.window
 
     def fits(question: Question) -> bool:
         try:

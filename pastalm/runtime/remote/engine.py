@@ -27,9 +27,9 @@ class RemoteEngine(Engine):
     """An :class:`~pastalm.runtime.engine.Engine` whose model runs in a completion server (vLLM, SGLang, ..).
 
     ``base_url`` is the server's, ending in ``/v1``, or several of servers with the same model: requests are spread
-    over them by their prompts. ``model`` is its name there, ``tokenizer`` the model's fast tokenizer, or a directory
-    or hub id that has it. ``max_model_len`` bounds prompt and answer together (None: what the server says). At most
-    ``max_streams`` completions run at once. ``timeout`` and ``attempts`` are those of
+    over them by their prompts. ``model`` is its name there (None: the server has one only), ``tokenizer`` the model's
+    fast tokenizer, or a directory or hub id that has it. ``max_model_len`` bounds prompt and answer together (None:
+    what the server says). At most ``max_streams`` completions run at once. ``timeout`` and ``attempts`` are those of
     :class:`~pastalm.runtime.remote.server.CompletionServer`.
 
     Each thread is a completion of its own; after a sync the joined text is sent as a new prompt. So a model answers as
@@ -41,7 +41,7 @@ class RemoteEngine(Engine):
     def __init__(
         self,
         base_url: str | Many[str],
-        model: str,
+        model: str | None,
         tokenizer: PreTrainedTokenizerBase | str,
         api_key: str | None = None,
         *,
@@ -58,7 +58,7 @@ class RemoteEngine(Engine):
         self.eos = frozenset() if end is None else frozenset([end])
         self.vocabulary = Vocabulary(self.tokenizer, self.eos) if has_tags(self.tokenizer) else None
         self.positions, self.constrained, self.max_batch = POSITIONS, False, max_batch
-        self.place = f"{model} at {', '.join(urls)}"
+        self._urls = urls
         self._remote = RemoteScheduler(
             CompletionServer(urls, model, api_key, timeout=timeout, attempts=attempts),
             max_batch,
@@ -76,6 +76,16 @@ class RemoteEngine(Engine):
     def window(self) -> int | None:
         """See :class:`~pastalm.runtime.engine.Engine`; here it is a limit of length, not of positions."""
         return None
+
+    @property
+    def device(self) -> str:
+        """The server's address."""
+        return ", ".join(self._urls)
+
+    @property
+    def dtype(self) -> str:
+        """Empty: the server does not say."""
+        return ""
 
     @property
     def known_tokens(self) -> int:

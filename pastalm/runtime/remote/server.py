@@ -16,7 +16,7 @@ FINISHED = ("stop", "length")  # all else, "abort" among them, is an answer that
 TRANSIENT = (APIConnectionError, InternalServerError, RateLimitError, httpx2.TransportError)
 
 
-class RemoteError(RuntimeError):
+class RemoteError(ConnectionError):
     """A completion server that cannot go on with an answer, and why."""
 
 
@@ -58,7 +58,8 @@ class Completion:
 
 
 class CompletionServer:
-    """One model at one or several base URLs (".../v1"). Use it within one event loop.
+    """One model at one or several base URLs (".../v1"); ``model`` None is the only one there is. Use it within one
+    event loop.
 
     ``timeout`` are the seconds without any byte after which a server counts as gone; ``attempts`` how often in a row
     one may fail, without a token in between, until :class:`RemoteError`.
@@ -67,7 +68,7 @@ class CompletionServer:
     def __init__(
         self,
         base_urls: Sequence[str],
-        model: str,
+        model: str | None,
         api_key: str | None = None,
         *,
         timeout: float = 60.0,
@@ -96,8 +97,11 @@ class CompletionServer:
             except (APIError, httpx2.TransportError) as error:
                 failures += 1
                 await self._pause(error, failures, failures % len(self.clients))
-        if self.model not in known:
-            raise RemoteError(f"{self.urls[0]} does not know the model {self.model!r}; it has {', '.join(known)}.")
+        if self.model is None and len(known) == 1:
+            self.model = next(iter(known))
+        if self.model is None or self.model not in known:
+            asked = "which of its models is meant" if self.model is None else f"the model {self.model!r}"
+            raise RemoteError(f"{self.urls[0]} does not know {asked}; it has {', '.join(known)}.")
         return (known[self.model].model_extra or {}).get("max_model_len")
 
     async def tokens(self, asked: Completion, route: int = 0) -> AsyncIterator[int]:
@@ -121,7 +125,7 @@ class CompletionServer:
                 await self._pause(error, failures, place)
 
     async def _attempt(self, asked: Completion, place: int) -> AsyncIterator[int]:
-        stream = await self.clients[place].completions.create(model=self.model, stream=True, **asked.fields())
+        stream = await self.clients[place].completions.create(model=self.model or "", stream=True, **asked.fields())
         async with stream:
             async for chunk in stream:
                 for choice in chunk.choices[:1]:
