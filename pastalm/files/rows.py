@@ -7,8 +7,11 @@ import io
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from importlib.resources import files
 from pathlib import Path
 from typing import Any, BinaryIO, cast
+
+import yaml
 
 from pastalm.files.lines import DataError, json_line, parse_json, parse_object, text_of
 from pastalm.files.packages import require
@@ -17,6 +20,7 @@ GZIP, PARQUET = b"\x1f\x8b", b"PAR1"
 ENDINGS = (".jsonl", ".json", ".parquet", ".gz")
 SAVED = ("state.json", "dataset_dict.json")  # what `save_to_disk` leaves in a folder
 BATCH = 256
+PACKAGED = "pasta-instruct"  # the data set that comes with the package
 
 
 @dataclass(frozen=True)
@@ -41,12 +45,13 @@ def read_rows(source: str | Path, split: str = "train") -> Iterator[Row]:
     """The rows of a file, of a folder, or of a data set of the hub, as they come; blank lines are none.
 
     A file holds JSON lines, one JSON list, or Parquet, and may be gzipped. A folder is one that ``datasets`` loads or
-    has saved, of which ``split`` is read; so is a data set of the hub, by its id. Raises ``DataError`` for a source
-    that cannot be read at all, ``OSError`` for a file that cannot be opened.
+    has saved, of which ``split`` is read; so is a data set of the hub, by its id. ``FOLDER:SPLIT`` names another split,
+    and ``pasta-instruct`` the data set that comes with the package. Raises ``DataError`` for a source that cannot be
+    read at all, ``OSError`` for a file that cannot be opened.
     """
-    path = Path(source)
+    path, split = _located(source, split)
     if path.is_dir() and _is_dataset(path):
-        return _dataset(str(source), split)
+        return _folder(path, split)
     if path.exists() or not _may_be_hub(str(source)):
         return _file(path)
     return _hub(str(source), split)
@@ -63,7 +68,7 @@ def objects(source: str | Path, split: str = "train") -> Iterator[tuple[str, dic
 
 def count_rows(source: str | Path) -> int | None:
     """About how many rows there are; None where only reading them tells."""
-    path = Path(source)
+    path, _ = _located(source, "")
     if not path.is_file():
         return None
     with open(path, "rb") as file:
@@ -74,6 +79,17 @@ def count_rows(source: str | Path) -> int | None:
             return None
         file.seek(0)
         return sum(1 for line in file if line.strip())
+
+
+def _located(source: str | Path, split: str) -> tuple[Path, str]:
+    """Where a source lies, and which split of it is meant."""
+    path, folder, name = Path(source), *str(source).rpartition(":")[::2]
+    if path.exists():
+        return path, split
+    if folder and _located(folder, "")[0].is_dir():
+        return _located(folder, "")[0], name
+    first, *rest = path.parts or ("",)
+    return (Path(str(files("pastalm"))).joinpath("data", first, *rest), split) if first == PACKAGED else (path, split)
 
 
 def _may_be_hub(source: str) -> bool:
@@ -172,15 +188,39 @@ def _is_dataset(folder: Path) -> bool:
     return named or saved or any(path.name.endswith(ENDINGS[:3]) for path in folder.iterdir())
 
 
-def _dataset(folder: str, split: str) -> Iterator[Row]:
-    """A folder that ``datasets`` has saved, or that it can load: with data files, or a card that names them."""
+def _folder(folder: Path, split: str) -> Iterator[Row]:
+    """A data set in a folder: the files that its card names, or else what ``datasets`` makes of it."""
+    named = _named_files(folder, split)
+    for path in named:
+        yield from _file(path)
+    if not named:
+        yield from _loaded(folder, split)
+
+
+def _named_files(folder: Path, split: str) -> list[Path]:
+    """The files of a split that the card of a data set names one by one; none where it has no card, or patterns."""
+    card = folder / "README.md"
+    head = card.read_text(encoding="utf-8", errors="replace") if card.is_file() else ""
+    try:
+        configs = yaml.safe_load(head.split("\n---")[0].removeprefix("---"))["configs"]
+        files_of = {one["split"]: one["path"] for one in configs[0]["data_files"]}
+    except (yaml.YAMLError, LookupError, TypeError):
+        return []
+    if split not in files_of:
+        raise DataError(f"{folder} has no split {split!r}; it has {', '.join(map(str, files_of))}.")
+    named = [files_of[split]] if isinstance(files_of[split], str) else files_of[split]
+    paths = [folder / name for name in named]
+    return paths if all(path.is_file() for path in paths) else []
+
+
+def _loaded(folder: Path, split: str) -> Iterator[Row]:
     datasets = require("datasets", "train")
     try:
-        if any((Path(folder) / name).is_file() for name in SAVED):
-            found = datasets.load_from_disk(folder)
+        if any((folder / name).is_file() for name in SAVED):
+            found = datasets.load_from_disk(str(folder))
             rows = found[split] if isinstance(found, dict) else found
         else:
-            rows = datasets.load_dataset(folder, split=split)
+            rows = datasets.load_dataset(str(folder), split=split)
     except Exception as error:  # the library raises many kinds, most with pages of advice
         raise DataError(f"{folder} is a folder that `datasets` cannot load: {_first_line(error)}") from error
     yield from (_row(f"{folder} ({split})", number, row, "row") for number, row in enumerate(rows, 1))
