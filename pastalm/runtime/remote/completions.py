@@ -34,6 +34,16 @@ class Completions:
             self._open_round()
 
     @property
+    def threads(self) -> int:
+        """How many threads are due."""
+        return len(self._due)
+
+    @property
+    def tokens(self) -> int:
+        """How many tokens the views of its threads hold."""
+        return sum(map(len, self.views.seen.values()))
+
+    @property
     def ready(self) -> bool:
         """Whether every due thread has its next token."""
         return all(self._streams[thread.path].ready for thread in self._due)

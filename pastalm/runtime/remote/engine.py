@@ -57,7 +57,8 @@ class RemoteEngine(Engine):
         end = self.tokenizer.eos_token_id
         self.eos = frozenset() if end is None else frozenset([end])
         self.vocabulary = Vocabulary(self.tokenizer, self.eos) if has_tags(self.tokenizer) else None
-        self.positions, self.constrained, self.max_batch = POSITIONS, False, max_batch
+        self.positions, self.max_batch = POSITIONS, max_batch
+        self.constrained = self.unique_topics = False  # the server's sampler follows no grammar
         self._urls = urls
         self._remote = RemoteScheduler(
             CompletionServer(urls, model, api_key, timeout=timeout, attempts=attempts),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from functools import partial
+from math import nan
 from threading import Condition, Thread
 from zlib import crc32
 
@@ -32,11 +33,22 @@ class RemoteScheduler:
         self.waiting: deque[Sequence] = deque()
         self.running: dict[Sequence, Completions] = {}
         self.requests = self.prompt_tokens = 0  # of sequences that are finished
+        self.threads = 0  # whose tokens were taken in the last step
         self._arrived = Condition()
         self._loop = asyncio.new_event_loop()
         self._gate = asyncio.Semaphore(max_streams)
         self._thread = Thread(target=self._loop.run_forever, name="pasta remote", daemon=True)
         self._thread.start()
+
+    @property
+    def slots_used(self) -> int:
+        """How many tokens the views of all running threads hold; the server's cache shares their beginnings."""
+        return sum(completions.tokens for completions in [*self.running.values()])
+
+    @property
+    def usage(self) -> float:
+        """Not a number: how much of the cache is used is the server's to know."""
+        return nan
 
     def longest(self) -> int | None:
         """See :meth:`pastalm.runtime.remote.server.CompletionServer.longest`."""
@@ -62,6 +74,7 @@ class RemoteScheduler:
             self._admit(self.waiting.popleft())
         with self._arrived:
             ready = self._arrived.wait_for(lambda: [one for one in self.running.values() if one.ready], PATIENCE)
+        self.threads = sum(completions.threads for completions in ready or ())
         for completions in ready:
             completions.advance()
         for sequence in [one for one in self.running if one.finished]:
