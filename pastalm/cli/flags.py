@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from copy import copy
 from inspect import Parameter, Signature
-from typing import Annotated, Any, get_type_hints
+from typing import Annotated, Any, get_args, get_type_hints
 
 import typer
 
@@ -27,7 +27,7 @@ def with_flags(
     for field in dataclasses.fields(config):
         default = Parameter.empty if field.default is dataclasses.MISSING else field.default
         named = [(flags or {})[field.name]] if field.name in (flags or {}) else []
-        option = Annotated[types[field.name], _option(field.name, types[field.name], named, helps.get(field.name))]
+        option: Any = Annotated[types[field.name], _option(field.name, types[field.name], named, helps.get(field.name))]
         parameters.append(Parameter(field.name, Parameter.KEYWORD_ONLY, default=default, annotation=option))
 
     def command(**values: Any) -> None:
@@ -43,7 +43,7 @@ def _option(name: str, kind: Any, named: list[str], help: str | None) -> Any:
     """The option of a field: the shared one, or a new one with this help."""
     if name not in SHARED:
         return typer.Option(*named, help=help)
-    option = copy(SHARED[name].__metadata__[0])
+    option = copy(get_args(SHARED[name])[1])
     option.help = option.help or help
     if option.parser is not None:
         option.parser = expanded if kind is str else as_path

@@ -64,8 +64,11 @@ def _row(left: str, right: str, width: int) -> Sequence[str]:
 
 
 def _fill(text: str, width: int, indent: int = 0) -> str:
-    whole = {"break_long_words": False, "break_on_hyphens": False}
-    return TextWrapper(width, initial_indent=" " * indent, subsequent_indent=" " * indent, **whole).fill(text)
+    margin = " " * indent
+    wrapper = TextWrapper(
+        width, initial_indent=margin, subsequent_indent=margin, break_long_words=False, break_on_hyphens=False
+    )
+    return wrapper.fill(text)
 
 
 def _continued(example: str) -> list[str]:

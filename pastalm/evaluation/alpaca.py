@@ -69,7 +69,7 @@ def win_rates(
     judged = [share for share in preferences if share is not None]
     if not judged:
         raise AlpacaError("No answer was judged, so there is no win rate.")
-    rows = [
+    rows: list[dict[str, Any]] = [
         {"preference": nan if share is None else share + 1, "output_1": reference, "output_2": own}
         | {"generator_1": names[1], "generator_2": names[0]}
         for share, own, reference in zip(preferences, model_outputs, reference_outputs, strict=True)
@@ -138,7 +138,7 @@ def _calibrated(glm: Any, folder: Path | None, formula: str, number: int) -> Ite
             ) from error
         return
     with TemporaryDirectory() as made:
-        if formula == MINIMAL:
+        if formula == MINIMAL or folder is None:
             folder = Path(made)
             _stand_in(folder, number)
         elif missing := [name for name in (GAMED, DIFFICULTY) if not (folder / name).is_file()]:

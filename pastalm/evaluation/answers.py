@@ -165,7 +165,7 @@ class Answers:
             few = {"max_tokens": min(WARM_UP_TOKENS, self.settings.max_tokens)} if index == 0 else {}
             try:
                 answers = self._both(question, model, baseline, swap=index % 2 == 1, **few)
-                both = {"answer": asdict(answers[0]), "baseline": asdict(answers[1])}
+                both: dict[str, Any] = {"answer": asdict(answers[0]), "baseline": asdict(answers[1])}
             except RequestError as error:  # this prompt's trouble, say its length; the others may be good
                 both = {"error": str(error)}
             if index:

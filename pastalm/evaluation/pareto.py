@@ -86,7 +86,7 @@ def read_models(reports: Sequence[dict[str, Any]], axis: str = AXES[0]) -> Trade
         EvaluatedModel(report["name"], Estimate(**report["figures"][axis]), _quality(report["quality"]))
         for report in reports
     )
-    return Tradeoff(tuple(models), axis, *kinds, baselines.pop() if len(baselines) == 1 else None)
+    return Tradeoff(tuple(models), axis, next(iter(kinds), ""), baselines.pop() if len(baselines) == 1 else None)
 
 
 def _require_alike(reports: Sequence[dict[str, Any]]) -> None:

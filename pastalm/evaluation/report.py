@@ -142,7 +142,7 @@ def judged(preferences: Sequence[float | None], rates: WinRates | None, baseline
         )
     shares = [share for share in preferences if share is not None]
     own = Bootstrap({"own": shares}).estimate(_mean("own")) if shares else None
-    return own and Quality("win rate", 100 * own.value, 100 * own.low, 100 * own.high, baseline)
+    return Quality("win rate", 100 * own.value, 100 * own.low, 100 * own.high, baseline) if own else None
 
 
 def families(outcomes: Sequence[Outcome], timed: bool = True) -> dict[str, dict[str, Any]]:

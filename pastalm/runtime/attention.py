@@ -8,7 +8,7 @@ that has no mask function, so that transformers builds no mask of its own.
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor, nn
@@ -111,7 +111,7 @@ def pasta_attention(
     if passed_over:
         raise RuntimeError(f"It gives its attention {passed_over[0]!r}, which would be passed over.")
     metadata = _metadata(module)
-    key, value = metadata.extend(module.layer_idx, key, value)
+    key, value = metadata.extend(cast(int, module.layer_idx), key, value)
     query = metadata.spread(query)
     heads, group = query.shape[1], query.shape[1] // key.shape[1]
     mask = metadata.mask(sliding_window, group, query.dtype)
@@ -162,7 +162,7 @@ def attach(model: PreTrainedModel) -> AttentionContext:
     """Make ``model`` run with :func:`pasta_attention`; returns the context for the metadata of each forward pass."""
     AttentionInterface.register(NAME, pasta_attention)
     model.set_attn_implementation(NAME)
-    layers = [module for module in model.modules() if hasattr(module, "layer_idx")]
+    layers: list[Any] = [module for module in model.modules() if hasattr(module, "layer_idx")]
     known = [layer.pasta_context for layer in layers if hasattr(layer, "pasta_context")]
     context = known[0] if known else AttentionContext()
     for layer in layers:

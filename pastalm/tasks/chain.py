@@ -13,6 +13,7 @@ from pastalm.tasks.words import COLOURS, NAMES
 THINGS = ("coin", "pea", "ring", "button", "bean", "pearl", "marble", "key")
 WORDS = frozenset((*COLOURS, *NAMES, *THINGS))
 Step = list[Any]
+State = Any  # a number, or the cup that hides the thing
 
 STYLES = {
     "number": (
@@ -64,7 +65,7 @@ def swapped(value: int) -> int:
     return value % 10 * 10 + value // 10
 
 
-def apply(step: Step, state: int | str, row: list[str]) -> int | str:
+def apply(step: Step, state: State, row: list[str]) -> State:
     """The state after a step."""
     op, *rest = step
     if op == "swap cups":
@@ -93,7 +94,7 @@ def act(step: Step, who: str) -> str:
     return fixed.get(op, "goes on to the next house ending in zero")
 
 
-def options(kind: str, state: int | str, row: list[str]) -> list[tuple[int, str]]:
+def options(kind: str, state: State, row: list[str]) -> list[tuple[int, str]]:
     """The kinds of step that can follow ``state``, with their weights."""
     if kind == "street":
         return [(3, "up"), (3 * (state > 3), "down"), (1, "ten")]
@@ -107,7 +108,7 @@ def options(kind: str, state: int | str, row: list[str]) -> list[tuple[int, str]
     ]  # fmt: skip
 
 
-def draw_step(rng: Random, kind: str, state: int | str, row: list[str]) -> Step:
+def draw_step(rng: Random, kind: str, state: State, row: list[str]) -> Step:
     """A step that keeps numbers in 0 .. 99 and the thing in the row."""
     weights, ops = zip(*options(kind, state, row), strict=True)
     op = rng.choices(ops, weights)[0]
@@ -127,7 +128,7 @@ def draw_facts(rng: Random, kind: str) -> dict[str, Any]:
     """The start and the steps."""
     row = rng.sample(COLOURS, rng.randint(3, 5)) if kind == "cups" else []
     who = rng.choice(THINGS if kind == "cups" else NAMES) if kind != "number" else ""
-    start = rng.choice(row) if row else rng.randint(2, 60)
+    start: State = rng.choice(row) if row else rng.randint(2, 60)
     steps, state = [], start
     for _ in range(rng.randint(4, 6)):
         if kind == "street" and state > 85:

@@ -183,7 +183,7 @@ def draw(rng: Random) -> Draft:
     kind = rng.choice(("one", "longest", "longest", "list", "list"))
     count = {"one": 1, "longest": 3}.get(kind) or rng.choice((3, 4, 4))  # the conclusion of "longest" is long
     labels = rng.sample(rng.choice((LETTERS, COLOURS)), count)
-    facts = {"kind": kind, "labels": labels, "segments": draw_segments(rng, count)}
+    facts: dict[str, Any] = {"kind": kind, "labels": labels, "segments": draw_segments(rng, count)}
     data = draw_data(rng, kind, labels, facts["segments"])
     order, prompt = arrange(rng, PATTERNS, ask=rng.choice(ASKS[kind]), data=data)
     texts = chunk_texts(facts)

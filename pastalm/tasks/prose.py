@@ -116,7 +116,7 @@ def draw(rng: Random) -> Draft:
     wordings = [deed.wording for deed in deeds]
     did = {name: list(map(str.format, wordings, row)) for name, row in people.items()}
     notes = _notes(rng, did, [label for label, _ in labels], by_person=count > 4 or rng.random() < 0.4)
-    names = sorted(people, key=lambda name: re.search(rf"\b{name}\b", notes).start())
+    names = sorted(people, key=re.findall(r"\w+", notes).index)
     chunks = [Chunk(name, _told(style, name, did[name], [time for _, time in labels])) for name in names]
     wording = ASKS[ask].format(who="people" if rng.random() < 0.3 else kind, n=count)
     prompt = rng.choice(ORDERS).format(ask=wording, notes=rng.choice(HEADERS) + notes)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_left
+from collections.abc import Iterable
 
 from pastalm.tasks.words import ANIMALS, CITIES, COLOURS, FRUITS, JOBS, NAMES, OBJECTS
 
@@ -18,7 +19,7 @@ _BREAK = re.compile(r"[.,;:()\n]|\b(?:and|while|with|but)\b")
 _PIECE = re.compile(r"[0-9]+|[A-Za-z]+")
 
 
-def any_of(names: list[str]) -> str:
+def any_of(names: Iterable[str]) -> str:
     """A pattern for any of the names as a whole word; the case counts for proper names only."""
     words = (re.escape(name) if name[0].isupper() else f"(?i:{re.escape(name)})" for name in names)
     return rf"(?<![A-Za-z0-9])(?:{'|'.join(words)})(?![A-Za-z0-9])"

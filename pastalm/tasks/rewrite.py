@@ -151,7 +151,12 @@ def draw(rng: Random) -> Draft:
     """A word and three to five steps; no step can be written without the one before."""
     word, mark = draw_word(rng), rng.choice(SEPARATORS)
     kind = "whole" if word in WORDS and rng.random() < 0.5 else "spelled"
-    facts = {"word": word, "separator": mark, "steps": draw_steps(rng, word), "way": rng.randrange(WAYS)}
+    facts: dict[str, Any] = {
+        "word": word,
+        "separator": mark,
+        "steps": draw_steps(rng, word),
+        "way": rng.randrange(WAYS),
+    }
     setting = rng.choice(SETTINGS[kind]).format(word=word if kind == "whole" else mark.join(word))
     steps_text = draw_steps_text(rng, facts["steps"], facts["way"])
     order, prompt = arrange(rng, PATTERNS, setting=setting, ask=rng.choice(ASKS), steps=steps_text)

@@ -96,9 +96,9 @@ def annotate(draft: Draft, noise: Noise, rng: Random) -> Answer:
     for part in draft.parts:
         if isinstance(part, Chunk):
             marked = rng.random() >= noise.missed if part.independent else rng.random() < noise.wrong
-            space = " " if marked and nodes and isinstance(nodes[-1], str) and nodes[-1].endswith(" ") else ""
-            if space:
-                nodes[-1] = nodes[-1][:-1]
+            last, space = nodes[-1] if nodes else "", ""
+            if marked and isinstance(last, str) and last.endswith(" "):
+                nodes[-1], space = last[:-1], " "
             nodes.append(Block(part.topic, (space + part.text,)) if marked else part.text)
             open_blocks += marked
         elif isinstance(part, Sync):

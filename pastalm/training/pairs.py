@@ -14,13 +14,12 @@ from pastalm.data.collate import Collator
 from pastalm.data.examples import Example
 from pastalm.files.journal import Journal
 from pastalm.lang.positions import PositionPolicy
+from pastalm.lang.prompt import Prompt
 from pastalm.lang.recogniser import Recogniser
 from pastalm.lang.script import Script
 from pastalm.lang.vocabulary import Vocabulary
 from pastalm.layout import IGNORE
 from pastalm.training.sampling import read_script
-
-Prompt = str | list[dict[str, str]]  # a text, or chat messages
 
 
 @dataclass(frozen=True)

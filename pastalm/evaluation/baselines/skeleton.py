@@ -44,17 +44,17 @@ class Skeleton:
         """
         if options.get("mode", "async") != "async":
             return self.engine.generate(prompt, **options)
-        started, prompt = perf_counter(), self.engine.prompts.settle(prompt)
+        started, settled = perf_counter(), self.engine.prompts.settle(prompt)
         settings: dict[str, Any] = {"max_tokens": 1024, **options, "mode": "sequential"}
         prompt_tokens, limit = len(self.engine.encode(prompt)), settings["max_tokens"]
-        begun = self._begun(prompt, OUTLINE.format(question=_question(prompt)), "1.")
+        begun = self._begun(settled, OUTLINE.format(question=_question(settled)), "1.")
         skeleton = self.engine.generate(begun, **{**settings, "max_tokens": (limit + 1) // 2})
         left = max(1, limit - skeleton.metrics.tokens)
         titles = points("1." + skeleton.text)
         if not MIN_POINTS <= len(titles) <= left:
             plain = self.engine.generate(prompt, **{**settings, "max_tokens": left})
             return _with_attempt(plain, skeleton, perf_counter() - started)
-        waves = list(self._expand(prompt, titles, {**settings, "max_tokens": left // len(titles)}))
+        waves = list(self._expand(settled, titles, {**settings, "max_tokens": left // len(titles)}))
         return self._response(prompt_tokens, skeleton, titles, waves, perf_counter() - started)
 
     def generate_batch(self, prompts: Sequence[Prompt], **options: Any) -> Iterator[Response]:
@@ -169,6 +169,13 @@ def _with_attempt(plain: Response, attempt: Response, seconds: float) -> Respons
 
 def _figures(own: Metrics, *, tokens: int, content: int, steps: int, path: int, seconds: float) -> Metrics:
     """``own`` with these figures in place of its own, and what follows from them."""
-    speed = {"parallelism": content / max(1, path), "tokens_per_second": tokens / seconds}
-    counts = {"tokens": tokens, "content_tokens": content, "steps": steps, "critical_path": path}
-    return replace(own, wall_seconds=seconds, **counts, **speed)
+    return replace(
+        own,
+        tokens=tokens,
+        content_tokens=content,
+        steps=steps,
+        critical_path=path,
+        parallelism=content / max(1, path),
+        wall_seconds=seconds,
+        tokens_per_second=tokens / seconds,
+    )

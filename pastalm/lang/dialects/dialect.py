@@ -66,7 +66,7 @@ def difference(wanted: Answer, found: Answer) -> str:
         index = next((k for k, (a, b) in pairs if a != b), min(len(wanted.plain), len(found.plain)))
         ours, theirs = (repr(plain[index : index + 20]) for plain in (wanted.plain, found.plain))
         return f"at {place(wanted.plain, index)} of the plain text {ours} would become {theirs}."
-    ours, theirs = ([block.topic for block in answer.blocks()] for answer in (wanted, found))
-    if ours != theirs:
-        return f"the chunks {ours} would become {theirs}."
+    topics, others = ([block.topic for block in answer.blocks()] for answer in (wanted, found))
+    if topics != others:
+        return f"the chunks {topics} would become {others}."
     return "the limits of its chunks or its syncs would move; look for white space at their ends."

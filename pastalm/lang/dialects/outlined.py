@@ -123,11 +123,12 @@ class _Reader:
         """The content of thread ``number`` without its number."""
         self.pieces.expect(self.tags.thread[0])
         nodes = self._thread(depth + 1)
-        head = _HEAD.match(nodes[0]) if nodes and isinstance(nodes[0], str) else None
+        first = nodes[0] if nodes else None
+        head = _HEAD.match(first) if isinstance(first, str) else None
         if head is None or head[1] != str(number):
             raise self.pieces.error(f"thread {number} must begin with '{number}:'")
         self.pieces.expect(self.tags.thread[1])
-        return merge_text([nodes[0][head.end() :], *nodes[1:]])
+        return merge_text([head.string[head.end() :], *nodes[1:]])
 
     def _join(self, nodes: list[Node]) -> bool:
         if self.tags.join is None or not self.pieces.at_tag(self.tags.join[0]):
@@ -170,7 +171,11 @@ class _Writer:
         if not rest or self.tags.join is None:
             return None
         rest.pop(0)
-        return rest.pop(0) if rest and isinstance(rest[0], str) else ""
+        text = rest[0] if rest else None
+        if not isinstance(text, str):
+            return ""
+        rest.pop(0)
+        return text
 
     def _group(self, group: list[Node], join: str | None) -> str:
         blocks = [node for node in group if isinstance(node, Block)]
