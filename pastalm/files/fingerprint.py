@@ -2,20 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from hashlib import sha256
 from pathlib import Path
 
+_READ = (".json", ".safetensors", ".bin", ".jinja", ".gguf")
 _SAMPLE_BYTES = 1 << 20
 
 
+def model_folder(place: Path) -> Path:
+    """The folder that holds the model: ``place`` itself, or its ``model``, where a run of stage 2 has its last one."""
+    inside = place / "model"
+    return inside if inside.is_dir() and not (place / "config.json").exists() else place
+
+
 def fingerprint(model: str) -> str:
-    """A digest of a model's directory: names and sizes of its files, and the ends of each. Empty for a hub id."""
-    folder = Path(model).expanduser()
-    if not folder.is_dir():
-        return ""
+    """A digest of a model's directory, or of its GGUF file: names and sizes of the files, and the ends of each. Empty
+    for a hub id."""
+    place = Path(model).expanduser()
+    if place.is_file():
+        return _digest([place])
+    return _digest(sorted(model_folder(place).glob("*"))) if place.is_dir() else ""
+
+
+def _digest(paths: Sequence[Path]) -> str:
     digest = sha256()
-    for path in sorted(folder.glob("*")):
-        if path.suffix in (".json", ".safetensors", ".bin", ".jinja", ".gguf"):
+    for path in paths:
+        if path.suffix in _READ:
             size = path.stat().st_size
             with open(path, "rb") as file:
                 digest.update(f"{path.name} {size}".encode() + file.read(_SAMPLE_BYTES))

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
+from pastalm.files.fingerprint import model_folder
+
 BUNDLED = "bundled"
 WEIGHTS = ("*.safetensors", "*.bin")
 
@@ -30,7 +32,8 @@ class Checkpoint:
 
 def find_checkpoint(name: str) -> Checkpoint:
     """The checkpoint that a name means: ``"bundled"``, a directory, a GGUF file or a directory that holds one, else a
-    hub id. Raises :class:`LoadError` for what can only be local and is not there."""
+    hub id. The folder of a stage-2 run means its last model, which lies in ``model`` there. Raises :class:`LoadError`
+    for what can only be local and is not there."""
     if name == BUNDLED:
         return _bundled()
     place = Path(name).expanduser()
@@ -39,6 +42,7 @@ def find_checkpoint(name: str) -> Checkpoint:
             raise LoadError(f"There is no GGUF file {place}.")
         return Checkpoint(str(place.parent), place.name)
     if place.is_dir():
+        place = model_folder(place)
         return Checkpoint(str(place), _gguf_in(place))
     if name.startswith((".", "/", "~")) or name.endswith("/") or name.count("/") > 1:
         raise LoadError(f"There is no directory {name}; give a directory with a model, a hub id or 'bundled'.")

@@ -24,7 +24,7 @@ from pastalm.runtime.events import NO_TOKEN, DoneEvent, Event
 from pastalm.runtime.interpreter import Interpreter
 from pastalm.runtime.language import Language
 from pastalm.runtime.limits import Limits
-from pastalm.runtime.load import load
+from pastalm.runtime.load import end_tokens, load
 from pastalm.runtime.replay import Replay
 from pastalm.runtime.request import Mode, Observer, RequestError, RequestOptions, policy_of
 from pastalm.runtime.response import Response
@@ -60,7 +60,7 @@ class Engine:
         self.runner = Runner(model)
         self.tokenizer = tokenizer
         self.codec, self.prompts = TextCodec(tokenizer), PromptEncoder(tokenizer)
-        self.eos = _end_tokens(model, tokenizer)
+        self.eos = frozenset(end_tokens(model, tokenizer))
         self.vocabulary = Vocabulary(tokenizer, self.eos) if has_tags(tokenizer) else None
         self.positions = self.policy().name
         self.max_model_len, self.max_batch = max_model_len, max_batch
@@ -292,10 +292,3 @@ class Engine:
                 "model.resize_token_embeddings(len(tokenizer)) before the engine is made."
             )
         return self.vocabulary
-
-
-def _end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
-    """All ids that end an answer: the tokenizer's, and those of the model's generation config."""
-    configured = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
-    ids = configured if isinstance(configured, list) else [configured]
-    return frozenset(token for token in (tokenizer.eos_token_id, *ids) if token is not None)

@@ -56,6 +56,13 @@ def load_tokenizer(name_or_path: str, *, trust_remote_code: bool = False) -> Pre
         )
 
 
+def end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
+    """All ids that end an answer: the tokenizer's, then those of the model's generation config."""
+    configured = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
+    ids = configured if isinstance(configured, list) else [configured]
+    return tuple(dict.fromkeys(token for token in (tokenizer.eos_token_id, *ids) if token is not None))
+
+
 def quantisation(config: Any) -> str | None:
     """How the weights of a checkpoint with this config are quantised, None if they are not. A GGUF file's are unpacked
     when they are loaded."""

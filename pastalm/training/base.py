@@ -10,7 +10,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from pastalm.lang.positions import DEFAULT
 from pastalm.lang.tokenizer import add_tags
-from pastalm.runtime.load import load
+from pastalm.runtime.device import multiplies_bfloat16
+from pastalm.runtime.load import end_tokens, load
 from pastalm.training.config import SftConfig, TrainingConfig
 
 Config = TypeVar("Config", bound=TrainingConfig)
@@ -22,29 +23,48 @@ class SettingsError(ValueError):
 
 def settle_dtype(config: Config) -> Config:
     """The settings with the number type that "auto" stands for here."""
-    return replace(config, dtype=fast_dtype()) if config.dtype == "auto" else config
-
-
-def fast_dtype() -> str:
-    """bfloat16 where the hardware computes in it, else float32: emulated, it is ten times slower."""
-    if torch.cuda.is_available():
-        there = torch.cuda.is_bf16_supported(including_emulation=False)
-    else:
-        there = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    return "bfloat16" if there else "float32"
+    if config.dtype != "auto":
+        return config
+    on_gpu = torch.cuda.is_available()
+    fast = torch.cuda.is_bf16_supported(including_emulation=False) if on_gpu else multiplies_bfloat16()
+    return replace(config, dtype="bfloat16" if fast else "float32")
 
 
 def load_base(config: TrainingConfig, *, merged: bool = False) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Load ``config.model`` with the tags adopted, on the CPU: the Trainer moves it to where its process runs.
 
     Weights that are trained are float32. Frozen ones, below low-rank adapters, are bfloat16 where that is computed in,
-    unless adapters are ``merged`` into them again and again: small steps would be lost. Raises ``LoadError``, and
-    :class:`SettingsError` for a model whose weights are quantised.
+    unless adapters are ``merged`` into them again and again: small steps would be lost. Raises ``LoadError``, also for
+    quantised weights other than a GGUF file's, and :class:`SettingsError` for a model whose answers have no end.
     """
     half = config.lora and config.dtype == "bfloat16" and not merged
     model, tokenizer = load(config.model, device="cpu", dtype="bfloat16" if half else "float32", trainable=True)
+    adopt_end(model, tokenizer, config.model)
     adopt_tags(model, tokenizer)
     return model, tokenizer
+
+
+def adopt_end(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name: str) -> None:
+    """Give a tokenizer without an end-of-answer token the one that the model's generation config names; of several, the
+    one that the chat template writes after an answer. Raises :class:`SettingsError` where none is named."""
+    if tokenizer.eos_token_id is not None:
+        return
+    names = tokenizer.convert_ids_to_tokens(list(end_tokens(model, tokenizer)))
+    if not names:
+        raise SettingsError(
+            f"Neither the tokenizer of {name} nor its generation_config.json names a token that ends an answer, so the "
+            'model could not learn to end one: set "eos_token" in tokenizer_config.json.'
+        )
+    written = _after_an_answer(tokenizer)
+    tokenizer.eos_token = next((name for name in names if name in written), names[0])
+
+
+def _after_an_answer(tokenizer: PreTrainedTokenizerBase) -> str:
+    """What the chat template writes behind an assistant's turn; nothing without a template."""
+    if not tokenizer.chat_template:
+        return ""
+    turns = [{"role": "user", "content": "Q"}, {"role": "assistant", "content": "ANSWER"}]
+    return str(tokenizer.apply_chat_template(turns, tokenize=False)).rpartition("ANSWER")[2]
 
 
 def adopt_tags(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:

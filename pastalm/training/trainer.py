@@ -24,6 +24,7 @@ from pastalm.training.losses import target_nats, token_loss
 from pastalm.training.monitor import LoggingCallback, Throughput
 from pastalm.training.processes import processes
 
+COMPILER = "inductor"
 LINES = 10  # of the log, at least, whatever --log-every says
 
 
@@ -199,6 +200,7 @@ def training_arguments(config: TrainingConfig, rows: int, *, held_out: bool = Fa
         adam_beta2=config.beta2,
         bf16=config.dtype == "bfloat16",
         torch_compile=config.compile,
+        torch_compile_backend=COMPILER if config.compile else None,
         use_cpu=not torch.cuda.is_available(),
         per_device_eval_batch_size=config.batch_size,
         eval_strategy="steps" if held_out else "no",

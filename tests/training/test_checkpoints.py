@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from resource import RLIMIT_FSIZE, getrlimit, setrlimit
 
 import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
 from pastalm import Engine
+from pastalm.cli.errors import expected, sentence
 from pastalm.files.lines import DataError
 from pastalm.runtime.engine import RequestError
 from pastalm.training.base import SettingsError
-from pastalm.training.checkpoints import last_checkpoint, read_state
-from pastalm.training.config import SftConfig, fixed
+from pastalm.training.checkpoints import SaveError, last_checkpoint, read_state, require_same, run_state
+from pastalm.training.config import PreferConfig, SftConfig, fixed
 from pastalm.training.sft import train_sft
 from tests.training.conftest import config
 
@@ -214,8 +219,65 @@ def test_the_policy_of_a_model_stays_its_own(whole: Path, base: Path, data: Path
 def test_a_model_without_a_policy_takes_the_one_given(base: Path, data: Path, tmp_path: Path) -> None:
     plain = train_sft(config(base, data, tmp_path / "plain", steps=1, plain=1.0))  # learns no policy
     engine = Engine.from_pretrained(str(plain))
-    assert engine.generate("add 3", max_tokens=4, positions="pred1").text is not None
+    promised = {
+        name: engine.replay("add 3", "a <async topic='x'>b</async> g", positions=name).script.blocks[1].promised
+        for name in ("pred1", "pred10")
+    }
+    assert promised["pred10"] == 1 < promised["pred1"]  # tens, ones
     with pytest.raises(ValueError, match="Unknown position policy 'far'"):
         engine.generate("add 3", positions="far")
     tuned = train_sft(config(plain, data, tmp_path / "tuned", steps=1, positions="pred1"))
     assert Engine.from_pretrained(str(tuned)).positions == "pred1"
+
+
+@contextmanager
+def little_room(most: int) -> Iterator[None]:
+    """Files may have so many bytes and no more: as on a disk that is full, the system refuses to write on."""
+    soft, hard = getrlimit(RLIMIT_FSIZE)
+    setrlimit(RLIMIT_FSIZE, (most, hard))
+    try:
+        yield
+    finally:
+        setrlimit(RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.parametrize("at", ["checkpoint-6", "the finished model"])
+def test_a_full_disk_is_told_in_a_sentence_and_costs_nothing(
+    at: str, whole: Path, base: Path, data: Path, tmp_path: Path
+) -> None:
+    """The optimiser's file is written by torch, the model's by safetensors: each has an error of its own."""
+    out = unfinished(whole, tmp_path / "out")
+    if at == "checkpoint-6":
+        room, resumed = (whole / "checkpoint-6" / "model.safetensors").stat().st_size + 4096, 4
+    else:
+        shutil.copytree(whole / "checkpoint-6", out / "checkpoint-6")
+        room, resumed = (whole / "model.safetensors").stat().st_size - 4096, 6
+    with little_room(room), pytest.raises(SaveError) as caught:
+        train_sft(config(base, data, out))
+    assert "\n" not in str(caught.value)
+    assert re.search(
+        r"cannot be written \(.*MiB are free there\).*goes on from the last checkpoint\.$", str(caught.value)
+    )
+    assert expected(caught.value) and sentence(caught.value) == str(caught.value)
+    assert last_checkpoint(out) == out / f"checkpoint-{resumed}"
+    assert not list(out.glob("*.safetensors")) and not list(out.glob(".saving-*"))
+    assert (out / "checkpoint-6").exists() == (resumed == 6)
+    train_sft(config(base, data, out))
+    assert read_state(out)["figures"]["resumed_from"] == resumed
+    assert_same(whole, out)
+
+
+def test_a_trained_model_says_how_it_was_made(base: Path, data: Path, tmp_path: Path) -> None:
+    out = train_sft(config(base, data, tmp_path / "mine", lora=2, eval_data=str(data)))
+    card, figures = (out / "README.md").read_text(), read_state(out)["figures"]
+    assert card == (out / "adapter" / "README.md").read_text(), "PEFT's own is an empty form"
+    assert "# mine" in card and f"{base.name} after `pasta train sft`" in card and data.name in card
+    assert "adapters of rank 2 on all-linear" in card and "bfloat16" in card
+    assert f"| eval_loss | {figures['eval_loss']} |" in card and "| --lora-alpha | 32.0 |" in card
+    assert "More Information Needed" not in card and str(tmp_path) not in card
+
+
+def test_runs_of_the_two_stages_do_not_meet(whole: Path, base: Path, data: Path) -> None:
+    prefer = PreferConfig(str(base), str(data), str(whole))
+    with pytest.raises(SettingsError, match=r"holds a run of `pasta train sft`: give another --out\."):
+        require_same(prefer, run_state(prefer, []), read_state(whole), "another --out")

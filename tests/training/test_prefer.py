@@ -22,6 +22,7 @@ from pastalm.annotation.endpoint import Settings as JudgeSettings
 from pastalm.annotation.judge import Judge
 from pastalm.cli import app
 from pastalm.data.questions import Question, read_questions
+from pastalm.files.fingerprint import fingerprint
 from pastalm.files.journal import Journal
 from pastalm.files.lines import DataError
 from pastalm.lang.positions import POLICIES
@@ -31,7 +32,7 @@ from pastalm.runtime.load import LoadError, load
 from pastalm.tasks import sample as tasks
 from pastalm.tasks import to_json
 from pastalm.training.base import SettingsError
-from pastalm.training.config import PreferConfig
+from pastalm.training.config import PreferConfig, flag
 from pastalm.training.losses import margin
 from pastalm.training.optimise import reference_log_probabilities
 from pastalm.training.pairs import PairCollator, Pairs
@@ -94,8 +95,21 @@ def test_a_run_leaves_its_work(whole: Path, model: Path):
         assert not same(folder / "model", folder / "snapshot-50")
     assert not same(whole / "round1" / "model", model)
     assert not same(whole / "round2" / "model", whole / "round1" / "model")
-    engine = Engine.from_pretrained(str(whole / "round2" / "model"), device="cpu")
-    assert engine.generate("add 1", max_tokens=10).text is not None
+    assert (whole / "model").resolve() == (whole / "round2" / "model").resolve()
+
+
+def test_the_folder_of_a_run_is_its_last_model(whole: Path, model: Path):
+    """On every verb `--model stage2` means the model of the last round."""
+    prompts = [f"add {n}" for n in range(4)]
+
+    def answers(place: Path) -> list[list[int]]:
+        engine = Engine.from_pretrained(str(place), device="cpu", dtype="float32")
+        return [engine.generate(prompt, temperature=1.0, seed=3, max_tokens=30).script.tokens for prompt in prompts]
+
+    last = answers(whole / "round2" / "model")
+    assert answers(whole) == answers(whole / "model") == last
+    assert last != answers(model)
+    assert fingerprint(str(whole)) == fingerprint(str(whole / "round2" / "model")) != fingerprint(str(model))
 
 
 def test_a_snapshot_leaves_training_as_it_was(model: Path, data: Path, whole: Path, tmp_path: Path):
@@ -406,5 +420,5 @@ def test_the_command_without_checker_or_judge(model: Path, data: Path, tmp_path:
     ],
 )  # fmt: skip
 def test_wrong_settings_get_a_sentence(field: str, value: object):
-    with pytest.raises(ValueError, match=r"\.$"):
+    with pytest.raises(ValueError, match=rf"{flag(field)}\b.*\.$"):
         PreferConfig("m", "d", "o", **{field: value})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -22,7 +22,7 @@ from pastalm.layout import IGNORE
 from pastalm.tasks import sample, to_json
 from pastalm.training.base import adopt_tags
 from pastalm.training.checkpoints import read_state
-from pastalm.training.config import PreferConfig, SftConfig
+from pastalm.training.config import PreferConfig, SftConfig, helps
 from pastalm.training.data import load_rows
 from pastalm.training.sft import train_sft
 from pastalm.training.trainer import SftTrainer, training_arguments
@@ -269,21 +269,48 @@ def test_bad_lines_are_told_with_their_place(tmp_path: Path, line: str, message:
     assert message in str(caught.value)
 
 
-@pytest.mark.parametrize(
-    ("field", "value"),
-    [
+KINDS = (SftConfig, PreferConfig)
+WRONG = [
         ("plain", 2), ("batch_size", 0), ("learning_rate", 0), ("learning_rate", math.nan), ("positions", "far"),
         ("steps", 0), ("steps", -5), ("epochs", 0), ("warmup", -1), ("beta2", 1), ("beta2", -0.1), ("seed", -1),
         ("seed", 2**32), ("weight_decay", -0.1), ("weight_decay", math.inf), ("lora", -1), ("lora_dropout", 1),
         ("lora_dropout", -0.1), ("lora_alpha", 0),
-    ],
-)  # fmt: skip
-@pytest.mark.parametrize("kind", [SftConfig, PreferConfig])
+]  # fmt: skip
+OF_STAGE_1 = ("plain", "positions")
+
+
+@pytest.mark.parametrize(
+    ("kind", "field", "value"),
+    [(kind, *wrong) for kind in KINDS for wrong in WRONG if kind is SftConfig or wrong[0] not in OF_STAGE_1],
+)
 def test_wrong_settings_get_a_sentence(kind: type, field: str, value: object) -> None:
     """Both stages have these; the sentence names the option as it is typed."""
-    if field in {each.name for each in fields(kind)}:
-        with pytest.raises(ValueError, match=rf"^--{field.replace('_', '-')}\b.*\.$"):
-            kind("m", "d", "o", **{field: value})
+    with pytest.raises(ValueError, match=rf"^--{field.replace('_', '-')}\b.*\.$"):
+        kind("m", "d", "o", **{field: value})
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_paths_are_expanded_where_they_enter(kind: type, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A shell leaves `~` as it is after `--out=`."""
+    monkeypatch.setenv("HOME", "/home/me")
+    found = kind("~/m", "~/d", "~/o")
+    assert (found.model, found.data, found.out) == ("/home/me/m", "/home/me/d", "/home/me/o")
+    assert SftConfig("m", "d", "o", eval_data="~/e").eval_data == "/home/me/e"
+    more = PreferConfig("org/hub-id", "tasks:train:4", "o", baseline="~/b", reuse="~/r")
+    assert (more.model, more.data, more.baseline, more.reuse) == (
+        "org/hub-id",
+        "tasks:train:4",
+        "/home/me/b",
+        "/home/me/r",
+    )
+
+
+def test_the_learning_rate_goes_by_what_is_trained() -> None:
+    assert SftConfig("m", "d", "o").learning_rate == 1e-5
+    assert SftConfig("m", "d", "o", lora=16).learning_rate == 3e-4
+    assert SftConfig("m", "d", "o", lora=16, learning_rate=1e-4).learning_rate == 1e-4
+    assert PreferConfig("m", "d", "o").learning_rate == 5e-7 < PreferConfig("m", "d", "o", lora=16).learning_rate
+    assert "1e-05, with --lora 0.0003" in helps(SftConfig)["learning_rate"]
 
 
 def test_settings_at_their_bounds_are_taken() -> None:
@@ -303,3 +330,48 @@ def test_a_log_reads_as_a_line(base: Path, data: Path, tmp_path: Path, capfd: py
     assert held, said
     for shown, name in zip(held.groups(), ("eval_loss", "eval_text_loss", "eval_tag_loss"), strict=True):
         assert float(shown) == pytest.approx(figures[name], abs=1e-4)
+
+
+@pytest.mark.parametrize("steps", [1, 7, 45])
+def test_a_short_run_logs_often_and_its_first_and_last_step(
+    steps: int, base: Path, data: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    train_sft(config(base, data, tmp_path, steps=steps, save_every=100))
+    out, err = capfd.readouterr()
+    logged = {int(step): float(loss) for step, loss in re.findall(rf"step (\d+) of {steps}  loss (\S+)", err)}
+    assert {1, steps} <= set(logged) and len(logged) >= min(steps, 10)
+    assert f"Loss {logged[1]:.4f} at first, {logged[steps]:.4f} at last." in out
+    assert "Trained: all weights." in out and "learning rate 0.01, computed in float32" in out
+    assert "saved in bfloat16" in out and " tokens/s" in out
+    assert AutoModelForCausalLM.from_pretrained(tmp_path, dtype="auto").dtype == torch.bfloat16
+
+
+def test_held_out_text_and_tags_are_told_apart(base: Path, data: Path, tmp_path: Path) -> None:
+    """Each target of a held-out answer is put by hand with the text or with the tags."""
+    settings = config(base, data, tmp_path, eval_data=str(data), steps=1)
+    train_sft(settings)
+    figures = read_state(tmp_path)["figures"]
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path)
+    vocabulary = Vocabulary(tokenizer)
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "checkpoint-1")
+    trainer = SftTrainer(model.eval(), training_arguments(config(base, data, tmp_path), 1))
+    sums, counts, characters = {True: 0.0, False: 0.0}, {True: 0, False: 0}, 0
+    records = list(read_records(data))
+    for record, example in zip(records, encode_records(records, vocabulary, POLICY, plain=0, seed=0), strict=True):
+        batch = Collator(POLICY, 0)([[example]])
+        logp = torch.log_softmax(trainer.compute_loss(model, batch, return_outputs=True)[1].logits[0], -1)
+        start, tokens = len(example.prompt), example.script.tokens
+        for block in (0, 1):
+            own = [index for index, owner in enumerate(example.script.block) if owner == block]
+            promising = False
+            for before, index in zip([-1, *own] if block == 0 else own, own if block == 0 else own[1:]):
+                promising |= tokens[index] == vocabulary.promise_topic
+                tag = promising or tokens[index] in vocabulary.tags
+                promising &= tokens[index] != vocabulary.promise_end
+                sums[tag] -= logp[start + before, tokens[index]].item()
+                counts[tag] += 1
+        characters += len(record.answer.plain)
+    assert figures["eval_text_loss"] == pytest.approx(sums[False] / counts[False], rel=1e-4)
+    assert figures["eval_tag_loss"] == pytest.approx(sums[True] / counts[True], rel=1e-4)
+    assert figures["eval_loss"] == pytest.approx(sum(sums.values()) / sum(counts.values()), rel=1e-4)
+    assert figures["eval_text_per_character"] == pytest.approx(sums[False] / characters, rel=1e-4)

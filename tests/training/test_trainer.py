@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from transformers import PreTrainedTokenizerFast
 
 from pastalm.data.collate import Collator
@@ -13,9 +14,12 @@ from pastalm.data.examples import encode_answers, read_annotated
 from pastalm.lang.positions import POLICIES
 from pastalm.lang.vocabulary import Vocabulary
 from pastalm.runtime.attention import DenseMetadata, attach
+from pastalm.training.checkpoints import last_checkpoint, read_state
 from pastalm.training.losses import token_loss
+from pastalm.training.sft import train_sft
 from pastalm.training.trainer import recompute_layers
 from tests.runtime.families import tiny
+from tests.training.conftest import config
 
 
 @pytest.mark.parametrize("family", ["llama", "gemma2", "gpt2"])
@@ -59,3 +63,26 @@ def count_attention(model: torch.nn.Module) -> dict[str, int]:
 
             module.register_forward_hook(note)
     return calls
+
+
+@pytest.mark.parametrize("lora", [0, 2])
+def test_a_compiled_model_trains_alike(
+    lora: int, base: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Traced and run without the compiler behind it, whose minutes would prove nothing more."""
+    monkeypatch.setattr("pastalm.training.trainer.COMPILER", "aot_eager")
+    graphs = []
+    for compiled in (False, True):
+        torch._dynamo.reset()
+        before = torch._dynamo.utils.counters["stats"]["unique_graphs"]
+        out = train_sft(config(base, data, tmp_path / str(compiled), steps=4, lora=lora, compile=compiled))
+        graphs.append(torch._dynamo.utils.counters["stats"]["unique_graphs"] - before)
+    assert graphs[0] == 0 < graphs[1]
+    losses = [read_state(tmp_path / name)["figures"] for name in ("False", "True")]
+    for name in ("first_loss", "last_loss", "loss"):
+        assert losses[0][name] == pytest.approx(losses[1][name], rel=1e-4)
+    left, right = (load_file(tmp_path / name / "model.safetensors") for name in ("False", "True"))
+    assert left.keys() == right.keys()
+    for name in left:
+        torch.testing.assert_close(left[name], right[name], atol=1e-2, rtol=1e-2, msg=name)  # bfloat16
+    assert last_checkpoint(out) == out / "checkpoint-4"
