@@ -10,7 +10,7 @@ import torch
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from pastalm import Engine
-from pastalm.data.examples import encode_records, read_records
+from pastalm.data.examples import encode_answers, read_annotated
 from pastalm.lang.positions import POLICIES
 from pastalm.lang.vocabulary import Vocabulary
 from pastalm.runtime.load import LoadError
@@ -52,7 +52,7 @@ def test_targets_end_with_what_the_generation_config_names(
     base = write_endless(tmp_path / "base", ends, template)
     _, tokenizer = load_base(config(base, data, tmp_path))
     vocabulary = Vocabulary(tokenizer)
-    [example, *_] = encode_records(read_records(data), vocabulary, POLICIES["pred10"], plain=0, seed=0)
+    [example, *_] = encode_answers(read_annotated(data), vocabulary, POLICIES["pred10"], plain=0, seed=0)
     assert example.script.tokens[-1] == expected == tokenizer.eos_token_id
 
 

@@ -356,8 +356,8 @@ def test_held_out_text_and_tags_are_told_apart(base: Path, data: Path, tmp_path:
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "checkpoint-1")
     trainer = SftTrainer(model.eval(), training_arguments(config(base, data, tmp_path), 1))
     sums, counts, characters = {True: 0.0, False: 0.0}, {True: 0, False: 0}, 0
-    records = list(read_records(data))
-    for record, example in zip(records, encode_records(records, vocabulary, POLICY, plain=0, seed=0), strict=True):
+    records = list(read_annotated(data))
+    for record, example in zip(records, encode_answers(records, vocabulary, POLICY, plain=0, seed=0), strict=True):
         batch = Collator(POLICY, 0)([[example]])
         logp = torch.log_softmax(trainer.compute_loss(model, batch, return_outputs=True)[1].logits[0], -1)
         start, tokens = len(example.prompt), example.script.tokens
