@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json as json_module
 from collections.abc import Sequence
+from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
     from pastalm.data.questions import Question
     from pastalm.evaluation.answers import Answers, EvalSettings
     from pastalm.evaluation.outputs import Evaluation
+    from pastalm.runtime.engine import Engine
 
 
 class EvalError(ValueError):
@@ -63,6 +66,10 @@ def evaluate(
     mode: DecodingMode = Mode.ASYNC,
     skeleton: Annotated[bool, typer.Option("--skeleton", help="Answer by Skeleton-of-Thought instead.")] = False,
     speed: Speed = 0.0,
+    speeds: Annotated[
+        str,
+        typer.Option(metavar="NATS,..", help="Values for --speed, each evaluated in a folder of its own under --out."),
+    ] = "",
     max_threads: MaxThreads = None,
     max_batch: MaxBatch = 1,
     reuse: Annotated[
@@ -96,26 +103,55 @@ def evaluate(
     from pastalm.data.questions import read_questions
     from pastalm.evaluation.answers import EvalSettings
     from pastalm.evaluation.quality import read_reference
-    from pastalm.evaluation.report import REPORT
     from pastalm.files.fingerprint import fingerprint
 
     judge = JudgeFlags(judge_model, judge_url, judge_key_env, judge_concurrency, judge_cache, reference, calibration)
+    knob = _knob(speeds)
     questions = read_questions(prompts, limit)
     if reference is not None:
         read_reference(reference, questions)  # what it lacks is said before anything is done
     prints = fingerprint(_place(model)), fingerprint(_place(baseline)) if baseline else ""
     asked = (model, prompts, baseline, mode.value, max_tokens, speed, max_threads, device, dtype)
     settings = EvalSettings(*asked, *prints, max_batch=max_batch, skeleton=skeleton)
-    found = _answered(out, settings, questions, name or name_of(model), reuse)
-    if not judge.wanted or not (out / REPORT).exists():  # a judge in trouble costs no figures, and no earlier verdicts
-        report = found.write(out)
-    if judge.wanted:
-        with judge.open(out / "judge.jsonl") as opened:
-            report = found.write(out, found.judge(opened, reference, calibration))
-    if json:
-        typer.echo(json_module.dumps(report, ensure_ascii=False))
-    else:
-        _print(report, out)
+    called, engines = name or name_of(model), Engines(settings)
+    if not knob:
+        report = _evaluated(out, settings, questions, called, reuse, engines, judge)
+        _show(report, out, json)
+        return
+    curve = []
+    for value in knob:
+        folder, moved = out / f"speed{value:+g}", replace(settings, speed=value)
+        curve.append(_evaluated(folder, moved, questions, f"{called} {value:+g}", reuse, engines, judge))
+        reuse = reuse or (folder if baseline and max_batch > 1 else None)  # the baseline's answers are the same
+    _show_curve(curve, out, json)
+
+
+class Engines:
+    """The two engines of an evaluation, each loaded when it is first needed."""
+
+    def __init__(self, settings: EvalSettings) -> None:
+        self.settings = settings
+
+    @cached_property
+    def model(self) -> Engine:
+        """The model's."""
+        return load_engine(self.settings.model, self.settings.device, self.settings.dtype)
+
+    @cached_property
+    def baseline(self) -> Engine:
+        """The baseline's, which may be the model itself; of the same number type, since their times are compared."""
+        if not self.settings.baseline:
+            return self.model
+        number = str(self.model.runner.model.dtype).removeprefix("torch.")
+        return load_engine(self.settings.baseline, self.settings.device, number)
+
+
+def _knob(speeds: str) -> list[float]:
+    """The values of --speeds."""
+    try:
+        return [float(value) for value in speeds.split(",") if value.strip()]
+    except ValueError:
+        raise EvalError(f"--speeds are numbers with commas between, such as -1,0,1, not {speeds!r}.") from None
 
 
 def _place(model: str) -> str:
@@ -124,34 +160,75 @@ def _place(model: str) -> str:
     return str(files("pastalm") / "bundled") if model == BUNDLED else model
 
 
+def _evaluated(
+    out: Path,
+    settings: EvalSettings,
+    questions: Sequence[Question],
+    name: str,
+    reuse: Path | None,
+    engines: Engines,
+    judge: JudgeFlags,
+) -> dict[str, Any]:
+    """The report of one folder: all answers, those that are missing decoded now, and what the judge says of them."""
+    from pastalm.evaluation.report import REPORT
+
+    found = _answered(out, settings, questions, name, reuse, engines)
+    if not judge.wanted or not (out / REPORT).exists():  # a judge in trouble costs no figures, and no earlier verdicts
+        report = found.write(out)
+    if judge.wanted:
+        with judge.open(out / "judge.jsonl") as opened:
+            report = found.write(out, found.judge(opened, judge.reference, judge.calibration))
+    return report
+
+
 def _answered(
-    out: Path, settings: EvalSettings, questions: Sequence[Question], name: str, reuse: Path | None
+    out: Path,
+    settings: EvalSettings,
+    questions: Sequence[Question],
+    name: str,
+    reuse: Path | None,
+    engines: Engines,
 ) -> Evaluation:
-    """All answers, those that are missing decoded now."""
     from pastalm.evaluation.answers import Answers
     from pastalm.evaluation.outputs import Evaluation
 
     with Answers(out, settings, reuse) as answers:
-        _measure(answers, settings, questions)
+        _measure(answers, questions, engines)
         outcomes, refused = answers.outcomes(questions), answers.refused(questions)
         if not outcomes:
             raise EvalError(f"No prompt could be answered: {refused[0]}")
         return Evaluation(name, settings, answers.machine, outcomes, refused)
 
 
-def _measure(answers: Answers, settings: EvalSettings, questions: Sequence[Question]) -> None:
+def _measure(answers: Answers, questions: Sequence[Question], engines: Engines) -> None:
     """Decode what is missing; a folder that has everything needs no model."""
     missing = len(answers.missing(questions))
     if not missing:
         return
     from pastalm.progress import track
 
-    engine = load_engine(settings.model, settings.device, settings.dtype)
-    number = str(engine.runner.model.dtype).removeprefix("torch.")  # the same for both: their times are compared
-    other = load_engine(settings.baseline, settings.device, number) if settings.baseline else engine
     total = len({one.key for one in questions})
-    for _ in track(answers.measure(questions, engine, other), "Answering", total, done=total - missing, unit="prompts"):
+    measured = answers.measure(questions, engines.model, engines.baseline)
+    for _ in track(measured, "Answering", total, done=total - missing, unit="prompts"):
         pass
+
+
+def _show(report: dict[str, Any], out: Path, json: bool) -> None:
+    if json:
+        typer.echo(json_module.dumps(report, ensure_ascii=False))
+    else:
+        _print(report, out)
+
+
+def _show_curve(curve: Sequence[dict[str, Any]], out: Path, json: bool) -> None:
+    """What the knob does: a report a value of --speeds."""
+    from pastalm.cli.scores import print_curve
+
+    if json:
+        typer.echo(json_module.dumps(curve, ensure_ascii=False))
+        return
+    print_curve(page_console(), curve)
+    typer.echo(f"Written to {out}: a folder for each value. `pasta pareto {out}/speed*` draws them.")
 
 
 def _print(found: dict[str, Any], out: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from rich.console import Console
@@ -53,6 +53,26 @@ def _scores(report: dict[str, Any]) -> Iterator[tuple[str, str, str, str]]:
         yield quality["kind"], f"{quality['value']:.1f} %", _interval(quality), ""
         if quality["baseline"] is not None:
             yield "the baseline's", f"{quality['baseline']:.1f} %", "", ""
+
+
+def print_curve(console: Console, reports: Sequence[dict[str, Any]]) -> None:
+    """Print what the knob does: a row for each report, the means alone."""
+    heads = ("speed", "forks", "chunks", "theoretical x", "realised x", "in circles", "quality")
+    print_table(console, heads, [_point(report) for report in reports], title="The knob")
+
+
+def _point(report: dict[str, Any]) -> tuple[str, ...]:
+    found = {key: value and value["value"] for key, value in report["figures"].items()}
+    realised, quality = found["realised"], report["quality"]
+    return (
+        f"{report['settings']['speed']:+g}",
+        f"{100 * found['forked']:.1f}%",
+        f"{found['chunks']:.2f}",
+        f"{found['theoretical']:.2f}",
+        "" if realised is None else f"{realised:.2f}",
+        f"{100 * found['circles']:.1f}%",
+        f"{quality['value']:.1f}%" if quality else "",
+    )
 
 
 def print_families(console: Console, report: dict[str, Any]) -> None:

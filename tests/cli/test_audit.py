@@ -72,7 +72,7 @@ def test_refusals_are_one_sentence(tmp_path: Path, model_dir: Path):
 @pytest.mark.slow
 def test_a_killed_audit_goes_on_where_it_was(tmp_path: Path, model_dir: Path):
     data, journal = write(tmp_path / "data.jsonl", 400), tmp_path / "data.audit.jsonl"
-    line = ["audit", str(data), "--model", str(model_dir), "--batch-size", "1"]
+    line = ["audit", str(data), "--model", str(model_dir), "--dtype", "float32", "--batch-size", "1"]
     process = subprocess.Popen(
         [sys.executable, "-m", "pastalm.cli", *line], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
     )

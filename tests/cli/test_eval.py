@@ -22,7 +22,8 @@ runner = CliRunner(env={"OPENAI_API_KEY": "key"})
 
 
 def evaluate(model: Path, prompts: Path | str, out: Path, *flags: str) -> Result:
-    arguments = ["eval", str(prompts), "--model", str(model), "--out", str(out), "--max-tokens", "8", *flags]
+    arguments = ["eval", str(prompts), "--model", str(model), "--out", str(out), "--max-tokens", "8"]
+    arguments += ["--dtype", "float32", *flags]
     return runner.invoke(app, arguments)
 
 
@@ -99,6 +100,31 @@ def test_tasks_are_checked(model_dir: Path, tmp_path: Path):
     assert json.loads((tmp_path / "batch" / "report.json").read_text())["figures"]["realised"] is None
 
 
+def test_the_knob_in_one_run(model_dir: Path, prompts: Path, tmp_path: Path):
+    flags = ("--baseline", str(model_dir), "--limit", "2", "--max-batch", "2", "--name", "mine")
+    done = evaluate(model_dir, prompts, tmp_path, *flags, "--speeds", "-1,0,2")
+    assert done.exit_code == 0, done.output
+    assert [line.split()[0] for line in done.stdout.splitlines() if line[:1] in "+-"] == ["-1", "+0", "+2"]
+    reports = [json.loads((tmp_path / f"speed{value}" / "report.json").read_text()) for value in ("-1", "+0", "+2")]
+    assert [(report["name"], report["settings"]["speed"]) for report in reports] == [
+        ("mine -1", -1.0),
+        ("mine +0", 0.0),
+        ("mine +2", 2.0),
+    ]
+    again = evaluate(model_dir, prompts, tmp_path, *flags, "--speeds", "-1,0,2", "--json")
+    assert [report["name"] for report in json.loads(again.stdout)] == ["mine -1", "mine +0", "mine +2"]
+    refused = evaluate(model_dir, prompts, tmp_path, "--speeds", "fast")
+    assert refused.exit_code == 2 and "--speeds are numbers" in refused.stderr
+
+
+def test_a_short_baseline_is_said(evaluated: Path):
+    report = json.loads((evaluated / "report.json").read_text())
+    assert not any("much shorter" in note for note in notes(report))
+    report["figures"]["baseline_content"]["value"] = report["figures"]["content"]["value"] / 2
+    found = list(notes(report))
+    assert found[0].startswith("Baseline: mine (sequential)") and "much shorter" in found[1]
+
+
 def test_another_baseline(model_dir: Path, prompts: Path, tmp_path: Path):
     flags = ("--baseline", str(model_dir), "--limit", "1", "--mode", "sequential", "--json")
     report = json.loads(evaluate(model_dir, prompts, tmp_path / "out", *flags).stdout)
@@ -171,7 +197,7 @@ def test_a_kill_repeats_and_loses_nothing(model_dir: Path, tmp_path: Path):
     command = [sys.executable, "-m", "pastalm.cli", "eval", str(path), "--model", str(model_dir), "--out", str(out)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     journal = out / "answers.jsonl"
-    process = subprocess.Popen([*command, "--max-tokens", "8"], env=environment, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen([*command, "--max-tokens", "8", "--dtype", "float32"], env=environment, stderr=subprocess.DEVNULL)
     while process.poll() is None and not (journal.exists() and journal.read_bytes().count(b"\n") >= 3):
         time.sleep(0.02)
     process.send_signal(signal.SIGKILL)

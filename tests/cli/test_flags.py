@@ -36,7 +36,7 @@ PLACES = {
 TEXTS = {
     "--api-key", "--base-url", "--device", "--dtype", "--families", "--field", "--from", "--host", "--judge-key-env",
     "--judge-model", "--judge-url", "--key-env", "--lora-targets", "--loss", "--name", "--positions",
-    "--snapshots", "--speed-term", "--split", "--to", "PROMPT",
+    "--snapshots", "--speed-term", "--speeds", "--split", "--to", "PROMPT",
 }  # fmt: skip
 # Flags that mean the same in two commands although their sentences differ in more than their ends.
 EXCUSED = {
