@@ -120,6 +120,16 @@ def parse(arguments: list[str]) -> None:
             parameter.process_value(context, value)
 
 
+def test_the_map_names_every_module_and_no_other() -> None:
+    text = (ROOT / "docs/map.md").read_text(encoding="utf-8")
+    for package in {module.package for module in PACKAGE} - {"(top)", "bundled"}:
+        here = {module.name.split(".")[2] for module in PACKAGE if module.name.startswith(f"pastalm.{package}.")}
+        section = re.search(rf"^## `{package}`.*?\n(.*?)(?=^## |\Z)", text, re.MULTILINE | re.DOTALL)
+        assert section, f"docs/map.md has no section `{package}`"
+        rows = [line.split("|")[1] for line in section[1].splitlines() if line.startswith("| `")]
+        assert set(re.findall(r"`(\w+)`", " ".join(rows))) == here - {"__main__"}, package
+
+
 @every_document
 def test_links_lead_somewhere(document: Path) -> None:
     for target in LINK.findall(FENCE.sub("", document.read_text(encoding="utf-8"))):
