@@ -9,7 +9,8 @@ from torch import Tensor
 
 from pastalm.data.examples import Example
 from pastalm.lang.positions import PositionPolicy
-from pastalm.layout import IGNORE, layout
+from pastalm.layout import IGNORE, Layout, layout
+from pastalm.views import ViewLayout, view_layout
 
 
 class Collator:
@@ -41,8 +42,13 @@ class Collator:
                 start += len(example)
         return batch
 
+    def _lay(self, example: Example) -> Layout | ViewLayout:
+        if example.in_views:
+            return view_layout(example.prompt, example.script, prompt_targets=self.prompt_targets)
+        return layout(example.prompt, example.script, self.policy, prompt_targets=self.prompt_targets)
+
     def _place(self, batch: dict[str, Tensor], row: int, start: int, example: Example) -> None:
-        laid = layout(example.prompt, example.script, self.policy, prompt_targets=self.prompt_targets)
+        laid = self._lay(example)
         span = slice(start, start + len(example))
         batch["input_ids"][row, span] = laid.tokens
         batch["position_ids"][row, span] = laid.positions

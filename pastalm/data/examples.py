@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -16,6 +17,7 @@ from pastalm.lang.positions import PositionPolicy
 from pastalm.lang.prompt import Message
 from pastalm.lang.script import Script, compile_script
 from pastalm.lang.vocabulary import Vocabulary
+from pastalm.views import view_layout
 
 
 @dataclass(frozen=True)
@@ -28,12 +30,20 @@ class AnnotatedAnswer:
 
 @dataclass(frozen=True)
 class Example:
-    """An annotated answer as token ids: the prompt's, and the answer's script."""
+    """An annotated answer as token ids: the prompt's, and the answer's script. ``in_views``: it is laid out as the
+    views that a plain completion server is sent (:mod:`pastalm.views`), which hold some tokens more than once."""
 
     prompt: Sequence[int]
     script: Script
+    in_views: bool = False
 
     def __len__(self) -> int:
+        return self._length
+
+    @cached_property
+    def _length(self) -> int:
+        if self.in_views:
+            return len(view_layout(self.prompt, self.script).tokens)
         return len(self.prompt) + len(self.script.tokens)
 
 
@@ -61,13 +71,19 @@ def tree_of(record: Record, max_depth: int = 1) -> Answer:
 
 
 def encode_answers(
-    answers: Iterable[AnnotatedAnswer], vocabulary: Vocabulary, policy: PositionPolicy, *, plain: float, seed: int
+    answers: Iterable[AnnotatedAnswer],
+    vocabulary: Vocabulary,
+    policy: PositionPolicy,
+    *,
+    plain: float,
+    seed: int,
+    in_views: bool = False,
 ) -> Iterator[Example]:
     """Encode annotated answers. A share ``plain`` of them, drawn with ``seed``, loses its tags: 1.0 is Baseline-SFT."""
     rng = Random(seed)
     for one in answers:
         answer = Answer((one.answer.plain,)) if rng.random() < plain else one.answer
-        yield Example(vocabulary.prompts.encode(one.prompt), compile_script(answer, vocabulary, policy))
+        yield Example(vocabulary.prompts.encode(one.prompt), compile_script(answer, vocabulary, policy), in_views)
 
 
 def pack(

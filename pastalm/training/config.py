@@ -18,6 +18,7 @@ DTYPES = ("auto", "float32", "bfloat16")
 SEEDS = 2**32  # numpy takes no larger ones
 SPEED_TERMS = ("speedup", "parallelism", "harmonic", "arithmetic")
 LOSSES = ("bonbon", "ipo", "dpo")
+VIEWS = ("own", "server")
 FLAGS = {"quality_weight": "--lambda"}  # of the settings that are not called like their flag
 
 
@@ -127,8 +128,9 @@ class TrainingConfig:
 class SftConfig(TrainingConfig):
     """What a stage-1 run needs. ``plain`` is the share of answers that lose their tags: 1.0 trains Baseline-SFT.
 
-    ``positions`` is a policy of :mod:`pastalm.lang.positions`; empty takes the model's own, else the default. ``row``
-    is the length of a packed row in tokens; without ``pack`` a row holds one example. ``prompt_loss`` trains on prompts
+    ``positions`` is a policy of :mod:`pastalm.lang.positions`; empty takes the model's own, else the default.
+    ``views`` "server" lays each answer out as :mod:`pastalm.views` does, with contiguous positions. ``row`` is the
+    length of a packed row in tokens; without ``pack`` a row holds one example. ``prompt_loss`` trains on prompts
     too, for models from random weights. ``eval_data`` is held-out data whose loss is measured after every
     ``save_every`` steps and at the end.
     """
@@ -140,6 +142,9 @@ class SftConfig(TrainingConfig):
     eval_data: str = setting("", "Held-out annotated JSONL, whose loss is measured with every checkpoint.", free=True)
     positions: str = setting(
         "", f"The position policy: {', '.join(POLICIES)}. Default: the model's own, else {DEFAULT}."
+    )
+    views: str = setting(
+        "own", "What tokens learn to see: own, as this runtime shows it; server, as a plain completion server does."
     )
     plain: float = setting(0.0, "Share of answers that lose their tags; 1 trains Baseline-SFT.")
     row: int = setting(2048, "Tokens of a packed row; longer examples are left out.")
@@ -155,6 +160,11 @@ class SftConfig(TrainingConfig):
                 position_policy(self.positions)
             except ValueError as error:
                 raise ValueError(f"--positions: {error}") from error
+        one_of(self, views=VIEWS)
+        if self.views == "server" and self.positions not in ("", "contiguous"):
+            raise ValueError(f"--views server goes with --positions contiguous, not with {self.positions}.")
+        if self.views == "server":
+            self._set("positions", "contiguous")
         shares(self, "plain")
         at_least_one(self, "row")
 

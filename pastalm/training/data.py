@@ -60,7 +60,9 @@ def load_rows(
     is in it."""
     answers = read_data(config) if answers is None else answers
     policy = position_policy(config.positions or DEFAULT)
-    encoded = encode_answers(answers, vocabulary, policy, plain=config.plain, seed=config.seed)
+    encoded = encode_answers(
+        answers, vocabulary, policy, plain=config.plain, seed=config.seed, in_views=config.views == "server"
+    )
     examples = list(track(encoded, "Encoding", len(answers), unit="examples", patience=1.0, enabled=leads()))
     rows = PackedRows(examples, config.row, config.seed, packed=config.pack)
     if not len(rows):

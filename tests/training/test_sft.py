@@ -208,6 +208,14 @@ def test_training_teaches_the_tags_and_keeps_the_policy(base: Path, data: Path, 
     assert [thread.topic for thread in response.threads[1:]] == ["it"]
 
 
+def test_a_model_for_plain_servers_keeps_their_positions(base: Path, data: Path, tmp_path: Path) -> None:
+    out = train_sft(config(base, data, tmp_path / "out", steps=2, views="server"))
+    assert Engine.from_pretrained(str(out), dtype="float32").positions == "contiguous"
+    assert read_state(out)["settings"]["views"] == "server"
+    with pytest.raises(ValueError, match="--views server goes with --positions contiguous, not with pred10"):
+        config(base, data, tmp_path / "other", views="server", positions="pred10")
+
+
 def test_plain_answers_have_no_tags(tokenizer: PreTrainedTokenizerFast) -> None:
     vocabulary = Vocabulary(tokenizer)
     records = [AnnotatedAnswer("p", parse("a <async topic='x'>b</async> c"))] * 50
