@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
 
 from pastalm.files.fingerprint import model_folder
+from pastalm.runtime.bases import BASES
 
 BUNDLED = "bundled"
+ASSISTANT = "assistant"
+ADAPTER_CONFIG = "adapter_config.json"
 WEIGHTS = ("*.safetensors", "*.bin")
 
 
@@ -19,10 +23,11 @@ class LoadError(ValueError):
 @dataclass(frozen=True)
 class Checkpoint:
     """``where`` is a directory or a hub id; ``gguf_file`` the name of the file in it that holds the model, if it is a
-    GGUF file."""
+    GGUF file; ``adapter`` the folder of the adapter that belongs on it."""
 
     where: str
     gguf_file: str | None = None
+    adapter: Path | None = None
 
     @property
     def is_local(self) -> bool:
@@ -31,16 +36,24 @@ class Checkpoint:
 
 
 def find_checkpoint(name: str) -> Checkpoint:
-    """The checkpoint that a name means: ``"bundled"``, a directory, a GGUF file or a directory that holds one, else a
-    hub id. The folder of a stage-2 run means its last model, which lies in ``model`` there. Raises :class:`LoadError`
-    for what can only be local and is not there."""
+    """The checkpoint that a name means: ``"bundled"``, ``"assistant"``, a base of :data:`pastalm.runtime.bases.BASES`,
+    a directory, a GGUF file or a directory that holds one, else a hub id. A directory with an adapter alone means the
+    base that the adapter names, with it; the folder of a stage-2 run means its last model, which lies in ``model``
+    there. Raises :class:`LoadError` for what can only be local and is not there."""
     if name == BUNDLED:
         return _bundled()
+    if name == ASSISTANT:
+        return _on_its_base(Path(str(files("pastalm") / ASSISTANT)))
+    if name in BASES and not Path(name).exists():
+        packaged = BASES[name].packaged()
+        return Checkpoint(str(packaged.parent), packaged.name) if packaged else Checkpoint(BASES[name].hub_id)
     place = Path(name).expanduser()
     if place.suffix == ".gguf":
         if not place.is_file():
             raise LoadError(f"There is no GGUF file {place}.")
         return Checkpoint(str(place.parent), place.name)
+    if (place / ADAPTER_CONFIG).is_file() and not (place / "config.json").exists():
+        return _on_its_base(place)
     if place.is_dir():
         place = model_folder(place)
         return Checkpoint(str(place), _gguf_in(place))
@@ -54,6 +67,24 @@ def _bundled() -> Checkpoint:
     if not (place / "config.json").is_file():
         raise LoadError("This installation has no bundled model; give a directory or a hub id.")
     return Checkpoint(str(place))
+
+
+def _on_its_base(folder: Path) -> Checkpoint:
+    """The base that an adapter names, with the adapter. Raises :class:`LoadError`."""
+    try:
+        base = json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8")).get("base_model_name_or_path")
+    except FileNotFoundError:
+        raise LoadError(f"This installation has no model {folder.name!r}; give a directory or a hub id.") from None
+    except ValueError as error:
+        raise LoadError(f"{folder / ADAPTER_CONFIG} is no JSON: {error}.") from error
+    if not base or Path(base).expanduser() == folder:
+        raise LoadError(f"{folder / ADAPTER_CONFIG} names no base model; name one there as base_model_name_or_path.")
+    found = find_checkpoint(base)
+    if found.adapter:
+        raise LoadError(
+            f"{folder} holds an adapter for {base}, which is an adapter too; name the folder of a whole model."
+        )
+    return replace(found, adapter=folder)
 
 
 def _gguf_in(folder: Path) -> str | None:

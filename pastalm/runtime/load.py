@@ -12,6 +12,9 @@ from huggingface_hub import constants
 from huggingface_hub.utils import get_session
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
+from pastalm.lang.tokenizer import add_tags
+from pastalm.runtime.adapter import apply_adapter
+from pastalm.runtime.bases import BASES
 from pastalm.runtime.checkpoint import Checkpoint, LoadError, find_checkpoint
 from pastalm.runtime.device import choose_device, choose_dtype
 from pastalm.runtime.gguf import load_unpacked, require_reader
@@ -28,8 +31,8 @@ def load(
     trust_remote_code: bool = False,
     trainable: bool = False,
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """Load a causal language model and its fast tokenizer from a directory, a GGUF file or a directory that holds one,
-    a hub id or ``"bundled"``.
+    """Load a causal language model and its fast tokenizer by any name that
+    :func:`pastalm.runtime.checkpoint.find_checkpoint` knows. An adapter is merged into its base.
 
     ``device`` "auto" takes a GPU if there is one; ``dtype`` "auto" is explained at
     :func:`pastalm.runtime.device.choose_dtype`. ``trust_remote_code`` runs the code that comes with a checkpoint.
@@ -44,16 +47,20 @@ def load(
             require_trainable(config, name_or_path)
         tokenizer = AutoTokenizer.from_pretrained(checkpoint.where, **options)
         number = choose_dtype(dtype, chosen, getattr(config, "dtype", None))
-        return _model(checkpoint, config, chosen, number, options), tokenizer
+        model = _model(checkpoint, config, chosen, number, options)
+        return (apply_adapter(model, tokenizer, checkpoint.adapter) if checkpoint.adapter else model), tokenizer
 
 
 def load_tokenizer(name_or_path: str, *, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
     """The tokenizer alone, by the same names. Raises :class:`LoadError`."""
     checkpoint = find_checkpoint(name_or_path)
     with _sentences("tokenizer", name_or_path, checkpoint):
-        return AutoTokenizer.from_pretrained(
+        tokenizer = AutoTokenizer.from_pretrained(
             checkpoint.where, trust_remote_code=trust_remote_code, **_options(checkpoint)
         )
+        if checkpoint.adapter:
+            add_tags(tokenizer)
+        return tokenizer
 
 
 def end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
@@ -118,14 +125,20 @@ def _sentences(what: str, name: str, checkpoint: Checkpoint) -> Iterator[None]:
     except LoadError:
         raise
     except Exception as error:
-        raise LoadError(unloadable(what, name, error)) from (error if checkpoint.is_local else None)
+        raise LoadError(_unreached(checkpoint, error) or unloadable(what, name, error)) from (
+            error if checkpoint.is_local else None
+        )
+
+
+def _unreached(checkpoint: Checkpoint, error: Exception) -> str:
+    """What to do about a base with a short name whose weights are neither here nor to be had; else nothing."""
+    short = next((short for short, base in BASES.items() if base.hub_id == checkpoint.where), None)
+    return BASES[short].advice(short) if short and "connect" in str(error) else ""
 
 
 def unloadable(what: str, name: str, error: Exception) -> str:
     """One sentence of why the ``what`` of this name could not be loaded."""
     place = Path(name).expanduser()
-    if (place / "adapter_config.json").is_file():
-        return f"{name} holds an adapter alone; name the folder of the merged model."
     reason = " ".join(str(error).split())
     if "trust_remote_code" in reason:
         return (

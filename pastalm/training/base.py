@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from pastalm.lang.positions import DEFAULT
-from pastalm.lang.tokenizer import add_tags
+from pastalm.runtime.adapter import adopt_tags
 from pastalm.runtime.device import multiplies_bfloat16
 from pastalm.runtime.load import end_tokens, load
 from pastalm.training.config import SftConfig, TrainingConfig
@@ -65,24 +65,6 @@ def _after_an_answer(tokenizer: PreTrainedTokenizerBase) -> str:
         return ""
     turns = [{"role": "user", "content": "Q"}, {"role": "assistant", "content": "ANSWER"}]
     return str(tokenizer.apply_chat_template(turns, tokenize=False)).rpartition("ANSWER")[2]
-
-
-def adopt_tags(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Add the six tags to tokenizer and model; new rows start as the mean of the ordinary ones (SPEC 2).
-
-    A matrix that has spare rows keeps its size.
-    """
-    ordinary = len(tokenizer)
-    if not add_tags(tokenizer):
-        return
-    embedding: Any = model.get_input_embeddings()
-    if len(tokenizer) > embedding.weight.shape[0]:
-        model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
-    with torch.no_grad():
-        for layer in {model.get_input_embeddings(), model.get_output_embeddings()} - {None}:
-            for weight in (layer.weight, getattr(layer, "bias", None)):
-                if weight is not None:
-                    weight[ordinary : len(tokenizer)] = weight[:ordinary].float().mean(0).to(weight.dtype)
 
 
 def settle_positions(model: PreTrainedModel, config: SftConfig) -> SftConfig:

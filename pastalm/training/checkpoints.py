@@ -27,6 +27,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokeni
 from pastalm.files.atomic import write_json
 from pastalm.files.fingerprint import fingerprint
 from pastalm.lang.vocabulary import Vocabulary
+from pastalm.runtime.adapter import note_positions
 from pastalm.training.adapters import add_adapters, bare, is_adapted, merge
 from pastalm.training.base import SettingsError
 from pastalm.training.config import TrainingConfig, fixed, flag
@@ -237,6 +238,7 @@ def _save_adapter(model: Any, config: TrainingConfig, card: str) -> PreTrainedMo
     model.peft_config["default"].base_model_name_or_path = config.model
     with saving(place):
         model.save_pretrained(place, save_embedding_layers=False)
+        note_positions(place, getattr(bare(model).config, "pasta_positions", None))
         (place / "README.md").write_text(card, encoding="utf-8")  # PEFT has put an empty form there
     return merge(model)
 
@@ -290,7 +292,7 @@ def model_card(config: TrainingConfig, dtype: torch.dtype, figures: dict[str, An
         f"parts of its answers, which pastalm decodes in parallel. {weights_trained(config)} The whole model is {name}."
     )
     if config.lora:
-        text += " `adapter` holds what was trained alone: load it with PEFT on the base with the six tags added."
+        text += " `adapter` holds what was trained alone; pastalm loads that folder too, if it finds the base."
     table = ["| | |", "|---|---|", *(f"| {key} | {value} |" for key, value in rows.items())]
     return "\n".join([*head, "", f"# {Path(config.out).name}", "", text, "", *table, ""])
 

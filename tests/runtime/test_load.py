@@ -21,8 +21,6 @@ def test_what_was_meant_is_named(tmp_path: Path):
     assert "couldn't connect" in unloadable("model", str(tmp_path), offline)
     said = unloadable("tokenizer", str(tmp_path), ValueError("Couldn't instantiate:\n\n(1) a file\n" + "x" * 999))
     assert "Couldn't instantiate: (1) a file" in said and len(said) < LONGEST_REASON + len(str(tmp_path)) + 80
-    (tmp_path / "adapter_config.json").write_text("{}")
-    assert "holds an adapter alone" in unloadable("model", str(tmp_path), offline)
 
 
 CUSTOM = """

@@ -23,8 +23,10 @@ from pastalm import Engine
 from pastalm.data.collate import Collator
 from pastalm.data.examples import encode_answers, read_annotated
 from pastalm.lang.positions import POLICIES
+from pastalm.lang.tokenizer import has_tags
 from pastalm.lang.vocabulary import Vocabulary
 from pastalm.runtime.attention import DenseMetadata
+from pastalm.runtime.load import load
 from pastalm.training.adapters import add_adapters, bare, merge
 from pastalm.training.base import SettingsError, adopt_tags
 from pastalm.training.checkpoints import read_state, whole_model
@@ -121,6 +123,10 @@ def test_both_saved_forms_are_the_trained_model(base: Path, data: Path, tmp_path
     merged = merge(PeftModel.from_pretrained(model, tmp_path / "whole" / "adapter"))
     for (name, left), right in zip(saved.named_parameters(), merged.parameters(), strict=True):
         torch.testing.assert_close(left, right.bfloat16().float(), msg=name)
+    loaded, known = load(str(tmp_path / "whole" / "adapter"), dtype=torch.float32)  # by itself, on the base it names
+    for (name, left), right in zip(loaded.named_parameters(), merged.parameters(), strict=True):
+        torch.testing.assert_close(left, right, msg=name)
+    assert loaded.config.pasta_positions == saved.config.pasta_positions == "pred10" and has_tags(known)
 
     checkpoint = tmp_path / "whole" / "checkpoint-4"
     assert checkpoint.is_dir()
