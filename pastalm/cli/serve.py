@@ -45,6 +45,12 @@ def serve(
     port: Annotated[int, typer.Option(min=0, max=65535, help="The port; 0 takes a free one.")] = 8000,
     max_batch: MaxBatch = 8,
     max_waiting: Annotated[int, typer.Option(min=0, help="Requests in line; those beyond are turned away.")] = 256,
+    max_rows: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="The most threads in a step, of all requests; beyond, chunks wait. Default: measured."
+        ),
+    ] = None,
     max_tokens: MaxTokens = 1024,
     mode: DecodingMode = Mode.ASYNC,
     max_model_len: MaxModelLen = 4096,
@@ -87,12 +93,19 @@ def serve(
             )
         engine = load_engine(model, device, dtype, remote, max_model_len=max_model_len)
         _require_mode(engine, model, mode)
+        from pastalm.runtime.width import useful_rows
         from pastalm.serving.app import build_app
         from pastalm.serving.metrics import ServerMetrics
         from pastalm.serving.server import Server
         from pastalm.serving.worker import Worker
 
-        worker = Worker(engine, max_batch=max_batch, max_waiting=max_waiting, metrics=ServerMetrics(config.name))
+        worker = Worker(
+            engine,
+            max_batch=max_batch,
+            max_waiting=max_waiting,
+            max_rows=max_rows or useful_rows(engine.runner),
+            metrics=ServerMetrics(config.name),
+        )
         where = f"http://{f'[{host}]' if ':' in host else host}:{bound.getsockname()[1]}/v1"
         line = f"Serving {config.name} at {where} (Ctrl-C ends it)"
         server = Server(build_app(worker, config), worker, lambda: typer.echo(line))

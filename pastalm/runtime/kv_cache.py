@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+STEP = 4 * 64  # slots that a cache grows by at the least: growing copies it
 BLOCK = 64  # slots are allotted and read in blocks: few shapes, and whole bytes of visibility
 
 
@@ -15,8 +16,13 @@ def in_blocks(slots: int) -> int:
     return -(-slots // BLOCK) * BLOCK
 
 
+def in_steps(slots: int) -> int:
+    """``slots`` rounded up to what a cache grows by."""
+    return -(-slots // STEP) * STEP
+
+
 class KVCache:
-    """Keys and values of ``max_batch`` sequences with ``max_model_len`` slots each, and the junk slot.
+    """Keys and values of ``max_batch`` sequences with ``max_model_len`` slots each, and the junk slot; both may grow.
 
     ``keys``, ``values``: [rows, slots, Hkv, D] for each layer, made when the layer first writes. ``positions``
     [rows, slots] is where each slot's token stands.
@@ -34,6 +40,30 @@ class KVCache:
             made = [new.new_zeros(self.rows, self.slots, new.shape[1], new.shape[3]) for new in (key_BHND, value_BHND)]
             self.keys[layer], self.values[layer] = made  # both or none: there may be no room for the second
         return self.keys[layer], self.values[layer]
+
+    @torch.inference_mode()
+    def grow(self, rows: int, slots: int) -> None:
+        """Have at least so many rows, and slots in each; what is there stays. Raises what torch raises where there is
+        no room, and is then as before."""
+        rows, slots = max(rows, self.rows), max(in_steps(slots + 1), self.slots)
+        if (rows, slots) != (self.rows, self.slots):
+            positions, *made = [self._larger(tensor, rows, slots) for tensor in self._tensors()]
+            self.positions, layers = positions, list(self.keys)
+            self.keys = dict(zip(layers, made[: len(layers)], strict=True))
+            self.values = dict(zip(layers, made[len(layers) :], strict=True))
+            self.rows, self.slots = rows, slots
+
+    @torch.inference_mode()
+    def copy(self, source: int, target: int, slots: int) -> None:
+        """Copy the first slots of a row to another row."""
+        for tensor in self._tensors():
+            tensor[target, :slots] = tensor[source, :slots]
+
+    @staticmethod
+    def _larger(old: Tensor, rows: int, slots: int) -> Tensor:
+        new = old.new_zeros(rows, slots, *old.shape[2:])
+        new[: old.shape[0], : old.shape[1]] = old
+        return new
 
     @property
     def bytes(self) -> int:

@@ -1,4 +1,4 @@
-"""Sequences side by side: each step runs one group of threads of every sequence in one forward pass."""
+"""Sequences side by side: each step runs threads of every sequence in one forward pass."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from time import perf_counter
 
 from torch import Tensor
 
-from pastalm.runtime.kv_cache import KVCache
+from pastalm.runtime.kv_cache import STEP, KVCache
 from pastalm.runtime.outcome import respond
 from pastalm.runtime.runner import Runner
 from pastalm.runtime.sampler import Draw
@@ -19,22 +19,28 @@ from pastalm.runtime.step_input import Part
 from pastalm.runtime.thread import Feed, Operation, Thread
 from pastalm.runtime.visibility import JUNK, Query
 
-PREFILL_CHUNK = 512  # prompt tokens a pass: bounds the mask, chunk x slots
+PREFILL_CHUNK = 512  # prompt tokens a step: bounds the mask, chunk x slots
+PREFILL_BESIDE = 128  # the same where others are decoded, who wait for it
+SHORTEST_PREFIX = 32  # tokens; a shorter one is read as fast as it is copied
 
 
 class Scheduler:
-    """Decodes up to ``max_batch`` sequences at once, ``max_model_len`` cache slots each; more wait in line.
+    """Decodes up to ``max_batch`` sequences at once, up to ``max_model_len`` cache slots each; more wait in line.
 
-    Sequences run in the order of their rows, and the lowest free row is taken first: rows side by side need no copy. An
-    error ends the sequence that it is about, a forward pass that fails ends those in it; the others go on. One thread
-    at a time may call it.
+    The cache grows with the sequences that come. Sequences run in the order of their rows, and the lowest free row is
+    taken first: rows side by side need no copy. Prompts are read in pieces between the steps of the others, and what
+    the prompt of a running sequence begins with is copied, not read again. ``max_rows`` bounds the threads of a step:
+    beyond it each sequence has its fair share, at least one thread, and its others wait. An error ends the sequence
+    that it is about, a forward pass that fails ends those in it; the others go on. One thread at a time may call it.
     """
 
-    def __init__(self, runner: Runner, max_batch: int, max_model_len: int) -> None:
+    def __init__(self, runner: Runner, max_batch: int, max_model_len: int, max_rows: int | None = None) -> None:
         if max_batch < 1:
             raise ValueError(f"A batch must be at least 1 request, not {max_batch}.")
-        self.runner, self.max_batch, self.max_model_len = runner, max_batch, max_model_len
-        self.cache = KVCache(max_batch, max_model_len, runner.device)
+        if max_rows is not None and max_rows < 1:
+            raise ValueError(f"A step must have room for at least 1 thread, not {max_rows}.")
+        self.runner, self.max_batch, self.max_model_len, self.max_rows = runner, max_batch, max_model_len, max_rows
+        self.cache = KVCache(1, STEP - 1, runner.device)
         self.waiting: deque[Sequence] = deque()
         self.running: list[Sequence] = []
         self.threads = 0  # in the last step
@@ -65,7 +71,8 @@ class Scheduler:
         self.waiting.append(sequence)
 
     def reserve(self) -> None:
-        """Make the cache now, not with the first request. Raises what torch raises where there is no room."""
+        """Make the beginning of the cache now, not with the first request. Raises what torch raises where there is no
+        room."""
         self.runner.step(self.cache, [Part(0, [Query(0, 0, JUNK, 1 << JUNK)], [0])])
 
     def cancel(self, sequence: Sequence) -> None:
@@ -77,46 +84,68 @@ class Scheduler:
             self._release(sequence)
 
     def step(self) -> bool:
-        """Admit what fits, run one step; returns whether there is more to do."""
-        for _ in range(min(len(self.waiting), len(self._free))):  # those that end at once keep no others waiting
+        """Admit what fits, read pieces of prompts, run one step of the others; returns whether there is more to do."""
+        while self.waiting and self._free:
             self._admit(self.waiting.popleft())
         self.threads = 0
-        if self.running:
-            try:
-                self._decode()
-            finally:
-                self._retire()
+        try:
+            self._read_prompts()
+            self._decode([one for one in self.running if not one.reading and not one.finished])
+        finally:
+            self._retire()
         return bool(self.running or self.waiting)
 
     def _admit(self, sequence: Sequence) -> None:
         sequence.started = perf_counter()
         sequence.row = heappop(self._free)
         insort(self.running, sequence, key=lambda one: one.row or 0)
-        try:
+        with sequence.guarded():
+            slots = sequence.interpreter.limits.slots or self.max_model_len
+            self.cache.grow(min(self.max_batch, 2 * sequence.row + 1), slots)
+            self._open_round(sequence)
+
+    def _read_prompts(self) -> None:
+        """Read prompts, those that came first first, as many tokens as a step may take."""
+        reading = [one for one in self.running if one.reading and not one.finished]
+        left = PREFILL_CHUNK if len(reading) == len(self.running) else PREFILL_BESIDE
+        for sequence in sorted(reading, key=lambda one: one.started):
             with sequence.guarded():
-                self._open_round(sequence)
-                self._prefill(sequence, sequence.row)
-        finally:
-            self._retire()
+                while sequence.reading and left > 0:
+                    left -= self._read(sequence, left)
 
-    def _prefill(self, sequence: Sequence, row: int) -> None:
-        """Read the prompt, piece by piece, and choose the first token."""
-        group = sequence.groups.popleft()
-        feeds: list[Operation] = [Feed((), token, position) for position, token in enumerate(sequence.prompt)]
-        last = (len(feeds) - 1) // PREFILL_CHUNK * PREFILL_CHUNK
-        for start in range(0, last, PREFILL_CHUNK):
-            self.runner.step(self.cache, [_part(sequence, row, feeds[start : start + PREFILL_CHUNK], [])])
-        tokens, logits = self.runner.step(self.cache, [_part(sequence, row, feeds[last:], group)])
-        self._accept(sequence, group, tokens, logits)
+    def _read(self, sequence: Sequence, most: int) -> int:
+        """Read the next piece of a prompt; its end gives the first token. Returns how many tokens it had."""
+        if not sequence.read:
+            self._copy_prefix(sequence)
+        piece = sequence.prompt[sequence.read : sequence.read + most]
+        feeds: list[Operation] = [Feed((), token, sequence.read + k) for k, token in enumerate(piece)]
+        sequence.read += len(piece)
+        group = [] if sequence.reading else sequence.next_threads(1)
+        tokens, logits = self.runner.step(self.cache, [_part(sequence, feeds, group)])
+        if group:
+            self._accept(sequence, group, tokens, logits)
+        return len(piece)
 
-    def _decode(self) -> None:
-        groups = {sequence: sequence.groups.popleft() for sequence in self.running}
-        self.threads = sum(map(len, groups.values()))
+    def _copy_prefix(self, sequence: Sequence) -> None:
+        """Copy what another prompt in the cache begins with as well; the last token is left to be read."""
+        others = [one for one in self.running if one is not sequence and not one.finished]
+        common = {one: sequence.common_prefix(one) for one in others}
+        donor = max(common, key=lambda one: common[one], default=None)
+        if donor and common[donor] >= SHORTEST_PREFIX:
+            self.cache.copy(donor.row or 0, sequence.row or 0, 1 + common[donor])
+            sequence.visibility.skip(common[donor])
+            sequence.read = common[donor]
+
+    def _decode(self, sequences: list[Sequence]) -> None:
+        groups: dict[Sequence, list[Thread]] = {}
         parts: dict[Sequence, Part] = {}
-        for sequence, group in groups.items():
+        for sequence, share in zip(sequences, self._shares(sequences), strict=True):
             with sequence.guarded():
-                operations = [op for thread in group for op in sequence.interpreter.take(thread)]
-                parts[sequence] = _part(sequence, sequence.row or 0, operations, group)
+                groups[sequence] = sequence.next_threads(share)
+                operations = [op for thread in groups[sequence] for op in sequence.interpreter.take(thread)]
+                parts[sequence] = _part(sequence, operations, groups[sequence])
+        if not parts:
+            return
         try:
             tokens, logits = self.runner.step(self.cache, list(parts.values()))
         except BaseException as error:  # what each of them has been fed is not known any more
@@ -124,11 +153,22 @@ class Scheduler:
                 for sequence in parts:
                     ended.callback(sequence.fail, error)
             return
-        start = 0
+        self.threads, start = len(tokens), 0
         for sequence in parts:
             own = slice(start, start := start + len(groups[sequence]))
             with sequence.guarded():
                 self._accept(sequence, groups[sequence], tokens[own], logits[own])
+
+    def _shares(self, sequences: list[Sequence]) -> list[int]:
+        """How many threads each sequence may run in this step: all that it wants, or what is fair."""
+        wanted = [sequence.width for sequence in sequences]
+        if self.max_rows is None or sum(wanted) <= self.max_rows:
+            return wanted
+        shares, left = [1] * len(wanted), max(0, self.max_rows - len(wanted))
+        for rank, index in enumerate(sorted(range(len(wanted)), key=wanted.__getitem__)):
+            more = min(wanted[index] - 1, left // (len(wanted) - rank))
+            shares[index], left = 1 + more, left - more
+        return shares
 
     def _accept(self, sequence: Sequence, group: list[Thread], tokens: list[int], logits_TV: Tensor) -> None:
         """Hand the tokens of a group to the interpreter, and open the next round when this one is through."""
@@ -141,16 +181,14 @@ class Scheduler:
                 sequence.observe(thread.path, row, token)
             interpreter.accept(thread, token)
         sequence.steps += interpreter.sampled > before
-        if not sequence.groups:
+        if not sequence.due:
             interpreter.next_round()
             self._open_round(sequence)
 
     def _open_round(self, sequence: Sequence) -> None:
-        """Plan the next round: its threads in groups of at most ``max_threads``; or give the response."""
-        due = sequence.order(sequence.interpreter.due())
-        width = sequence.interpreter.limits.max_threads or max(1, len(due))
-        sequence.groups = deque(due[k : k + width] for k in range(0, len(due), width))
-        if not due:
+        """Plan the next round; or give the response."""
+        sequence.due = deque(sequence.order(sequence.interpreter.due()))
+        if not sequence.due:
             seconds = perf_counter() - sequence.started
             sequence.response = respond(sequence.interpreter, len(sequence.prompt), sequence.steps, seconds)
 
@@ -166,8 +204,8 @@ class Scheduler:
             sequence.row = None
 
 
-def _part(sequence: Sequence, row: int, operations: list[Operation], group: list[Thread]) -> Part:
+def _part(sequence: Sequence, operations: list[Operation], group: list[Thread]) -> Part:
     """What a sequence feeds, and what is drawn for a group of its threads; for none, its last token's logits only."""
     queries, last = sequence.visibility.apply(operations)
     draws = [Draw(sequence.sampling, one.reader.legal(), one.path, len(one.written)) for one in group]
-    return Part(row, queries, [last[one.path] for one in group] or [len(queries) - 1], draws)
+    return Part(sequence.row or 0, queries, [last[one.path] for one in group] or [len(queries) - 1], draws)

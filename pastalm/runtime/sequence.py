@@ -34,8 +34,9 @@ class Sequence:
     ``prompt`` are ids; ``interpreter`` decides what they grow to; ``sampling`` says how tokens are drawn, unless a
     ``teacher`` gives them. ``order`` may reorder the threads of a round (parents stay before children); nothing depends
     on it, which the tests show. ``row`` is its place in the batch, None while it waits; ``visibility`` its slots and
-    what its threads see; ``groups`` are the threads of this round that are still to run; ``steps`` counts passes that
-    gave a token; ``started`` is when it got its row: time in line is not its own.
+    what its threads see; ``read`` counts the tokens of the prompt that are in the cache; ``due`` are the threads of
+    this round that are still to run; ``steps`` counts passes that gave a token; ``started`` is when it got its row:
+    time in line is not its own.
     """
 
     prompt: list[int]
@@ -46,11 +47,32 @@ class Sequence:
     observe: Observer | None = None
     row: int | None = None
     visibility: Visibility = field(default_factory=Visibility)
-    groups: deque[list[Thread]] = field(default_factory=deque)
+    read: int = 0
+    due: deque[Thread] = field(default_factory=deque)
     steps: int = 0
     started: float = 0.0
     response: Response | None = None
     error: Exception | None = None
+
+    @property
+    def reading(self) -> bool:
+        """Whether some of its prompt is not in the cache yet."""
+        return self.read < len(self.prompt)
+
+    @property
+    def width(self) -> int:
+        """How many threads it would run in the next step."""
+        return min(len(self.due), self.interpreter.limits.max_threads or len(self.due))
+
+    def next_threads(self, most: int) -> list[Thread]:
+        """Take out the threads that run in the next step, at most so many."""
+        return [self.due.popleft() for _ in range(min(most, self.width))]
+
+    def common_prefix(self, other: Sequence) -> int:
+        """How many tokens at the beginning of its prompt are in the cache for ``other``, its own last one left out."""
+        most = min(other.read, len(self.prompt) - 1)
+        pairs = zip(self.prompt[:most], other.prompt, strict=False)
+        return next((place for place, (one, two) in enumerate(pairs) if one != two), most)
 
     @property
     def finished(self) -> bool:

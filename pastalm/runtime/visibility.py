@@ -49,6 +49,11 @@ class Visibility:
                     self.rows[one.parent] |= self.rows.pop(child)
         return queries, last
 
+    def skip(self, tokens: int) -> None:
+        """So many tokens of the main thread stand in the first slots already."""
+        self.used = JUNK + 1 + tokens
+        self.rows[()] = ((1 << tokens) - 1) << (JUNK + 1)
+
     def _feed(self, feed: Feed) -> Query:
         slot, self.used = self.used, self.used + 1
         self.rows[feed.thread] |= 1 << slot

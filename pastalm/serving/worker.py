@@ -77,13 +77,19 @@ class Job:
 class Worker:
     """Decodes up to ``max_batch`` jobs at once; up to ``max_waiting`` more stand in line, in the order they came.
 
-    ``engine`` needs ``max_model_len``, the cache slots of one job. The cache is made at once; ``ValueError`` says if
-    there is no room for it. :meth:`submit`, :meth:`cancel` and :meth:`close` may be called from any thread and return
+    ``engine`` needs ``max_model_len``, the cache slots of one job; the cache grows with the jobs that come. ``max_rows``
+    bounds the threads of a step, of all jobs together: see :class:`pastalm.runtime.scheduler.Scheduler`. :meth:`submit`, :meth:`cancel` and :meth:`close` may be called from any thread and return
     at once; what they ask for happens between two steps.
     """
 
     def __init__(
-        self, engine: Engine, *, max_batch: int = 8, max_waiting: int = 256, metrics: ServerMetrics | None = None
+        self,
+        engine: Engine,
+        *,
+        max_batch: int = 8,
+        max_waiting: int = 256,
+        max_rows: int | None = None,
+        metrics: ServerMetrics | None = None,
     ) -> None:
         if engine.max_model_len is None:
             raise ValueError("A worker's engine needs max_model_len: the cache slots that each of its jobs may take.")
@@ -98,8 +104,7 @@ class Worker:
             self.scheduler.reserve()
         except RuntimeError as error:  # what torch raises for memory that it does not get
             raise ValueError(
-                f"There is no room for a cache of {max_batch} requests with {engine.max_model_len} tokens each: lower "
-                "--max-batch or --max-model-len."
+                "There is no room for a cache beside this model: take a smaller model, another --dtype or another --device."
             ) from error
         self._seconds = 1.0  # that an answer has taken lately, without its time in line
         self.open = 0  # jobs that are not finished; under the lock
