@@ -47,9 +47,7 @@ def serve(
     max_waiting: Annotated[int, typer.Option(min=0, help="Requests in line; those beyond are turned away.")] = 256,
     max_rows: Annotated[
         int | None,
-        typer.Option(
-            min=1, help="The most threads in a step, of all requests; beyond, chunks wait. Default: measured."
-        ),
+        typer.Option(min=1, help="The most threads in a step, of all requests; more wait. Default: measured."),
     ] = None,
     max_tokens: MaxTokens = 1024,
     mode: DecodingMode = Mode.ASYNC,

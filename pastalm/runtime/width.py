@@ -15,8 +15,8 @@ WORTH = 1.1  # twice as many rows must bring so many times the tokens a second
 
 
 def useful_rows(runner: Runner) -> int:
-    """The number of rows, a power of two, up to which twice as many bring more tokens a second. A step with more threads
-    than that takes longer for all and gains nothing."""
+    """The number of rows, a power of two, up to which twice as many bring more tokens a second. A step with more
+    threads than that takes longer for all and gains nothing."""
     cache, rows = KVCache(1, BLOCK - 1, runner.device), 1
     rate = 1 / _seconds(runner, cache, 1)
     while rows < MOST_ROWS:

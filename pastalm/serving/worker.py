@@ -77,9 +77,10 @@ class Job:
 class Worker:
     """Decodes up to ``max_batch`` jobs at once; up to ``max_waiting`` more stand in line, in the order they came.
 
-    ``engine`` needs ``max_model_len``, the cache slots of one job; the cache grows with the jobs that come. ``max_rows``
-    bounds the threads of a step, of all jobs together: see :class:`pastalm.runtime.scheduler.Scheduler`. :meth:`submit`, :meth:`cancel` and :meth:`close` may be called from any thread and return
-    at once; what they ask for happens between two steps.
+    ``engine`` needs ``max_model_len``, the cache slots of one job; the cache grows with the jobs that come.
+    ``max_rows`` bounds the threads of a step, of all jobs together: see :class:`pastalm.runtime.scheduler.Scheduler`.
+    :meth:`submit`, :meth:`cancel` and :meth:`close` may be called from any thread and return at once; what they ask for
+    happens between two steps.
     """
 
     def __init__(
@@ -104,7 +105,7 @@ class Worker:
             self.scheduler.reserve()
         except RuntimeError as error:  # what torch raises for memory that it does not get
             raise ValueError(
-                "There is no room for a cache beside this model: take a smaller model, another --dtype or another --device."
+                "There is no room for a cache beside this model: take a smaller one, another --dtype or --device."
             ) from error
         self._seconds = 1.0  # that an answer has taken lately, without its time in line
         self.open = 0  # jobs that are not finished; under the lock

@@ -82,7 +82,7 @@ def test_answers_are_the_same_with_shared_prefixes(engine: Engine) -> None:
     requests = [engine.request(prompt, seed=seed, **options) for seed in range(4)]
     run(Scheduler(engine.runner, 4, 2000), *requests)
     assert [one.result().annotated for one in requests] == [one.annotated for one in alone]
-    assert sum(len(one.threads) for one in alone) > 6
+    assert sum(len(one.threads) for one in alone) > len(alone)
 
 
 @pytest.mark.parametrize("max_rows", [1, 3, 5])
