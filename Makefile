@@ -30,7 +30,7 @@ run: $(BASE)  ## answer a prompt with the bundled model
 
 setup: $(READY)  ## the environment with everything in it
 
-test: lint test-oldest  ## lint, all tests, and the runtime's tests with the oldest transformers
+test: lint types test-oldest  ## lint, types, all tests, and the runtime's tests with the oldest transformers
 	$(VENV)/bin/python -m pytest -n 2 --dist worksteal
 
 test-oldest: $(OLD_READY)  ## the runtime and the language with the oldest transformers

@@ -30,7 +30,6 @@ every_document = pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path:
 # The package.
 
 
-@not_yet
 def test_each_public_class_name_stands_once() -> None:
     assert twice(PACKAGE) == {}
 
@@ -141,7 +140,6 @@ def test_links_lead_somewhere(document: Path) -> None:
         assert not anchor or anchor in headings(place), f"{target}: no such heading"
 
 
-@not_yet
 @every_document
 def test_commands_in_blocks_are_ones_that_pasta_takes(document: Path) -> None:
     for line in commands(document):
@@ -150,7 +148,6 @@ def test_commands_in_blocks_are_ones_that_pasta_takes(document: Path) -> None:
             parse(arguments)
 
 
-@not_yet
 @every_document
 def test_commands_in_the_text_name_verbs_and_flags_that_exist(document: Path) -> None:
     text = FENCE.sub("", document.read_text(encoding="utf-8"))

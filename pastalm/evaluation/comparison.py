@@ -18,7 +18,7 @@ WARM_UP_TOKENS = 16
 SHORT = 0.7  # a baseline's share of an answer's length below which a speedup says little
 
 
-class Measured(Protocol):
+class MeasuredAnswer(Protocol):
     """An answer with its text and its metrics."""
 
     @property
@@ -28,7 +28,7 @@ class Measured(Protocol):
     def metrics(self) -> Metrics: ...
 
 
-One = TypeVar("One", bound=Measured)
+One = TypeVar("One", bound=MeasuredAnswer)
 
 
 @dataclass(frozen=True)

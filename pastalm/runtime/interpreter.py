@@ -8,6 +8,7 @@ on threads nor their order within a round can change anything, limits included.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Literal
 
 from pastalm.lang.answer import Sync
 from pastalm.lang.positions import PositionPolicy
@@ -47,7 +48,7 @@ class Interpreter:
         self.rounds = 0  # the critical path so far
         self.sampled = 0
         self.slots = start
-        self.finish_reason: str | None = None
+        self.finish_reason: Literal["stop", "length"] | None = None
         self.end: int | None = None  # the token that ended the answer; a model may have several for that
         self._sampled_before = 0  # this round
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
 from pastalm.lang.answer import Answer
 from pastalm.lang.script import Script
@@ -55,7 +55,7 @@ class Response:
     annotated: str
     threads: tuple[ThreadResult, ...]
     metrics: Metrics
-    finish_reason: str
+    finish_reason: Literal["stop", "length"]
     problems: tuple[str, ...]
     prompt_tokens: int
     answer: Answer

@@ -30,7 +30,7 @@ from pastalm.serving.middleware import AccessLogMiddleware, ApiKeyMiddleware, Bo
 from pastalm.serving.reply import ChatReply, CompletionReply, Reply, failure
 from pastalm.serving.requests import ChatRequest, CommonRequest, CompletionRequest
 from pastalm.serving.web import add_page
-from pastalm.serving.worker import Job, JobMessage, Outbox, Progress, Worker
+from pastalm.serving.worker import Job, JobProgress, Outbox, Worker
 
 SEEDS = 1 << 31
 ERRORS: dict[int | str, dict[str, Any]] = {
@@ -79,7 +79,7 @@ class Handler:
         reply = kind(asked, [job.options for job in jobs])
         self.worker.submit(*jobs)
         self._watch(http, jobs)
-        answers = Answers(jobs, outbox, self.worker)
+        answers = RunningJobs(jobs, outbox, self.worker)
         first = await answers.next()
         if asked.stream:
             events = _events(reply, first, answers, http)
@@ -108,7 +108,7 @@ class Handler:
         task.add_done_callback(self.watches.discard)
 
 
-class Answers:
+class RunningJobs:
     """What comes of the jobs of one request. ``pending`` counts those that are not finished."""
 
     def __init__(self, jobs: list[Job], outbox: Outbox, worker: Worker) -> None:
@@ -116,7 +116,7 @@ class Answers:
         self.pending = len(jobs)
         self._responses: list[Response | None] = [None] * len(jobs)
 
-    async def next(self) -> tuple[int, Progress | Response]:
+    async def next(self) -> tuple[int, JobProgress | Response]:
         """The next message and the index of its job. Raises the error of a job, after which nothing more comes."""
         index, message = await self.outbox.get()
         if isinstance(message, ServingError):
@@ -140,14 +140,16 @@ def note(responses: list[Response]) -> str:
     return f"{tokens} tokens, {threads} threads, critical path {steps}"
 
 
-async def _events(reply: Reply, first: tuple[int, JobMessage], answers: Answers, http: Request) -> AsyncIterator[str]:
+async def _events(
+    reply: Reply, first: tuple[int, JobProgress | Response], answers: RunningJobs, http: Request
+) -> AsyncIterator[str]:
     for index in range(len(answers.jobs)):
         if opening := reply.opening(index):
             yield opening
     index, message = first
     try:
         while True:
-            yield reply.piece(index, message) if isinstance(message, Progress) else reply.closing(index, message)
+            yield reply.piece(index, message) if isinstance(message, JobProgress) else reply.closing(index, message)
             if not answers.pending:
                 break
             index, message = await answers.next()

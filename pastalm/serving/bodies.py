@@ -16,7 +16,7 @@ def _optional(**more: Any) -> Any:
     return Field(default=None, exclude_if=lambda value: value is None, **more)
 
 
-class TokenUsage(BaseModel):
+class CompletionUsage(BaseModel):
     """``completion_tokens`` are those of all threads, tags included."""
 
     prompt_tokens: int
@@ -24,7 +24,7 @@ class TokenUsage(BaseModel):
     total_tokens: int
 
     @classmethod
-    def of(cls, responses: Sequence[Response], prompts: int) -> TokenUsage:
+    def of(cls, responses: Sequence[Response], prompts: int) -> CompletionUsage:
         """The usage of the answers to this many prompts; each prompt counts once, however many answers it has."""
         read = sum(one.prompt_tokens for one in responses[:: len(responses) // prompts])
         written = sum(one.metrics.tokens for one in responses)
@@ -117,7 +117,7 @@ class Frame(BaseModel):
 class WholeFrame(Frame):
     """``pasta`` stands here where a request has one answer."""
 
-    usage: TokenUsage
+    usage: CompletionUsage
     pasta: DecodingFigures | None = _optional()
 
 
@@ -139,13 +139,13 @@ class ThreadEvents(BaseModel):
     events: list[ThreadEvent]
 
 
-class Chunk(Frame):
+class StreamChunk(Frame):
     """An event of a stream; the last one before the end has the usage, if it was asked for. ``obfuscation`` is random
     text that hides how long the piece is. ``pasta`` holds thread events where the request asks for them."""
 
     choices: list[ChatChunkChoice] | list[TextChoice]
     pasta: DecodingFigures | ThreadEvents | None = _optional()
-    usage: TokenUsage | None = None
+    usage: CompletionUsage | None = None
     obfuscation: str | None = _optional()
 
 

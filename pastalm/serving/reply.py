@@ -19,18 +19,18 @@ from pastalm.serving.bodies import (
     ChatChunkChoice,
     ChatCompletion,
     Choice,
-    Chunk,
+    CompletionUsage,
     DecodingFigures,
     MessageDelta,
+    StreamChunk,
     TextChoice,
     TextCompletion,
     ThreadEvents,
-    TokenUsage,
     WholeFrame,
 )
 from pastalm.serving.errors import ServingError
 from pastalm.serving.requests import CommonRequest
-from pastalm.serving.worker import Progress
+from pastalm.serving.worker import JobProgress
 
 DONE = "data: [DONE]\n\n"
 PADDED_LENGTH = 32  # characters that a piece and its obfuscation have together, or a multiple
@@ -55,7 +55,7 @@ class Reply:
         """What comes before the first text of an answer."""
         return ""
 
-    def piece(self, index: int, progress: Progress) -> str:
+    def piece(self, index: int, progress: JobProgress) -> str:
         """A chunk of text, and of thread events."""
         events = ThreadEvents(events=list(progress.events)) if progress.events else None
         return self._chunk(self._choice(index, progress.text), progress.text, events)
@@ -70,7 +70,7 @@ class Reply:
         """What comes after all answers."""
         if not self.asked.wants_usage:
             return DONE
-        return _event(Chunk(**self._frame(self.CHUNK), choices=[], usage=self._usage(responses))) + DONE
+        return _event(StreamChunk(**self._frame(self.CHUNK), choices=[], usage=self._usage(responses))) + DONE
 
     def _choice(self, index: int, text: str) -> Choice:
         """A choice of a chunk with this text."""
@@ -78,7 +78,8 @@ class Reply:
 
     def _chunk(self, choice: Choice, text: str = "", pasta: DecodingFigures | ThreadEvents | None = None) -> str:
         padding = secrets.token_hex(PADDED_LENGTH)[: -len(text) % PADDED_LENGTH] if self.asked.wants_padding else None
-        chunk = Chunk(**self._frame(self.CHUNK), choices=[choice], pasta=pasta, obfuscation=padding)
+        choices: Any = [choice]  # of the one kind that :meth:`_choice` makes
+        chunk = StreamChunk(**self._frame(self.CHUNK), choices=choices, pasta=pasta, obfuscation=padding)
         return _event(chunk, exclude=set() if self.asked.wants_usage else {"usage"})
 
     def _frame(self, kind: str) -> dict[str, Any]:
@@ -97,8 +98,8 @@ class Reply:
         figures = self._own_figures(index, response)
         return {"index": index, "finish_reason": response.finish_reason, "pasta": figures}
 
-    def _usage(self, responses: Sequence[Response]) -> TokenUsage:
-        return TokenUsage.of(responses, len(self.asked.prompts))
+    def _usage(self, responses: Sequence[Response]) -> CompletionUsage:
+        return CompletionUsage.of(responses, len(self.asked.prompts))
 
     def _figures(self, index: int, response: Response) -> DecodingFigures:
         return DecodingFigures.of(response, self.options[index], annotated=bool(self.asked.annotated))

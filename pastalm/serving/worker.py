@@ -33,7 +33,7 @@ LAST_PLACE = ((1 << 31) - 1,)  # behind all that an answer holds
 
 
 @dataclass(frozen=True)
-class Progress:
+class JobProgress:
     """What a step has brought: text of the answer that has become known, in the order of the document, and what each
     thread did, if the job asks for that."""
 
@@ -42,7 +42,7 @@ class Progress:
 
 
 # What a client hears of its job: progress if it streams, and last the response, or why there is none.
-JobMessage = Progress | Response | ServingError
+JobMessage = JobProgress | Response | ServingError
 Outbox = asyncio.Queue[tuple[int, JobMessage]]
 
 
@@ -241,7 +241,7 @@ class Worker:
         events = tuple(threads.take(event, step) for event in happened) if threads else ()
         text = job.document.read()
         if text or events:
-            job.send(Progress(text, events))
+            job.send(JobProgress(text, events))
 
     def _fail(self, job: Job, error: Exception) -> None:
         logging.getLogger(__name__).error("A request failed.", exc_info=error)

@@ -16,7 +16,7 @@ THINGS = ("books", "coins", "boxes", "cards", "stamps", "keys", "shells", "stone
 
 
 @dataclass(frozen=True)
-class Kind:
+class FactKind:
     """A kind of fact: its values, its wordings, and questions with answers for the value and for the name.
 
     {n} is the name, {v} the value, {a} the value with its article, {o} what the fact is about.
@@ -34,7 +34,7 @@ class Kind:
 WHO_ANSWERS = ("It is {n}.", "That is {n}.")
 
 KINDS = {
-    "colour": Kind(
+    "colour": FactKind(
         COLOURS,
         OBJECTS,
         ("{n} has {a} {o}", "the {o} of {n} is {v}", "{n}: {v} {o}"),
@@ -43,7 +43,7 @@ KINDS = {
         ("Who has the {v} {o}?", "Whose {o} is {v}?", "To whom does the {v} {o} belong?"),
         WHO_ANSWERS,
     ),
-    "age": Kind(
+    "age": FactKind(
         tuple(str(age) for age in range(5, 90)),
         ("",),
         ("{n} is {v} years old", "{n} is {v}", "{n}, aged {v}"),
@@ -52,7 +52,7 @@ KINDS = {
         ("Who is {v} years old?", "Which person is {v}?", "Who has reached the age of {v}?"),
         WHO_ANSWERS,
     ),
-    "count": Kind(
+    "count": FactKind(
         tuple(str(count) for count in range(2, 100)),
         THINGS,
         ("{n} has {v} {o}", "{n}: {v} {o}", "{n} owns {v} {o}"),
@@ -61,7 +61,7 @@ KINDS = {
         ("Who has {v} {o}?", "Who owns {v} {o}?", "Whose are the {v} {o}?"),
         WHO_ANSWERS,
     ),
-    "home": Kind(
+    "home": FactKind(
         CITIES,
         ("",),
         ("{n} lives in {v}", "{n}'s home is {v}", "{n} - {v}"),
@@ -70,7 +70,7 @@ KINDS = {
         ("Who lives in {v}?", "Who has a home in {v}?", "Whom would I meet in {v}?"),
         WHO_ANSWERS,
     ),
-    "job": Kind(
+    "job": FactKind(
         JOBS,
         ("",),
         ("{n} is {a}", "{n} works as {a}", "{n}, {v}"),
@@ -79,7 +79,7 @@ KINDS = {
         ("Who is the {v}?", "Who works as {a}?", "Which of them is {a}?"),
         WHO_ANSWERS,
     ),
-    "pet": Kind(
+    "pet": FactKind(
         ANIMALS,
         ("",),
         ("{n} keeps {a}", "the pet of {n} is {a}", "{n} and the {v}"),
@@ -88,7 +88,7 @@ KINDS = {
         ("Who has the {v}?", "Whose pet is the {v}?", "Who keeps {a}?"),
         WHO_ANSWERS,
     ),
-    "fruit": Kind(
+    "fruit": FactKind(
         FRUITS,
         ("",),
         ("{n} bought {a}", "{n} brings {a}", "{n} took the {v}"),
@@ -132,14 +132,14 @@ def draw(rng: Random) -> Draft:
     return Draft(prompt, (capital(answer),), facts, combination)
 
 
-def _rows(rng: Random, kind: Kind, names: list[str]) -> list[dict[str, str]]:
+def _rows(rng: Random, kind: FactKind, names: list[str]) -> list[dict[str, str]]:
     """One fact of a kind for each name, as what fills the wordings."""
     about = [rng.choice(THINGS)] * len(names) if kind.about is THINGS else rng.choices(kind.about, k=len(names))
     values = rng.sample(kind.values, len(names))
     return [{"n": n, "v": v, "a": article(v), "o": o} for n, v, o in zip(names, values, about, strict=True)]
 
 
-def _lines(rng: Random, kind: Kind, rows: list[dict[str, str]]) -> list[str]:
+def _lines(rng: Random, kind: FactKind, rows: list[dict[str, str]]) -> list[str]:
     """The facts in one wording."""
     wording = rng.choice(kind.lines)
     return [wording.format(**row) for row in rows]

@@ -197,7 +197,9 @@ def test_a_kill_repeats_and_loses_nothing(model_dir: Path, tmp_path: Path):
     command = [sys.executable, "-m", "pastalm.cli", "eval", str(path), "--model", str(model_dir), "--out", str(out)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     journal = out / "answers.jsonl"
-    process = subprocess.Popen([*command, "--max-tokens", "8", "--dtype", "float32"], env=environment, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        [*command, "--max-tokens", "8", "--dtype", "float32"], env=environment, stderr=subprocess.DEVNULL
+    )
     while process.poll() is None and not (journal.exists() and journal.read_bytes().count(b"\n") >= 3):
         time.sleep(0.02)
     process.send_signal(signal.SIGKILL)

@@ -12,7 +12,7 @@ import pytest
 
 from pastalm import Engine, Response
 from pastalm.serving.errors import ClientLeftError, InternalError, InvalidRequestError, OverloadedError, StoppedError
-from pastalm.serving.worker import Job, JobMessage, Progress, Worker
+from pastalm.serving.worker import Job, JobMessage, JobProgress, Worker
 
 SHORT = {"max_tokens": 12, "mode": "sequential"}
 LONG = {"max_tokens": 900, "mode": "sequential"}
@@ -71,14 +71,14 @@ def test_a_job_is_taken_back_from_the_batch_and_from_the_line(tiny: Engine) -> N
     async def run() -> None:
         async with working(tiny, max_batch=1) as worker:
             first = submitted(worker, "hello", LONG, stream=True)
-            assert isinstance(await message(first), Progress)
+            assert isinstance(await message(first), JobProgress)
             second, third = (submitted(worker, "hello", SHORT) for _ in range(2))
             worker.cancel(second)
             worker.cancel(first)
             worker.cancel(first)
             assert isinstance(await message(third), Response)
             assert isinstance(await message(second), ClientLeftError)
-            while isinstance(last := await message(first), Progress):
+            while isinstance(last := await message(first), JobProgress):
                 pass
             assert isinstance(last, ClientLeftError)
 

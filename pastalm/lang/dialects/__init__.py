@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pastalm.lang.dialects.abilities import Abilities, ConversionError, Join
+from pastalm.lang.dialects.abilities import Abilities, ConversionError, JoinStyle
 from pastalm.lang.dialects.apar import APAR
 from pastalm.lang.dialects.aspd import ASPD
 from pastalm.lang.dialects.dialect import Dialect
@@ -18,7 +18,7 @@ __all__ = [
     "Abilities",
     "ConversionError",
     "Dialect",
-    "Join",
+    "JoinStyle",
     "dialect",
     "drop_lengths",
     "drop_topics",

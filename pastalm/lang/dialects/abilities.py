@@ -12,7 +12,7 @@ class ConversionError(ValueError):
     """A text that a dialect cannot read, or an answer that it cannot say: names what would be lost, and where."""
 
 
-class Join(Enum):
+class JoinStyle(Enum):
     """How a dialect says that later text sees the chunks."""
 
     WRITTEN = "a tag of its own"
@@ -29,7 +29,7 @@ class Abilities:
     ``lengths``: the largest length hint, 0 for none at all. ``tags``: what no text and no topic may contain.
     """
 
-    join: Join
+    join: JoinStyle
     between: bool
     unjoined: bool
     last_sync: bool

@@ -9,7 +9,7 @@ import re
 from dataclasses import replace
 
 from pastalm.lang.answer import Answer, Block, Node, merge_text
-from pastalm.lang.dialects.abilities import DEEPEST, Abilities, ConversionError, Join, short
+from pastalm.lang.dialects.abilities import DEEPEST, Abilities, ConversionError, JoinStyle, short
 from pastalm.lang.dialects.dialect import Dialect
 from pastalm.lang.dialects.reader import TagReader
 from pastalm.lang.tags import MAX_TOPIC_WORDS
@@ -88,7 +88,7 @@ def _write_thread(nodes: tuple[Node, ...]) -> str:
 APAR = Dialect(
     "apar",
     TITLE,
-    Abilities(Join.NONE, between=True, unjoined=True, last_sync=False, depth=DEEPEST, lengths=0, tags=TAGS),
+    Abilities(JoinStyle.NONE, between=True, unjoined=True, last_sync=False, depth=DEEPEST, lengths=0, tags=TAGS),
     _read,
     _write,
     retitle,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pastalm.lang.answer import Answer, Block, Node, Sync
-from pastalm.lang.dialects.abilities import Abilities, ConversionError, Join, short
+from pastalm.lang.dialects.abilities import Abilities, ConversionError, JoinStyle, short
 from pastalm.lang.dialects.dialect import Dialect
 from pastalm.lang.dialects.reader import TagReader
 
@@ -94,7 +94,7 @@ def _write_branch(node: Node) -> str:
 ASPD = Dialect(
     "aspd",
     TITLE,
-    Abilities(Join.IMPLIED, between=False, unjoined=False, last_sync=False, depth=1, lengths=0, tags=TAGS),
+    Abilities(JoinStyle.IMPLIED, between=False, unjoined=False, last_sync=False, depth=1, lengths=0, tags=TAGS),
     _read,
     _write,
 )

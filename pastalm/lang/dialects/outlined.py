@@ -9,7 +9,7 @@ import re
 from dataclasses import dataclass
 
 from pastalm.lang.answer import Answer, Block, Node, Sync, merge_text
-from pastalm.lang.dialects.abilities import DEEPEST, Abilities, Join
+from pastalm.lang.dialects.abilities import DEEPEST, Abilities, JoinStyle
 from pastalm.lang.dialects.dialect import Dialect
 from pastalm.lang.dialects.reader import TagReader
 
@@ -42,7 +42,7 @@ class Tags:
 def outlined(name: str, title: str, tags: Tags, *, nested: bool) -> Dialect:
     """The dialect that writes its parallel groups with ``tags``."""
     abilities = Abilities(
-        join=Join.IMPLIED,
+        join=JoinStyle.IMPLIED,
         between=False,
         unjoined=False,
         last_sync=tags.join is not None,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from pastalm.lang.answer import Answer
-from pastalm.lang.dialects.abilities import DEEPEST, Abilities, ConversionError, Join, short
+from pastalm.lang.dialects.abilities import DEEPEST, Abilities, ConversionError, JoinStyle, short
 from pastalm.lang.dialects.dialect import Dialect
 from pastalm.lang.parse import AnnotationError, parse
 from pastalm.lang.render import render, render_annotator
@@ -47,7 +47,7 @@ def _require_topic(topic: str) -> None:
 
 
 def _abilities(lengths: int) -> Abilities:
-    return Abilities(Join.WRITTEN, between=True, unjoined=True, last_sync=True, depth=DEEPEST, lengths=lengths)
+    return Abilities(JoinStyle.WRITTEN, between=True, unjoined=True, last_sync=True, depth=DEEPEST, lengths=lengths)
 
 
 PASTA = Dialect("pasta", "PASTA", _abilities(LONGEST), _read, _writer(render))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 
 from pastalm.lang.answer import Answer, Block, Node, Sync
-from pastalm.lang.dialects.abilities import Abilities, ConversionError, Join, short
+from pastalm.lang.dialects.abilities import Abilities, ConversionError, JoinStyle, short
 from pastalm.lang.dialects.dialect import Dialect
 from pastalm.lang.dialects.reader import TagReader
 
@@ -112,7 +112,7 @@ def _promise(block: Block) -> str:
 PLANNED_DIFFUSION = Dialect(
     "planned-diffusion",
     TITLE,
-    Abilities(Join.WRITTEN, between=False, unjoined=True, last_sync=True, depth=1, lengths=99, tags=TAGS),
+    Abilities(JoinStyle.WRITTEN, between=False, unjoined=True, last_sync=True, depth=1, lengths=99, tags=TAGS),
     lambda text: _Reader(text).run(),
     _write,
 )

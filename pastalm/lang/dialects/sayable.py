@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from pastalm.lang.answer import Answer, Block, Node, Sync
-from pastalm.lang.dialects.abilities import Abilities, ConversionError, Join, place, short
+from pastalm.lang.dialects.abilities import Abilities, ConversionError, JoinStyle, place, short
 
 
 def require_sayable(answer: Answer, title: str, abilities: Abilities) -> None:
@@ -56,10 +56,10 @@ class _Check:
             raise self._lost(f"{limit}: tokens={tokens} of the chunk {topic} cannot be said")
 
     def _sync(self, topic: str | None, rest: tuple[Node, ...]) -> None:
-        if self.can.join is Join.NONE:
+        if self.can.join is JoinStyle.NONE:
             after = "" if topic is None else f" after the chunk {short(topic)}"
             raise self._lost(f"{self.title} has no join: the sync{after} would be lost")
-        if topic is None and self.can.join is Join.IMPLIED:
+        if topic is None and self.can.join is JoinStyle.IMPLIED:
             raise self._lost(f"{self.title} joins only after chunks: this sync has none to wait for and would be lost")
         if not self.can.last_sync and all(isinstance(node, str) and not node.strip() for node in rest):
             raise self._lost(f"{self.title} has no sync that nothing follows: it would be lost; remove it")
@@ -75,7 +75,7 @@ class _Check:
         self.offset += len(text)
 
     def _unjoined(self, text: str, topic: str) -> str:
-        if self.can.join is Join.NONE:
+        if self.can.join is JoinStyle.NONE:
             return f"{self.title} has no text after its chunks: {short(text)} would be lost"
         said = f"{short(text)}, written without waiting for the chunk {short(topic)}, would wait for it"
         return f"{self.title} joins right after a group: {said}"

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 
 from pastalm.lang.answer import Answer, Block, Node
-from pastalm.lang.dialects.abilities import Abilities, ConversionError, Join, place, short
+from pastalm.lang.dialects.abilities import Abilities, ConversionError, JoinStyle, place, short
 from pastalm.lang.dialects.dialect import Dialect
 
 TITLE = "Skeleton-of-Thought"
@@ -78,7 +78,7 @@ def _write(answer: Answer) -> str:
 SKELETON = Dialect(
     "skeleton",
     TITLE,
-    Abilities(Join.NONE, between=False, unjoined=False, last_sync=False, depth=1, lengths=0),
+    Abilities(JoinStyle.NONE, between=False, unjoined=False, last_sync=False, depth=1, lengths=0),
     _read,
     _write,
 )
