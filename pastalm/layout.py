@@ -1,6 +1,6 @@
 """One prompt and answer as tensors: tokens, positions, visibility, targets; and masks as drawings.
 
-The rule of visibility (SPEC 3.5) is one line, :func:`sees`. The training mask is computed by it. The runtime builds the
+The rule of visibility is one line, :func:`sees`. The training mask is computed by it. The runtime builds the
 same visibility token by token, with operations that copy and join rows (:mod:`pastalm.runtime.visibility`), because
 while an answer is being decoded nobody knows where its syncs will stand. Those are two implementations of one rule; the
 tests hold them equal for every token of arbitrary answers, and the decoded logits equal to the dense forward's.
@@ -54,7 +54,7 @@ def sees(i: Tensor, j: Tensor, block: Tensor, release: Tensor) -> Tensor:
 def layout(prompt: Sequence[int], script: Script, policy: PositionPolicy, *, prompt_targets: bool = False) -> Layout:
     """Lay an answer out behind its prompt.
 
-    ``prompt`` are ids at positions 0 .. ; the answer's positions follow ``policy`` (SPEC 4), its targets SPEC 6. Prompt
+    ``prompt`` are ids at positions 0 .. ; the answer's positions follow ``policy``, its targets training's. Prompt
     tokens have no target, except the last, which predicts the answer's first token; ``prompt_targets`` gives them
     theirs, for models that start from random weights.
     """

@@ -34,12 +34,10 @@ def test_each_public_class_name_stands_once() -> None:
     assert twice(PACKAGE) == {}
 
 
-@not_yet
 def test_no_modules_import_one_another() -> None:
     assert circle(PACKAGE) == []
 
 
-@not_yet
 def test_training_fits_in_sixteen_files() -> None:
     assert (
         len([module for module in PACKAGE if module.package == "training" and module.name != "pastalm.training"]) <= 16

@@ -1,4 +1,4 @@
-"""The talk with the annotating model: the language, seven demonstrations, a correction (SPEC 6)."""
+"""The talk with the annotating model: the language, seven demonstrations, a correction."""
 
 from __future__ import annotations
 

@@ -54,7 +54,7 @@ class Verdict:
 
     @property
     def wins(self) -> float:
-        """The sum of confidences, from 0.5 to 1 each, of the orders in which ``first`` is preferred (SPEC 6). A toss-up
+        """The sum of confidences, from 0.5 to 1 each, of the orders in which ``first`` is preferred. A toss-up
         counts 0.5 here and in ``losses``; a comparison without a preference counts nothing."""
         return sum(share for share in self._judged() if share >= 0.5)
 

@@ -10,7 +10,7 @@ The rules of its paper and of its published scripts:
   has under twenty characters, or if the answer has ``Mr.``, ``Mrs.`` or ``Dr.``, whose full stops end no sentence.
 - Answers with code, formulas, markup, rules or links do not fork at all.
 
-Where PASTA-LANG is not APAR [D]: the text stays as it is, byte for byte (white space around a detail is not changed); a
+Where PASTA-LANG is not APAR: the text stays as it is, byte for byte (white space around a detail is not changed); a
 head stands on one line, its colon before white space, closing ``**`` beside it; a new count of numbers begins a new
 list; any language. A promise needs what a ``[Fork]`` has not: its topic is the first three words of the line that it
 stands in, as :mod:`pastalm.lang.dialects.apar` reads it, its length is measured. There is no ``<sync/>``, as APAR has

@@ -1,4 +1,4 @@
-"""Validation of annotated answers: every problem with its place and what to do (the annotator's rules of SPEC 6)."""
+"""Validation of annotated answers: every problem with its place and what to do (the rules of docs/data.md)."""
 
 from __future__ import annotations
 

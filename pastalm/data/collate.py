@@ -1,4 +1,4 @@
-"""Examples to batches: layouts side by side in rows, each blind to its neighbours (SPEC 6)."""
+"""Examples to batches: layouts side by side in rows, each blind to its neighbours."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How much a block needs its siblings: its log-likelihood with and without a view of those before it (SPEC 3, 6).
+"""How much a block needs its siblings: its log-likelihood with and without a view of those before it.
 
 Two passes over one layout are compared: same tokens, same positions, same targets. *Hidden* is the mask of training and
 runtime. *Seen* changes one row of the layout's ``release``: the block sees the siblings that stand open before it, from

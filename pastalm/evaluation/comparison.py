@@ -1,4 +1,4 @@
-"""An answer against a baseline's: pairs of answers, what is odd about them, and means over many pairs (SPEC 7)."""
+"""An answer against a baseline's: pairs of answers, what is odd about them, and means over many pairs."""
 
 from __future__ import annotations
 

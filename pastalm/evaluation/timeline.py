@@ -1,4 +1,4 @@
-"""When each thread of an answer writes, waits, forks and joins, in decode steps with unlimited threads (SPEC 7)."""
+"""When each thread of an answer writes, waits, forks and joins, in decode steps with unlimited threads."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An answer as a tree: text, promised blocks and syncs, in document order (SPEC 2)."""
+"""An answer as a tree: text, promised blocks and syncs, in document order."""
 
 from __future__ import annotations
 

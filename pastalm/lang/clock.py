@@ -1,4 +1,4 @@
-"""The clock of decode steps: when each token of an answer is written, with unlimited threads (SPEC 7)."""
+"""The clock of decode steps: when each token of an answer is written, with unlimited threads."""
 
 from __future__ import annotations
 

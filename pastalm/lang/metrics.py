@@ -1,4 +1,4 @@
-"""Metrics of one answer (SPEC 7): critical path, theoretical speedup, parallelism, redundancy, length error."""
+"""Metrics of one answer: critical path, theoretical speedup, parallelism, redundancy, length error."""
 
 from __future__ import annotations
 

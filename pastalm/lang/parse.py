@@ -1,4 +1,4 @@
-"""From annotated text to an :class:`Answer`; every problem with its line, column and what to do (SPEC 2)."""
+"""From annotated text to an :class:`Answer`; every problem with its line, column and what to do."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Position policies: how far the main thread jumps over a promised chunk (SPEC 4)."""
+"""Position policies: how far the main thread jumps over a promised chunk."""
 
 from __future__ import annotations
 

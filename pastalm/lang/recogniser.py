@@ -1,4 +1,4 @@
-"""Reads the tokens of one thread as they are sampled: what they mean, and which may come next (SPEC 3.8)."""
+"""Reads the tokens of one thread as they are sampled: what they mean, and which may come next."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From an :class:`Answer` back to text, in the full form or the annotator's (SPEC 2)."""
+"""From an :class:`Answer` back to text, in the full form or the annotator's."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The six special tokens of PASTA-LANG and its tags (SPEC 2). Concatenated, the tokens are the canonical text."""
+"""The six special tokens of PASTA-LANG and its tags. Concatenated, the tokens are the canonical text."""
 
 PROMISE_TOPIC = '<promise topic="'
 PROMISE_TOKENS = '" tokens='

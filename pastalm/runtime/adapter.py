@@ -40,7 +40,7 @@ def note_positions(folder: Path, positions: str | None) -> None:
 
 
 def adopt_tags(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Add the six tags to tokenizer and model; new rows start as the mean of the ordinary ones (SPEC 2).
+    """Add the six tags to tokenizer and model; new rows start as the mean of the ordinary ones.
 
     A matrix that has spare rows keeps its size.
     """

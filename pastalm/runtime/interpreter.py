@@ -1,4 +1,4 @@
-"""The language at run time, as a pure state machine: sampled tokens in, what to feed the model out (SPEC 3).
+"""The language at run time, as a pure state machine: sampled tokens in, what to feed the model out.
 
 It knows nothing of tensors, so it drives a local model, a known answer and a scripted test alike. Time is counted in
 *rounds*: in a round every running thread is sampled once, however many steps of the model that takes. So neither a cap

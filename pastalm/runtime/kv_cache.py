@@ -1,4 +1,4 @@
-"""The key-value cache: slots for each sequence of a batch, one pair of tensors a layer (SPEC 5)."""
+"""The key-value cache: slots for each sequence of a batch, one pair of tensors a layer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How much one request may decode (SPEC 3.9)."""
+"""How much one request may decode."""
 
 from __future__ import annotations
 

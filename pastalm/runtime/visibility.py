@@ -1,4 +1,4 @@
-"""What each thread of a running sequence sees: the run-time side of the rule of visibility, without tensors (SPEC 5).
+"""What each thread of a running sequence sees: the run-time side of the rule of visibility, without tensors.
 
 Every token takes the next free slot of its sequence, whatever thread it belongs to. A thread's row is a set of slots,
 kept as the bits of one whole number: a fork copies a row, a join ORs rows. No key or value is copied, moved or computed

@@ -171,7 +171,7 @@ class SftConfig(TrainingConfig):
 
 @dataclass(frozen=True)
 class PreferConfig(TrainingConfig):
-    """What a stage-2 run needs (SPEC 6).
+    """What a stage-2 run needs.
 
     Sampling: ``samples`` answers to each prompt of ``data``, a file or ``tasks:SPLIT:NUMBER:SEED``, at ``temperature``,
     ``max_batch`` at once, of at most ``max_tokens``. ``baseline`` is the model whose sequential greedy answers speed

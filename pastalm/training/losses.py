@@ -1,4 +1,4 @@
-"""The losses of both stages, as pure functions of logits and log-probabilities (SPEC 6).
+"""The losses of both stages, as pure functions of logits and log-probabilities.
 
 Targets are thread-wise: ``targets[b, t]`` is what position t predicts, and nothing is shifted here.
 
@@ -81,7 +81,7 @@ def bonbon(
     alpha: float,
     margin: float,
 ) -> Tensor:
-    """``-alpha log p(y+) + (1 - alpha) (advantage - margin)^2`` (SPEC 6; BoNBoN, arXiv 2406.00832)."""
+    """``-alpha log p(y+) + (1 - alpha) (advantage - margin)^2`` (BoNBoN, arXiv 2406.00832)."""
     gained = advantage(chosen, rejected, chosen_reference, rejected_reference)
     return -alpha * chosen + (1 - alpha) * (gained - margin).square()
 

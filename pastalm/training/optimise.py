@@ -1,4 +1,4 @@
-"""From a round's pairs to its model: reference log-probabilities, computed once and kept, then training (SPEC 6)."""
+"""From a round's pairs to its model: reference log-probabilities, computed once and kept, then training."""
 
 from __future__ import annotations
 

@@ -49,7 +49,7 @@ def sampled_answer(prompt: Sequence[int], answer: dict[str, Any], vocabulary: Vo
     """A sampled answer from its line in a journal, as an example.
 
     An answer whose main thread ended by itself gets the end of answer, which the runtime's script leaves out. No loss
-    is on tokens that were not chosen [D]: those for which the grammar left one choice (their probability was 1, and to
+    is on tokens that were not chosen: those for which the grammar left one choice (their probability was 1, and to
     train them would be a way to the margin that changes no answer), and the ``</async>`` of a chunk that a limit ended.
     """
     script = read_script(answer["script"])

@@ -1,4 +1,4 @@
-"""Stage 2: sample answers, prefer the fast and good ones, train, repeat (SPEC 6). Kill it anywhere and start it
+"""Stage 2: sample answers, prefer the fast and good ones, train, repeat. Kill it anywhere and start it
 again."""
 
 from __future__ import annotations

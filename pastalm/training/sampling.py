@@ -1,4 +1,4 @@
-"""Sampling answers for stage 2 with our runtime: batched, resumable, every answer kept (SPEC 6)."""
+"""Sampling answers for stage 2 with our runtime: batched, resumable, every answer kept."""
 
 from __future__ import annotations
 

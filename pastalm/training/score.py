@@ -1,16 +1,16 @@
-"""How good a sampled answer is: speed + lambda * quality (SPEC 6), and which two answers of a prompt make a pair.
+"""How good a sampled answer is: speed + lambda * quality, and which two answers of a prompt make a pair.
 
-Speed terms [D for the last two, which the paper's ablation names and does not write out]:
+Speed terms (the last two are ours: the paper's ablation names them and does not write them out):
 
 - ``speedup``: tokens of the baseline's answer / critical path, the paper's choice;
 - ``parallelism``: content tokens / critical path, which padding raises;
 - ``harmonic``, ``arithmetic``: that mean of the two.
 
-An answer that a limit ended [D] has speed and quality 0: a cut makes the critical path short, which is not speed. So it
+An answer that a limit ended has speed and quality 0: a cut makes the critical path short, which is not speed. So it
 is never chosen over one that ended by itself, and may well be rejected.
 
 With lambda = infinity the score is the quality alone. Speed only breaks ties inside the best and inside the worst; a
-prompt whose answers are all equally good gives no pair [D].
+prompt whose answers are all equally good gives no pair.
 """
 
 from __future__ import annotations
@@ -118,7 +118,7 @@ def require_checks(questions: Sequence[Question], path: str) -> None:
 def judged(judge: Judge) -> Quality:
     """Quality as ``judge`` sees it: (confidence of wins + 1) / (confidence of losses + 1), the confidences summed over
     judgements against the baseline's answer and the data set's, where there is one, each in both orders. The ones keep
-    it finite [D]; an answer that nothing could be said about has quality 1."""
+    it finite; an answer that nothing could be said about has quality 1."""
 
     def quality(candidates: Sequence[Candidate]) -> list[float]:
         asked = [list(comparisons(candidate)) for candidate in candidates]

@@ -1,4 +1,4 @@
-"""Stage 1: supervised fine-tuning on annotated answers, with the Hugging Face Trainer and our collator (SPEC 6)."""
+"""Stage 1: supervised fine-tuning on annotated answers, with the Hugging Face Trainer and our collator."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ LINES = 10  # of the log, at least, whatever --log-every says
 
 
 class SftTrainer(Trainer):
-    """The Trainer with SPEC 6's mask and targets; all else (resume, DDP, FSDP, logging) is the library's.
+    """The Trainer with our mask and targets; all else (resume, DDP, FSDP, logging) is the library's.
 
     ``model`` is a Hugging Face model or PEFT's wrapper of one. ``vocabulary`` is needed for held-out rows, to tell text
     from tags.

@@ -1,4 +1,4 @@
-"""Position policies against the table of SPEC 4."""
+"""Position policies against the table of docs/language.md."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The prompts of Skeleton-of-Thought, and how a skeleton is read. The wording is ours [D]."""
+"""The prompts of Skeleton-of-Thought, and how a skeleton is read. The wording is ours."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The engine over a completion server against answers that the server knows, and against its faults (SPEC 9)."""
+"""The engine over a completion server against answers that the server knows, and against its faults."""
 
 from __future__ import annotations
 
