@@ -13,7 +13,7 @@ from rich.text import Text
 from pastalm.cli.verbs import FLAGS, Group
 
 FAILED, INTERRUPTED = 2, 130
-RESUMED = ("annotate", "audit", "eval", "train")  # commands that keep what they have done
+RESUMED = ("annotate", "audit", "distil", "eval", "train")  # commands that keep what they have done
 
 
 class Guarded(Group):

@@ -12,6 +12,7 @@ from pastalm.cli.audit import audit
 from pastalm.cli.baseline import baseline
 from pastalm.cli.check import check
 from pastalm.cli.convert import convert
+from pastalm.cli.distil import distil
 from pastalm.cli.errors import Guarded
 from pastalm.cli.evaluate import evaluate
 from pastalm.cli.help import examples
@@ -100,6 +101,12 @@ add(
     annotate,
     "pasta annotate Open-Orca/SlimOrca annotated.jsonl --model my-model --limit 1000",
     "pasta annotate answers.jsonl annotated.jsonl --model my-model --base-url http://localhost:8000/v1",
+)
+add(
+    app,
+    distil,
+    "pasta distil prompts.jsonl own.jsonl --model base",
+    "pasta distil pasta-instruct own.jsonl --model base --samples 8 --keep 2 --temperature 0.7",
 )
 add(
     app,
