@@ -36,7 +36,7 @@ def distil(
         Path, place_argument("The annotated JSONL to write; all answers go to OUT's .samples.jsonl.", "OUT")
     ],
     model: Model,
-    samples: Annotated[int, typer.Option(min=1, metavar="N", help="How many answers to draw to each prompt.")] = 4,
+    samples: Annotated[int, typer.Option(min=1, help="Answers a prompt: how many to draw.")] = 4,
     keep: Annotated[int, typer.Option(min=1, metavar="N", help="The most good answers to keep of each prompt.")] = 2,
     temperature: Temperature = 0.7,
     max_tokens: MaxTokens = 400,
