@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-
 from pastalm.lang.tags import TAGS
 
 
@@ -19,9 +17,13 @@ class WordVocabulary:
             self.tags
         )
         self.eos: frozenset[int] = frozenset()
-        self.tokenizer = SimpleNamespace(eos_token_id=None)
+        self.end: int | None = None
         self._numbers: dict[str, int] = {}
 
     def encode(self, text: str) -> list[int]:
         """A number for each word of ``text``; equal words have equal ones."""
         return [self._numbers.setdefault(word, len(TAGS) + len(self._numbers)) for word in text.split()]
+
+    def encode_topic(self, topic: str) -> list[int]:
+        """A number for each word of a topic."""
+        return self.encode(topic)

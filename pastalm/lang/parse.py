@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass, field
 
 from pastalm.lang.answer import Answer, Block, Node, Sync, merge_text
+from pastalm.lang.tags import is_topic, normal_topic
 
 _TAG = re.compile(r"</?(?:promise|async|sync)(?![\w-])(?:\"[^\"]*\"|'[^']*'|[^<>\"'])*>?")
 _ATTRIBUTE = re.compile(r"""\s*([\w-]+)\s*=\s*("[^"]*"|'[^']*'|[^\s"'/>]+)""")
@@ -136,9 +137,9 @@ class _Parser:
         topic = attributes.get("topic", "").strip()
         if not topic:
             self._problem(f'<{name}> needs topic="..": say in one to three words what the chunk is about.', offset)
-        if set(topic) & set('"<>\n'):
+        elif not is_topic(topic):
             self._problem("a topic cannot contain quotes, angle brackets or line breaks.", offset)
-        return topic
+        return normal_topic(topic)
 
     def _opening(self, tag: str, offset: int) -> None:
         attributes = self._attributes(tag, "async", ("topic",), offset, empty=False)

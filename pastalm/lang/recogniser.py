@@ -8,9 +8,10 @@ from enum import Enum, auto
 from typing import Protocol
 
 from pastalm.lang.codec import TextCodec
+from pastalm.lang.tags import is_topic, normal_topic
+from pastalm.lang.topic import MAX_TOPIC_CHARACTERS, TopicState
 from pastalm.lang.vocabulary import Vocabulary
 
-MAX_TOPIC_TOKENS = 24
 MAX_DIGITS = 3
 
 
@@ -134,6 +135,7 @@ class Recogniser:
         self.state = _State.TEXT
         self.pending: list[int] = []  # the tokens of the promise being written
         self.topic: list[int] = []
+        self.topic_state = TopicState()
         self.count = ""
 
     def legal(self) -> Legal:
@@ -155,15 +157,12 @@ class Recogniser:
 
     def _legal_topic(self) -> Legal:
         v = self.vocabulary
-        words, in_word = v.topic_words(self.topic)
-        # Bytes of the vocabulary can make up a space that no piece shows, hence the look at the text.
-        done = in_word and _well_formed(v.decode(self.topic))
-        full = len(self.topic) >= MAX_TOPIC_TOKENS
-        if done and full:
-            return Legal(("tokens",), (v.promise_tokens,), only=True)
-        pieces = v.topic_pieces(words, in_word)
-        done = done and not (pieces and self._is_used())
-        return Legal(("topic", words, in_word, done), pieces + (v.promise_tokens,) * done, only=True)
+        state, end = self.topic_state, (v.promise_tokens,)
+        if state.may_end and len(v.decode(self.topic)) >= MAX_TOPIC_CHARACTERS:
+            return Legal(("tokens",), end, only=True)
+        pieces = v.topic_pieces(state.words, state.in_word, state.pending)
+        done = state.may_end and not (pieces and self._is_used())
+        return Legal(("topic", state, done), pieces + end * done, only=True)
 
     def _is_used(self) -> bool:
         """Whether the topic so far is one that cannot be promised once more; the model then goes on with it."""
@@ -190,6 +189,7 @@ class Recogniser:
             return [Words((token,))]
         if token == v.promise_topic and self.may_promise:
             self.state, self.pending, self.topic, self.count = _State.TOPIC, [token], [], ""
+            self.topic_state = TopicState()
             return []
         if token == v.sync and self.may_promise:
             return [Synced()]
@@ -199,26 +199,27 @@ class Recogniser:
 
     def _read_topic(self, token: int) -> list[Mark]:
         v = self.vocabulary
-        if token == v.promise_tokens and _well_formed(v.decode(self.topic)):
+        if token == v.promise_tokens and is_topic(v.decode(self.topic)):
             self.state = _State.COUNT
             self.pending.append(token)
             return []
         if token not in v.tags and token not in v.eos:
             self.topic.append(token)
             self.pending.append(token)
+            self.topic_state = v.topic_after(self.topic_state, token) or TopicState.of(v.decode(self.topic))
             return []
         return self._malformed("the topic of a promise is not well formed", token)
 
     def _read_count(self, token: int) -> list[Mark]:
         v = self.vocabulary
-        text = "" if token in v.tags or token in v.eos else v.decode([token])
+        text = "" if token in v.tags or token in v.eos else v.number(token)
         self.pending.append(token)
-        if text.isascii() and text.isdigit() and len(self.count + text) <= MAX_DIGITS + 1:
+        if text and len(self.count + text) <= MAX_DIGITS + 1:
             self.count += text
             return []
         if token == v.promise_end and self.count and int(self.count) > 0:
             self.state, self.pending = _State.TEXT, []
-            topic = v.decode(self.topic).strip()
+            topic = normal_topic(v.decode(self.topic))
             self.used = None if self.used is None else self.used | {same_topic(topic)}
             return [Promised(topic, int(self.count))]
         self.pending.pop()
@@ -233,11 +234,34 @@ class Recogniser:
 
 def same_topic(topic: str) -> str:
     """A topic as it is compared with others: without the case of its letters and the width of its spaces."""
-    return " ".join(topic.split()).casefold()
+    return normal_topic(topic).casefold()
 
 
-def _well_formed(topic: str) -> bool:
-    return bool(topic.strip()) and not set(topic) & set('"<>\n')
+def first_illegal(vocabulary: Vocabulary, tokens: Sequence[int], *, main: bool = True) -> int | None:
+    """The index of the first token of a thread that the grammar would not let it write, None if it may write all.
+
+    With it what an answer teaches is known to be what a model may do. Its chunks' tokens are not among ``tokens``.
+    """
+    reader = Recogniser(vocabulary, main=main, may_promise=True, constrained=True)
+    for index, token in enumerate(tokens):
+        legal = reader.legal()
+        if legal.only != (token in legal.ids):
+            return index
+        reader.read(token)
+    return None
+
+
+def require_promises(vocabulary: Vocabulary) -> None:
+    """Raise ``ValueError`` for a tokenizer in which no promise can be written: one without tokens for every number."""
+    for number in ("1", "10", "23", "45", "67", "89", "100", "999"):
+        promise = [vocabulary.promise_tokens, *vocabulary.encode(number), vocabulary.promise_end]
+        topic = next(iter(vocabulary.topic_pieces(0, False)), None)
+        if topic is None or first_illegal(vocabulary, [vocabulary.promise_topic, topic, *promise]) is not None:
+            lacking = "no word of a topic" if topic is None else f"not the number {number}"
+            raise ValueError(
+                f"This tokenizer can write {lacking}, so no promise could be completed: give it a token for each digit "
+                "(as byte fallback does), or decode with mode='sequential' after taking the tags out."
+            )
 
 
 def text_of(words: Words, codec: TextCodec, tags: dict[int, str]) -> str:

@@ -60,12 +60,13 @@ class Script:
 def compile_script(answer: Answer, vocabulary: Vocabulary, policy: PositionPolicy, *, end: bool = True) -> Script:
     """Encode an answer. Blocks without ``tokens`` get the label that ``policy`` measures.
 
-    ``end`` appends the tokenizer's end-of-answer token, if it has one.
+    ``end`` appends the token that ends an answer, if one is known. Raises ``ValueError`` for a topic that the tokenizer
+    cannot write.
     """
     script = Script()
     _write(script, answer.nodes, 0, vocabulary, policy)
-    if end and vocabulary.tokenizer.eos_token_id is not None:
-        script.append([vocabulary.tokenizer.eos_token_id], 0)
+    if end and vocabulary.end is not None:
+        script.append([vocabulary.end], 0)
     return script
 
 
@@ -88,7 +89,7 @@ def _write_block(script: Script, node: Block, inside: int, vocabulary: Vocabular
     _write(body, node.body, index, vocabulary, policy)
     content = len(body.tokens)
     promised = node.tokens if node.tokens is not None else policy.label(content)
-    script.append([vocabulary.promise_topic, *vocabulary.encode(node.topic), vocabulary.promise_tokens], inside)
+    script.append([vocabulary.promise_topic, *vocabulary.encode_topic(node.topic), vocabulary.promise_tokens], inside)
     script.append([*vocabulary.encode(str(promised)), vocabulary.promise_end], inside)
     shift = len(script.tokens) + 1
     script.append([vocabulary.async_start], index)

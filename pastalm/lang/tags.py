@@ -10,6 +10,7 @@ SYNC = "<sync/>"
 TAGS = (PROMISE_TOPIC, PROMISE_TOKENS, PROMISE_END, ASYNC, ASYNC_END, SYNC)
 
 MAX_TOPIC_WORDS = 3
+TOPIC_FORBIDDEN = '"<>\n'  # would end a promise's text, or look like a tag
 
 
 def is_whole(text: str) -> bool:
@@ -20,6 +21,16 @@ def is_whole(text: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
+
+
+def normal_topic(topic: str) -> str:
+    """A topic as it is written: its words with one space between them."""
+    return " ".join(topic.split())
+
+
+def is_topic(text: str) -> bool:
+    """Whether a text can be a topic: it says something, and nothing in it would break a promise."""
+    return bool(text.strip()) and not set(TOPIC_FORBIDDEN) & set(text)
 
 
 def promise(topic: str, tokens: int) -> str:

@@ -34,3 +34,16 @@ def has_tags(tokenizer: Any) -> bool:
     """Whether all six tags are single tokens of this tokenizer. Takes as long as its added tokens are many."""
     known = tokenizer.get_added_vocab()
     return all(tag in known for tag in TAGS)
+
+
+def end_tokens(tokenizer: Any, *configs: Any) -> tuple[int, ...]:
+    """All ids that end an answer: the tokenizer's own, then those that the configs name. A config is a model's
+    ``generation_config``, or any object with an ``eos_token_id``, one id or several; None names none.
+
+    Nothing comes back where nobody knows the end of an answer.
+    """
+    found: list[int | None] = []
+    for config in (tokenizer, *configs):
+        ids = getattr(config, "eos_token_id", None)
+        found += ids if isinstance(ids, list | tuple) else [ids]
+    return tuple(dict.fromkeys(token for token in found if token is not None))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import Iterator
 from collections.abc import Sequence as Many
@@ -17,20 +18,23 @@ from pastalm.lang.codec import TextCodec
 from pastalm.lang.parse import parse
 from pastalm.lang.positions import PositionPolicy
 from pastalm.lang.prompt import Prompt, PromptEncoder
+from pastalm.lang.recogniser import require_promises
 from pastalm.lang.script import Script, compile_script
-from pastalm.lang.tokenizer import MissingTagsError, has_tags
+from pastalm.lang.tokenizer import MissingTagsError, end_tokens, has_tags
 from pastalm.lang.vocabulary import Vocabulary
 from pastalm.runtime.events import NO_TOKEN, DoneEvent, Event
 from pastalm.runtime.interpreter import Interpreter
 from pastalm.runtime.language import Language
 from pastalm.runtime.limits import Limits
-from pastalm.runtime.load import end_tokens, load
+from pastalm.runtime.load import load
 from pastalm.runtime.replay import Replay
 from pastalm.runtime.request import Mode, Observer, RequestError, RequestOptions, policy_of
 from pastalm.runtime.response import Response
 from pastalm.runtime.runner import Runner
 from pastalm.runtime.scheduler import Scheduler
 from pastalm.runtime.sequence import Sequence
+
+_log = logging.getLogger(__name__)
 
 
 class Engine:
@@ -60,8 +64,12 @@ class Engine:
         self.runner = Runner(model)
         self.tokenizer = tokenizer
         self.codec, self.prompts = TextCodec(tokenizer), PromptEncoder(tokenizer)
-        self.eos = frozenset(end_tokens(model, tokenizer))
+        self.eos = frozenset(end_tokens(tokenizer, getattr(model, "generation_config", None)))
         self.vocabulary = Vocabulary(tokenizer, self.eos) if has_tags(tokenizer) else None
+        if self.vocabulary and constrained:
+            require_promises(self.vocabulary)
+        if not self.eos:
+            _log.warning("Neither the tokenizer nor the generation config names an end: answers go on to max_tokens.")
         self.positions = self.policy().name
         self.max_model_len, self.max_batch = max_model_len, max_batch
         self.constrained, self.unique_topics = constrained, unique_topics

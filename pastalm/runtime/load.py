@@ -39,6 +39,7 @@ def load(
     ``trainable`` refuses quantised weights, except a GGUF file's, which are unpacked. Raises :class:`LoadError`.
     """
     checkpoint, chosen = find_checkpoint(name_or_path), choose_device(device)
+    choose_dtype(dtype, chosen, None)  # an unknown name is refused before anything is read
     with _sentences("model", name_or_path, checkpoint):
         options = {**_options(checkpoint), "trust_remote_code": trust_remote_code}
         config = AutoConfig.from_pretrained(checkpoint.where, **options)
@@ -61,13 +62,6 @@ def load_tokenizer(name_or_path: str, *, trust_remote_code: bool = False) -> Pre
         if checkpoint.adapter:
             add_tags(tokenizer)
         return tokenizer
-
-
-def end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
-    """All ids that end an answer: the tokenizer's, then those of the model's generation config."""
-    configured = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
-    ids = configured if isinstance(configured, list) else [configured]
-    return tuple(dict.fromkeys(token for token in (tokenizer.eos_token_id, *ids) if token is not None))
 
 
 def quantisation(config: Any) -> str | None:

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pastalm.lang.codec import TextCodec
-
-UNFINISHED = "\N{REPLACEMENT CHARACTER}"
-LONGEST_CHARACTER = 8  # tokens that a character may take before it is taken for broken
+from pastalm.lang.codec import ByteReader, TextCodec
 
 
 class TextRun:
-    """Turns tokens into text piece by piece.
+    """Turns tokens into text piece by piece; the pieces together are what ``TextCodec.decode`` makes of all tokens.
 
-    Without ``eager`` and stop strings all text comes with :meth:`flush`, decoded once. What is given out is never taken
-    back: with stop strings, text that could be the beginning of one is kept until that
-    is decided. Once a stop string is complete, ``stopped`` is true, and it and what follows are never given out.
+    Without ``eager`` and stop strings all text comes with :meth:`flush`. What is given out is never taken back: a
+    character comes with its last byte, and with stop strings, text that could be the beginning of one is kept until
+    that is decided. Once a stop string is complete, ``stopped`` is true, and it and what follows are never given out.
     """
 
     def __init__(self, codec: TextCodec, stops: Sequence[str] = (), *, eager: bool = True) -> None:
@@ -23,29 +20,27 @@ class TextRun:
         self.tokens: list[int] = []  # not turned into text yet
         self.kept = ""
         self.stopped = False
+        self._reader = ByteReader()
 
     def push(self, tokens: Sequence[int]) -> str:
         """Take tokens; returns the text that can be shown now."""
         self.tokens += tokens
-        if not self.eager:
-            return ""
-        text = self.codec.decode(self.tokens)
-        unfinished = text.endswith(UNFINISHED) and len(self.tokens) < LONGEST_CHARACTER
-        if unfinished and not any(stop in self.kept + text for stop in self.stops):
-            return ""
-        self.tokens = []
-        return self._show(text)
+        return self._show(self._read()) if self.eager else ""
 
     def push_text(self, text: str) -> str:
         """Take text that is no ordinary token's: tags that stay text."""
-        before, self.tokens = self.codec.decode(self.tokens), []
-        return self._show(before + text)
+        return self._show(self._read(final=True) + text)
 
     def flush(self) -> str:
         """End the stretch: all that is left, unless a stop string has come."""
-        text = self._show(self.codec.decode(self.tokens)) if self.tokens else ""
-        rest, self.tokens, self.kept = self.kept, [], ""
+        text = self._show(self._read(final=True))
+        rest, self.kept = self.kept, ""
         return text + rest
+
+    def _read(self, *, final: bool = False) -> str:
+        data = b"".join(map(self.codec.bytes_of, self.tokens))
+        self.tokens = []
+        return self._reader.read(data, final=final)
 
     def _show(self, text: str) -> str:
         if not self.stops or self.stopped:

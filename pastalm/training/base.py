@@ -9,9 +9,10 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from pastalm.lang.positions import DEFAULT
+from pastalm.lang.tokenizer import end_tokens
 from pastalm.runtime.adapter import adopt_tags
 from pastalm.runtime.device import multiplies_bfloat16
-from pastalm.runtime.load import end_tokens, load
+from pastalm.runtime.load import load
 from pastalm.training.config import SftConfig, TrainingConfig
 
 Config = TypeVar("Config", bound=TrainingConfig)
@@ -49,7 +50,7 @@ def adopt_end(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name: 
     one that the chat template writes after an answer. Raises :class:`SettingsError` where none is named."""
     if tokenizer.eos_token_id is not None:
         return
-    names = tokenizer.convert_ids_to_tokens(list(end_tokens(model, tokenizer)))
+    names = tokenizer.convert_ids_to_tokens(list(end_tokens(tokenizer, model.generation_config)))
     if not names:
         raise SettingsError(
             f"Neither the tokenizer of {name} nor its generation_config.json names a token that ends an answer, so the "

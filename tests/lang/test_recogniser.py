@@ -95,7 +95,7 @@ def write_thread(
 
 @given(st.integers(0, 1 << 32), st.integers(1, 2))
 def test_any_legal_choices_make_an_answer_that_parses(vocabulary: Vocabulary, seed: int, depth: int) -> None:
-    ordinary = [i for i, piece in enumerate(vocabulary.pieces) if piece and "<" not in piece]  # no spelt-out tags
+    ordinary = [i for i, piece in enumerate(vocabulary.pieces) if piece and b"<" not in piece]  # no spelt-out tags
     answer = Answer(write_thread(vocabulary, Random(seed), depth, main=True, ordinary=ordinary))
     assert parse(render(answer), max_depth=depth) == answer
 

@@ -6,8 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pastalm.lang.codec import BROKEN
 from pastalm.lang.vocabulary import Vocabulary
 from pastalm.runtime.text_run import TextRun
+from tests.tokenizers import EXACT, LOSSY, tagged, texts
 
 
 def pushed(run: TextRun, tokens: list[int]) -> list[str]:
@@ -30,6 +32,25 @@ def test_broken_bytes_do_not_hold_the_text_for_ever(vocabulary: Vocabulary) -> N
     first_byte = vocabulary.encode("€")[0]
     shown = pushed(TextRun(vocabulary.text), [first_byte] * 9)
     assert any(shown[:-1])
+
+
+@pytest.mark.parametrize("kind", [*EXACT, *LOSSY])
+@given(texts, st.data())
+def test_any_cut_gives_the_text_that_decoding_all_tokens_gives(kind: str, text: str, data: st.DataObject) -> None:
+    codec = Vocabulary(tagged(kind)).text
+    ids = codec.encode(text)
+    ids = ids[: data.draw(st.integers(0, len(ids)))]
+    ids.insert(data.draw(st.integers(0, len(ids))), data.draw(st.integers(0, len(codec.tokenizer) - 1)))
+    for eager in (True, False):
+        assert "".join(pushed(TextRun(codec, eager=eager), ids)) == codec.decode(ids)
+    assert "".join(pushed(TextRun(codec, ["no such text"]), ids)) == codec.decode(ids)
+
+
+def test_only_the_unfinished_character_is_lost() -> None:
+    codec = Vocabulary(tagged("llama2")).text
+    ids = codec.encode("날씨 東京")
+    assert "".join(pushed(TextRun(codec), ids[:-1])) == "날씨 東" + BROKEN
+    assert codec.tokenizer.decode(ids[:-1]).count(BROKEN) > 1  # what the library makes of such an end
 
 
 def test_without_streaming_all_comes_at_the_end(vocabulary: Vocabulary) -> None:
