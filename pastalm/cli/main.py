@@ -10,6 +10,7 @@ from pastalm import __version__
 from pastalm.cli.annotate import annotate
 from pastalm.cli.audit import audit
 from pastalm.cli.baseline import baseline
+from pastalm.cli.bench import bench
 from pastalm.cli.check import check
 from pastalm.cli.convert import convert
 from pastalm.cli.distil import distil
@@ -115,6 +116,13 @@ add(
     "pasta eval alpaca_eval.json --model my-model --baseline baseline-sft --out scores",
     "pasta eval prompts.jsonl --model my-model --out scores --judge-model judge --judge-url http://localhost:8000/v1",
     name="eval",
+)
+add(
+    app,
+    bench,
+    "pasta bench --model my-model --out speed",
+    "pasta bench --shape llama-7b --only steps,parts --out speed",
+    "pasta bench --model my-model --data answers.jsonl --limit 20 --gguf my-model.gguf --out speed",
 )
 add(
     app,

@@ -188,7 +188,7 @@ class Engine:
 
         ``annotated`` is text in either form of the language, or a tree. Raises ``AnnotationError`` for broken text.
         """
-        vocabulary = self._tags()
+        vocabulary = self.tags()
         answer = parse(annotated, max_depth=8) if isinstance(annotated, str) else annotated
         policy = self.policy(positions)
         script = compile_script(answer, vocabulary, policy, end=False)
@@ -204,14 +204,26 @@ class Engine:
         observe: Observer | None = None,
     ) -> Response:
         """Like :meth:`replay`, of ids: exactly these tokens are fed."""
+        return self.run(self.replay_request(prompt, script, policy, max_threads=max_threads, observe=observe))
+
+    def replay_request(
+        self,
+        prompt: Many[int],
+        script: Script,
+        policy: PositionPolicy,
+        *,
+        max_threads: int | None = None,
+        observe: Observer | None = None,
+    ) -> Sequence:
+        """A known answer, ready for :meth:`run` or a ``Scheduler``; decodes nothing."""
         eos = self.eos or frozenset([NO_TOKEN])  # an end is never fed to the model
-        vocabulary = self._tags() if self.eos else Vocabulary(self._tags().tokenizer, eos)
+        vocabulary = self.tags() if self.eos else Vocabulary(self.tags().tokenizer, eos)
         known = Replay(script, min(eos))
         limits = Limits(max_tokens=max(1, known.total), max_threads=max_threads, max_depth=max(1, len(script.blocks)))
         language = Language(self.codec, eos, vocabulary, asynchronous=True, constrained=False)
         limits = self.bounded(limits, prompt)
         interpreter = Interpreter(language, policy, limits, len(prompt), lengths=known.length)
-        return self.run(Sequence(list(prompt), interpreter, teacher=known, observe=observe))
+        return Sequence(list(prompt), interpreter, teacher=known, observe=observe)
 
     def encode(self, prompt: Prompt) -> list[int]:
         """The ids of a prompt. Raises :class:`RequestError` for an empty one, and for messages without a template, or
@@ -227,7 +239,7 @@ class Engine:
     def language(self, mode: str = Mode.ASYNC) -> Language:
         """How answers are read in a mode. Raises ``MissingTagsError`` where the model does not know the tags."""
         asynchronous = mode == Mode.ASYNC
-        vocabulary = self._tags() if asynchronous else self.vocabulary
+        vocabulary = self.tags() if asynchronous else self.vocabulary
         settings = {"constrained": self.constrained, "unique_topics": self.unique_topics}
         return Language(self.codec, self.eos, vocabulary, asynchronous=asynchronous, **settings)
 
@@ -287,7 +299,8 @@ class Engine:
                 kept = self._scheduler = self.scheduler(rows, slots)
             return kept
 
-    def _tags(self) -> Vocabulary:
+    def tags(self) -> Vocabulary:
+        """The vocabulary with PASTA's tags. Raises ``MissingTagsError`` where the tokenizer or the model lacks them."""
         if self.vocabulary is None:
             raise MissingTagsError(
                 "The tokenizer does not know PASTA's tags, so this model cannot mark chunks. `pasta train sft` adds "

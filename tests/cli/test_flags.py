@@ -34,9 +34,10 @@ PLACES = {
 }  # metavars of what may be a path
 # Texts that are no paths. A new flag of this kind is added here by hand, so that no path is overlooked.
 TEXTS = {
-    "--api-key", "--base-url", "--device", "--dtype", "--families", "--field", "--from", "--host", "--judge-key-env",
-    "--judge-model", "--judge-url", "--key-env", "--lora-targets", "--loss", "--name", "--positions",
-    "--snapshots", "--speed-term", "--speeds", "--split", "--to", "PROMPT",
+    "--api-key", "--contexts", "--only", "--peer-url", "--sequences", "--shape", "--threads", "--base-url",
+    "--device", "--dtype", "--families", "--field", "--from", "--host", "--judge-key-env", "--judge-model",
+    "--judge-url", "--key-env", "--lora-targets", "--loss", "--name", "--positions", "--snapshots", "--speed-term",
+    "--speeds", "--split", "--to", "--views", "PROMPT",
 }  # fmt: skip
 # Flags that mean the same in two commands although their sentences differ in more than their ends.
 EXCUSED = {

@@ -1,0 +1,107 @@
+"""Where the time of a step goes: the model, its attention, sampling, input and copies, the language itself."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import wraps
+from typing import Any
+
+from transformers import AttentionInterface
+
+from pastalm.evaluation.bench.steps import WARM_UP, now, running
+from pastalm.runtime.attention import NAME, pasta_attention
+from pastalm.runtime.engine import Engine
+from pastalm.runtime.runner import Runner
+from pastalm.runtime.sampler import Sampler
+from pastalm.runtime.step_input import StepBuffers, StepInput
+
+PARTS = ("model", "attention", "sampling", "input", "copy", "interpreter")
+
+
+@dataclass(frozen=True)
+class StepParts:
+    """Milliseconds of a step with so many sequences and threads each, by its parts: ``model`` without its attention,
+    ``attention``, ``sampling``, ``input`` filled on the host, its ``copy`` to the device, and what is left: the
+    ``interpreter`` and the scheduler. The clock waits for the device at each part, which hides nothing but overlap."""
+
+    sequences: int
+    threads: int
+    model: float
+    attention: float
+    sampling: float
+    input: float
+    copy: float
+    interpreter: float
+
+    @property
+    def total(self) -> float:
+        """The whole step."""
+        return sum(getattr(self, part) for part in PARTS)
+
+
+def measure_parts(engine: Engine, widths: Sequence[tuple[int, int]], context: int, steps: int) -> Iterator[StepParts]:
+    """The parts of a step for each pair of sequences and threads."""
+    for sequences, threads in widths:
+        scheduler = running(engine, sequences, threads, context, steps)
+        for _ in range(WARM_UP):
+            scheduler.step()
+        with Stopwatch(engine) as watch:
+            started = now(engine)
+            for _ in range(steps):
+                scheduler.step()
+            spent = now(engine) - started
+        yield _parts(sequences, threads, watch.seconds, spent, steps)
+
+
+def _parts(sequences: int, threads: int, spent: dict[str, float], total: float, steps: int) -> StepParts:
+    own = {
+        "model": spent["forward"] - spent["attention"],
+        "attention": spent["attention"],
+        "sampling": spent["sample"],
+        "input": spent["fill"],
+        "copy": spent["copy"],
+    }
+    own["interpreter"] = max(0.0, total - sum(own.values()))
+    return StepParts(sequences, threads, **{part: 1000 * own[part] / steps for part in PARTS})
+
+
+class Stopwatch:
+    """Adds up the seconds that the parts of a step take while it is open."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self.seconds: dict[str, float] = defaultdict(float)
+
+    def __enter__(self) -> Stopwatch:
+        self._open = ExitStack()
+        for owner, name in ((Runner, "forward"), (Sampler, "sample"), (StepInput, "fill"), (StepBuffers, "copy")):
+            self._open.enter_context(self._timing(owner, name))
+        AttentionInterface.register(NAME, self._timed("attention", pasta_attention))
+        self._open.callback(AttentionInterface.register, NAME, pasta_attention)
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._open.close()
+
+    @contextmanager
+    def _timing(self, owner: type, name: str) -> Iterator[None]:
+        own = getattr(owner, name)
+        setattr(owner, name, self._timed(name, own))
+        try:
+            yield
+        finally:
+            setattr(owner, name, own)
+
+    def _timed(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        @wraps(function)
+        def timed(*arguments: Any, **options: Any) -> Any:
+            started = now(self.engine)
+            try:
+                return function(*arguments, **options)
+            finally:
+                self.seconds[name] += now(self.engine) - started
+
+        return timed

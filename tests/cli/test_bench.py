@@ -1,0 +1,62 @@
+"""`pasta bench` on a random model of a tiny shape."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from pastalm.cli import app
+
+runner = CliRunner()
+LINE = {
+    "instruction": "say it",
+    "annotated": "Well: <async topic='one'>this is one chunk of text</async> <async topic='two'>this is another"
+    " chunk of text</async><sync/> That was all.",
+}
+SMALL = ("--threads", "1,2", "--sequences", "1,2", "--contexts", "16", "--repeats", "2", "--limit", "2")
+
+
+def bench(*flags: object) -> Result:
+    return runner.invoke(app, ["bench", *map(str, flags)])
+
+
+def test_one_command_writes_one_report(tmp_path: Path) -> None:
+    traces = tmp_path / "traces.jsonl"
+    traces.write_text("\n".join(json.dumps(LINE) for _ in range(3)) + "\n")
+    done = bench("--shape", "tiny", "--data", traces, "--out", tmp_path / "out", *SMALL)
+    assert done.exit_code == 0, done.output
+    found = json.loads((tmp_path / "out" / "bench.json").read_text())
+    assert [(one["sequences"], one["threads"]) for one in found["steps"]] == [(1, 1), (1, 2), (2, 1)]
+    assert len(found["parts"]) == 3 and [one["sequences"] for one in found["load"]] == [1, 2]
+    means, pairs = found["replay_means"], found["replay"]
+    assert means["number"] == len(pairs) == 2 and pairs[0]["theoretical"] == pairs[1]["theoretical"]
+    assert means["theoretical"] == pytest.approx(pairs[0]["theoretical"]) and means["realised"] > 0
+    assert [one["name"] for one in found["peers"]] == ["transformers generate"]
+    assert found["peers"][0]["tokens"] == [pair["tokens"] for pair in pairs]
+    assert done.stdout.strip() == (tmp_path / "out" / "bench.md").read_text().strip()
+
+
+def test_only_the_parts_that_are_wanted(tmp_path: Path) -> None:
+    done = bench("--model", "bundled", "--only", "steps", "--json", "--out", tmp_path, *SMALL)
+    found = json.loads(done.stdout)
+    assert found["model"] == "bundled" and found["steps"]
+    assert not (found["parts"] or found["replay"] or found["load"] or found["peers"])
+
+
+@pytest.mark.parametrize(
+    "flags, said",
+    [
+        (("--shape", "tiny", "--model", "bundled"), "not both"),
+        (("--shape", "huge"), "Unknown shape 'huge'"),
+        (("--only", "speed"), "Unknown part 'speed'"),
+        (("--threads", "0,1"), "--threads are whole numbers"),
+        (("--sequences", "many"), "--sequences are whole numbers"),
+        (("--data", "no-such-file.jsonl"), "no-such-file.jsonl"),
+    ],
+)
+def test_refusals_are_one_sentence(tmp_path: Path, flags: tuple[str, ...], said: str) -> None:
+    done = bench(*flags, "--out", tmp_path)
+    assert done.exit_code == 2 and said in done.stderr and done.stderr.count("\n") == 1
