@@ -6,7 +6,7 @@ Every reply is kept in a cache on disk the moment it is there: no pair is paid f
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -67,9 +67,7 @@ class Judge:
         Raises ``EndpointError`` when the endpoint is no use; what was judged until then is kept.
         """
         pairs = [_orders(item) for item in items]
-        wanted: dict[str, JudgePrompt] = {}
-        for question in (one for pair in pairs for one in pair if one.a != one.b):
-            wanted.setdefault(question.key(self.settings.model), question)
+        wanted = self._wanted(pairs)
         missing = {key: question for key, question in wanted.items() if key not in self.shares}
         known = [self.shares[key] for key in wanted if key not in missing]
         self.tally.total += len(wanted)
@@ -81,6 +79,15 @@ class Judge:
             finally:
                 self.cache.sync()
         return [self._verdict(*pair) for pair in pairs]
+
+    def missing(self, items: Iterable[AnswerPair]) -> int:
+        """How many judgements of ``items``, one for each order, are not in the cache."""
+        return sum(key not in self.shares for key in self._wanted([_orders(item) for item in items]))
+
+    def _wanted(self, pairs: Sequence[tuple[JudgePrompt, JudgePrompt]]) -> dict[str, JudgePrompt]:
+        """The judgements that ``pairs`` need, by their key; equal answers need none."""
+        asked = (question for pair in pairs for question in pair if question.a != question.b)
+        return {question.key(self.settings.model): question for question in asked}
 
     def _verdict(self, shown_first: JudgePrompt, shown_second: JudgePrompt) -> Verdict:
         if shown_first.a == shown_first.b:

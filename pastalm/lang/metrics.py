@@ -55,25 +55,63 @@ def answer_metrics(script: Script, vocabulary: Vocabulary, policy: PositionPolic
 
 def content_tokens(script: Script, vocabulary: Vocabulary) -> list[int]:
     """The tokens that a reader sees: no tags, no topics, no lengths, no end of answer."""
+    return [script.tokens[index] for index in _content(script, vocabulary)]
+
+
+def _content(script: Script, vocabulary: Vocabulary) -> list[int]:
+    """The indices of the content's tokens."""
     promising: set[int] = set()  # the threads that are writing a promise
     content = []
-    for token, block in zip(script.tokens, script.block, strict=True):
+    for index, (token, block) in enumerate(zip(script.tokens, script.block, strict=True)):
         if token == vocabulary.promise_topic:
             promising.add(block)
         elif token == vocabulary.promise_end:
             promising.discard(block)
         elif block not in promising and token not in vocabulary.tags and token not in vocabulary.eos:
-            content.append(token)
+            content.append(index)
     return content
 
 
 def redundancy(script: Script) -> float:
-    """Mean share of a block's 4-grams that stand in a sibling, over the blocks that have any; 0 without blocks."""
-    own = _own_tokens(script)
-    blocks = [(block.parent, _grams(tokens[1:-1])) for block, tokens in zip(script.blocks, own, strict=True)][1:]
-    holders = Counter((parent, gram) for parent, grams in blocks for gram in set(grams))
-    shares = [sum(holders[parent, gram] > 1 for gram in grams) / len(grams) for parent, grams in blocks if grams]
-    return mean(shares) if shares else 0.0
+    """The mean of :func:`block_redundancy`; 0 without such blocks."""
+    shares = block_redundancy(script)
+    return mean(shares.values()) if shares else 0.0
+
+
+def block_redundancy(script: Script) -> dict[int, float]:
+    """By block, the share of its 4-grams that stand in a sibling; without the blocks that are too short for one."""
+    blocks = {index: _grams(tokens[1:-1]) for index, tokens in enumerate(_own_tokens(script)) if index}
+    parents = {index: script.blocks[index].parent for index in blocks}
+    holders = Counter((parents[index], gram) for index, grams in blocks.items() for gram in set(grams))
+    return {
+        index: sum(holders[parents[index], gram] > 1 for gram in grams) / len(grams)
+        for index, grams in blocks.items()
+        if grams
+    }
+
+
+def repetition(script: Script, vocabulary: Vocabulary) -> float:
+    """The share of the content's 4-grams that the thread which writes them has seen in the answer before: in its own
+    text, in its parent's up to the promise, or in what it has synced. 0 for an answer of fewer tokens."""
+    content = set(_content(script, vocabulary))
+    seen: list[set[tuple[int, ...]]] = [set()]
+    last: list[tuple[int, ...]] = [()] * len(script.blocks)
+    repeated, total = 0, 0
+    for index, (token, block) in enumerate(zip(script.tokens, script.block, strict=True)):
+        while len(seen) <= block:  # its first token: it sees what its parent has seen
+            seen.append(set(seen[script.blocks[len(seen)].parent]))
+        if index not in content:
+            last[block] = ()
+            for child in range(1, len(seen)):
+                if script.blocks[child].parent == block and script.blocks[child].release == index:
+                    seen[block] |= seen[child]
+            continue
+        last[block] = (*last[block], token)[-NGRAM:]
+        if len(last[block]) == NGRAM:
+            total += 1
+            repeated += last[block] in seen[block]
+            seen[block].add(last[block])
+    return repeated / total if total else 0.0
 
 
 def circles(script: Script) -> bool:

@@ -17,6 +17,7 @@ ALL_LINEAR = "all-linear"
 DTYPES = ("auto", "float32", "bfloat16")
 SEEDS = 2**32  # numpy takes no larger ones
 SPEED_TERMS = ("speedup", "parallelism", "harmonic", "arithmetic")
+QUALITIES = ("checker", "judge", "verdicts", "redundancy", "repetition", "coverage", "likelihood")
 LOSSES = ("bonbon", "ipo", "dpo")
 VIEWS = ("own", "server")
 FLAGS = {"quality_weight": "--lambda"}  # of the settings that are not called like their flag
@@ -177,8 +178,9 @@ class PreferConfig(TrainingConfig):
     ``max_batch`` at once, of at most ``max_tokens``. ``baseline`` is the model whose sequential greedy answers speed
     and quality are measured against; empty takes ``model``.
 
-    Scoring: speed + ``quality_weight`` * quality. ``speed_term`` is one of ``SPEED_TERMS``; quality comes from the
-    data's checker, or from the model ``judge_model`` at ``judge_url``.
+    Scoring: speed + ``quality_weight`` * quality. ``speed_term`` is one of ``SPEED_TERMS``. ``quality`` names factors
+    with commas between (:mod:`pastalm.training.score`): the data's checker, the model ``judge_model`` at ``judge_url``,
+    verdicts that lie under that name in the run's ``judge.jsonl``, and terms that need no judge.
 
     Training: ``alpha`` is BoNBoN's weight of the chosen answer's likelihood, ``margin`` its margin in nats, 0 for the
     one that belongs to ``samples``; ``beta`` is DPO's beta and IPO's tau. ``snapshots`` are shares of a round after
@@ -206,6 +208,11 @@ class PreferConfig(TrainingConfig):
     max_batch: int = setting(32, "The most answers decoded at once.", free=True)
     quality_weight: float = setting(4.0, "Lambda in score = speed + lambda * quality; 'inf' goes by quality alone.")
     speed_term: str = setting("speedup", f"What speed is in the score: {', '.join(SPEED_TERMS)}.")
+    quality: str = setting(
+        "",
+        f"What quality is, the product of some of {', '.join(QUALITIES)}, with commas between. Default: judge if "
+        "--judge-model is given, else checker.",
+    )
     judge_model: str = setting(
         "", "The model that judges quality, as its endpoint names it. Default: the tasks' checker."
     )
@@ -230,9 +237,24 @@ class PreferConfig(TrainingConfig):
         require(self, ("quality_weight",), lambda weight: weight >= 0, "must be at least 0, perhaps inf")
         not_negative(self, "margin")
         shares(self, "alpha")
+        self.qualities()
         if self.judge_url and not self.judge_model:
             raise ValueError("There is a --judge-url but no judge: name the model with --judge-model.")
         self.snapshot_shares()
+
+    def qualities(self) -> tuple[str, ...]:
+        """The factors of quality. Raises ``ValueError`` for unknown ones, and for a judge without a name."""
+        default = "judge" if self.judge_model else "checker"
+        found = tuple(name.strip() for name in (self.quality or default).split(",") if name.strip())
+        unknown = [name for name in found if name not in QUALITIES]
+        if unknown or not found:
+            raise ValueError(f"Unknown --quality {self.quality!r}; choose some of {', '.join(QUALITIES)}.")
+        judging = {"judge", "verdicts"} & set(found)
+        if bool(judging) != bool(self.judge_model):
+            raise ValueError(
+                "--quality judge or verdicts and --judge-model NAME, whose verdicts count, need each other."
+            )
+        return found
 
     def snapshot_shares(self) -> tuple[float, ...]:
         """The shares of a round after which the model is kept, ascending. Raises ``ValueError`` for others than (0,

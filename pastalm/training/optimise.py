@@ -6,6 +6,7 @@ import gc
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -13,8 +14,12 @@ from torch import Tensor
 from transformers import PreTrainedModel, TrainerCallback
 from transformers.trainer_utils import set_seed
 
+from pastalm.data.examples import Example
+from pastalm.data.questions import Question
 from pastalm.files.atomic import new_folder
 from pastalm.files.journal import Journal
+from pastalm.lang.answer import Answer
+from pastalm.lang.script import compile_script
 from pastalm.lang.vocabulary import Vocabulary
 from pastalm.progress import track
 from pastalm.runtime.attention import AttentionContext, attach
@@ -24,7 +29,7 @@ from pastalm.training.base import load_base
 from pastalm.training.checkpoints import last_checkpoint, model_card, save, save_trained, unwrapped, whole_model
 from pastalm.training.config import PreferConfig
 from pastalm.training.losses import PairLoss, advantage, answer_log_probabilities, pair_loss
-from pastalm.training.pairs import PairCollator, Pairs
+from pastalm.training.pairs import AnswerCollator, PairCollator, Pairs, SampledAnswer
 from pastalm.training.processes import leads, own_device, processes, rank, wait_until
 from pastalm.training.round import Round
 from pastalm.training.sampling import FIELDS
@@ -110,12 +115,58 @@ def reference_log_probabilities(
 ) -> list[tuple[float, float]]:
     """``log p0`` of each pair's answers, computed in the precision that training computes in, so that a model that has
     not moved has gained nothing."""
-    device = model.device
-    half = dtype == "bfloat16"
-    precision: AbstractContextManager[Any] = torch.autocast(device.type, torch.bfloat16) if half else nullcontext()
-    with precision:
-        found = log_probabilities(model.eval(), context, {name: tensor.to(device) for name, tensor in batch.items()})
+    with precision(model.device, dtype):
+        found = log_probabilities(model.eval(), context, _moved(batch, model.device))
     return list(zip(*(one.tolist() for one in found), strict=True))
+
+
+def precision(device: torch.device, dtype: str) -> AbstractContextManager[Any]:
+    """What a model computes in, as in training."""
+    return torch.autocast(device.type, torch.bfloat16) if dtype == "bfloat16" else nullcontext()
+
+
+def _moved(batch: dict[str, Tensor], device: torch.device) -> dict[str, Tensor]:
+    return {name: tensor.to(device) for name, tensor in batch.items()}
+
+
+class TextNats:
+    """How likely texts are as plain answers of the baseline, or of the stage-1 model without one: nats a token, the end
+    of the answer included. The model is loaded when it is first asked; each text is measured once."""
+
+    def __init__(self, config: PreferConfig) -> None:
+        self.config = replace(config, model=config.baseline or config.model)
+        self.known: dict[tuple[int, str], float] = {}
+
+    def __call__(self, texts: Sequence[tuple[Question, str]]) -> list[float]:
+        missing = {(one.index, text): one for one, text in texts if (one.index, text) not in self.known}
+        keys = sorted(missing, key=lambda key: len(key[1]))  # answers of one length fill their batch
+        for start in range(0, len(keys), self.config.batch_size):
+            part = keys[start : start + self.config.batch_size]
+            self.known.update(zip(part, self._measure([(missing[key], key[1]) for key in part]), strict=True))
+        return [self.known[one.index, text] for one, text in texts]
+
+    @cached_property
+    def loaded(self) -> tuple[Any, AttentionContext, Vocabulary]:
+        """The model, its attention context and its vocabulary."""
+        model, tokenizer = load_base(self.config, merged=True)
+        whole: Any = model.eval()
+        return whole.to(own_device()), attach(model), Vocabulary(tokenizer)
+
+    @torch.no_grad()
+    def _measure(self, texts: Sequence[tuple[Question, str]]) -> list[float]:
+        model, context, vocabulary = self.loaded
+        policy = policy_of(model.config)
+        answers = [
+            SampledAnswer(
+                Example(vocabulary.prompts.encode(one.prompt), compile_script(Answer((text,)), vocabulary, policy))
+            )
+            for one, text in texts
+        ]
+        batch = _moved(AnswerCollator(policy, vocabulary.tokenizer.pad_token_id or 0)(answers), model.device)
+        with precision(model.device, self.config.dtype):
+            logits = forward(model, context, batch).logits
+        found = answer_log_probabilities(logits, batch["labels"], batch["answer"], len(answers))
+        return [-total / len(one.example.script.tokens) for total, one in zip(found.tolist(), answers, strict=True)]
 
 
 def log_probabilities(

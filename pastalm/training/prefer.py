@@ -5,14 +5,18 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
+from pastalm.annotation.endpoint import Settings
+from pastalm.annotation.judge import Judge
 from pastalm.data.questions import Question, read_questions
 from pastalm.files.journal import ranks
 from pastalm.files.lock import held
+from pastalm.lang.vocabulary import Vocabulary
+from pastalm.runtime.load import load_tokenizer
 from pastalm.training.base import SettingsError, settle_dtype
 from pastalm.training.checkpoints import (
     STATE,
@@ -26,11 +30,22 @@ from pastalm.training.checkpoints import (
     write_state,
 )
 from pastalm.training.config import PreferConfig
-from pastalm.training.optimise import optimise
+from pastalm.training.optimise import TextNats, optimise
 from pastalm.training.processes import leads, rank, wait_until
-from pastalm.training.round import Round, draw
+from pastalm.training.round import TO_JUDGE, Round, draw
 from pastalm.training.sampling import Sampling
-from pastalm.training.score import Quality, checked, require_checks
+from pastalm.training.score import (
+    Quality,
+    checked,
+    covered,
+    distinct,
+    judged,
+    likely,
+    require_checks,
+    unrepeated,
+)
+
+VERDICTS = "judge.jsonl"  # in a run's folder: the judge's cache, by name of the judge
 
 # What the baseline's answers and those of round 1 depend on, and so must be equal where these are taken over.
 SAMPLED = ("model", "baseline", "samples", "temperature", "max_tokens", "limit", "seed")
@@ -40,7 +55,7 @@ def train_prefer(config: PreferConfig, quality: Quality | None = None) -> Path:
     """Run stage 2 and return ``config.out``'s ``model``, that of the last round; an interrupted run goes on where it
     was.
 
-    ``quality`` replaces the checker or judge that the settings name. Under `accelerate launch` every process calls it.
+    ``quality`` replaces what the settings name. Under `accelerate launch` every process calls it.
     Raises ``DataError`` for data that cannot be used, ``SettingsError`` for settings other than those of the run in
     ``config.out`` and for a ``config.out`` that is no folder or where the model itself lies, ``LoadError`` for a model
     that cannot be found, ``EndpointError`` for a judge that does not answer, ``SaveError`` for a disk that is full.
@@ -50,17 +65,17 @@ def train_prefer(config: PreferConfig, quality: Quality | None = None) -> Path:
     require_elsewhere(config.model, _overwritten(config))
     require_folder(config.out)
     questions = read_questions(config.data, config.limit)
-    if quality is None and not config.judge_model:
+    if quality is None and "checker" in config.qualities():
         require_checks(questions, config.data)
     out.mkdir(parents=True, exist_ok=True)
     with held(out / (".lock" if leads() else f".lock{rank()}")):
         if leads():
             _begin(config, questions)
         wait_until((out / STATE).exists)
-        with _quality(config) if quality is None else nullcontext(quality) as asked:
+        with _factors(config) if quality is None else nullcontext({"quality": quality}) as factors:
             model = config.model
             for number in range(1, config.rounds + 1):
-                model = _play(Round(config, number, model, questions), asked)
+                model = _play(Round(config, number, model, questions), factors)
         if leads():
             point(out / "model", Path(model))
     return out / "model"
@@ -71,12 +86,12 @@ def _overwritten(config: PreferConfig) -> list[Path]:
     return [out, out / "model", *(Round(config, number, "", ()).model for number in range(1, config.rounds + 1))]
 
 
-def _play(round_: Round, quality: Quality) -> str:
+def _play(round_: Round, factors: Mapping[str, Quality]) -> str:
     """All of a round that is not done; returns where its model lies."""
     if not round_.model.is_dir():
         if round_.number == 1:
             _answer_baseline(round_)
-        round_.make_pairs(quality)
+        round_.make_pairs(factors)
         optimise(round_)
         if leads():
             print(round_.summary(), flush=True)
@@ -90,7 +105,9 @@ def _answer_baseline(round_: Round) -> None:
     """The baseline's answers, one a prompt, greedy and sequential."""
     config = round_.config
     if not round_.paired.exists():
-        sampling = Sampling(1, 0.0, config.max_tokens, config.seed, max_batch=config.max_batch, mode="sequential")
+        sampling = Sampling(
+            1, 0.0, config.max_tokens, config.seed, max_batch=config.max_batch, mode="sequential", dtype=config.dtype
+        )
         draw(config.baseline or config.model, round_.questions, sampling, round_.baseline, "Baseline")
 
 
@@ -106,23 +123,44 @@ def point(link: Path, model: Path) -> None:
 
 
 @contextmanager
-def _quality(config: PreferConfig) -> Iterator[Quality]:
-    """Where quality comes from: the tasks' checker, or the judge, whose cache lies in the run's folder."""
-    if not config.judge_model or not leads():
-        yield checked
-        return
-    from pastalm.annotation.endpoint import Settings
-    from pastalm.annotation.judge import Judge
-    from pastalm.training.score import judged
+def _factors(config: PreferConfig) -> Iterator[dict[str, Quality]]:
+    """What quality is the product of, by name. Only the first process asks it."""
+    with ExitStack() as stack:
+        yield {name: _factor(name, config, stack) for name in config.qualities()} if leads() else {}
 
+
+def _factor(name: str, config: PreferConfig, stack: ExitStack) -> Quality:
+    if name == "judge":
+        return judged(stack.enter_context(_judge(config, _judge_key(config))))
+    if name == "verdicts":
+        return judged(stack.enter_context(_judge(config, "none")), waiting=_waiting(config))
+    if name == "repetition":
+        return unrepeated(Vocabulary(load_tokenizer(config.model)))
+    if name == "likelihood":
+        return likely(TextNats(config))
+    return {"checker": checked, "redundancy": distinct, "coverage": covered}[name]
+
+
+def _judge(config: PreferConfig, key: str) -> Judge:
+    """The judge, whose cache lies in the run's folder."""
+    settings = Settings(config.judge_model, key, config.judge_url or None, concurrency=config.judge_concurrency)
+    return Judge(settings, Path(config.out) / VERDICTS)
+
+
+def _judge_key(config: PreferConfig) -> str:
     key = os.environ.get(config.judge_key_env, "").strip()
     if not key:
         raise SettingsError(
             f"The environment has no {config.judge_key_env}: set it to the judge's key (any text where none is needed)."
         )
-    settings = Settings(config.judge_model, key, config.judge_url or None, concurrency=config.judge_concurrency)
-    with Judge(settings, Path(config.out) / "judge.jsonl") as judge:
-        yield judged(judge)
+    return key
+
+
+def _waiting(config: PreferConfig) -> str:
+    return (
+        f"have the answers in {config.out}/round*/{TO_JUDGE} judged, put the verdicts of {config.judge_model!r} into "
+        f"{config.out}/{VERDICTS} (`pasta judge`), and give the same command again: all that is sampled is kept."
+    )
 
 
 def _begin(config: PreferConfig, questions: Sequence[Question]) -> None:

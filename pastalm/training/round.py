@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import mean
@@ -20,6 +20,7 @@ from pastalm.training.processes import leads, own_device, processes, rank, wait_
 from pastalm.training.sampling import FIELDS, Key, Sampling, sample
 from pastalm.training.score import Answered, Quality, Scored, best_and_worst, score_all
 
+TO_JUDGE = "to_judge.jsonl"
 PROMPTS_AT_ONCE = 64  # whose answers are scored together: enough for a judge to have its hands full
 GROUPS = ("all", "chosen", "rejected")  # of answers, whose means are shown
 
@@ -27,7 +28,7 @@ GROUPS = ("all", "chosen", "rejected")  # of answers, whose means are shown
 def draw(model: str, questions: Sequence[Question], sampling: Sampling, path: Path, what: str) -> None:
     """Have ``model`` answer, every process its share; returns in the first process when all answers are there."""
     with Journal(path, FIELDS, rank()) as journal:
-        engine = Engine.from_pretrained(model, device=own_device())
+        engine = Engine.from_pretrained(model, own_device(), sampling.dtype)
         total = sample(engine, questions, sampling, journal, (rank(), processes()), what)
 
         def complete() -> bool:
@@ -72,13 +73,13 @@ class Round:
         """The pairs of the round, JSON lines."""
         return self.folder / "pairs.jsonl"
 
-    def make_pairs(self, quality: Quality) -> None:
-        """Sample, score and pair, all that is not done. ``quality`` is asked in the first process only."""
+    def make_pairs(self, factors: Mapping[str, Quality]) -> None:
+        """Sample, score and pair, all that is not done. ``factors`` are asked in the first process only."""
         self.folder.mkdir(parents=True, exist_ok=True)
         if not self.paired.exists():
             self._sample()
             if leads():
-                self._score(quality)
+                self._score(factors)
                 self._pair()
         wait_until(self.paired.exists)
 
@@ -89,24 +90,43 @@ class Round:
     def _sample(self) -> None:
         config = self.config
         sampling = Sampling(
-            config.samples, config.temperature, config.max_tokens, config.seed, self.number, config.max_batch
+            config.samples,
+            config.temperature,
+            config.max_tokens,
+            config.seed,
+            self.number,
+            config.max_batch,
+            dtype=config.dtype,
         )
         draw(self.start, self.questions, sampling, self.folder / "samples.jsonl", f"Round {self.number}, sampling")
 
-    def _score(self, quality: Quality) -> None:
+    def _score(self, factors: Mapping[str, Quality]) -> None:
         with (
             Journal(self.folder / "samples.jsonl", FIELDS) as samples,
             Journal(self.baseline, FIELDS) as baseline,
             Journal(self.folder / "scores.jsonl", FIELDS) as scores,
         ):
+            if "verdicts" in factors:
+                self._export(samples, baseline)
             found = (
                 one
                 for groups in self._unscored(samples, baseline, scores)
-                for one in score_all(self.config.speed_term, self.config.quality_weight, quality, groups)
+                for one in score_all(self.config.speed_term, self.config.quality_weight, factors, groups)
             )
             what = f"Round {self.number}, scoring"
             for one in track(found, what, len(samples), done=len(scores), unit="answers"):
                 scores.append(asdict(one))
+
+    def _export(self, samples: Journal, baseline: Journal) -> None:
+        """Write what is to be judged: prompts, each with the texts of all answers that are compared, once each."""
+        lines = []
+        for one in self.questions:
+            own = [samples[one.index, k] for k in range(self.config.samples) if (one.index, k) in samples]
+            others = [baseline[one.index, 0]["text"]] if (one.index, 0) in baseline else []
+            texts = [*others, one.answer, *(answer["text"] for answer in own if answer["finished"])]
+            answers = list(dict.fromkeys(text for text in texts if text is not None))
+            lines.append({"id": one.key, "prompt": one.prompt, "answers": answers})
+        write_text(self.folder / TO_JUDGE, "".join(json.dumps(line) + "\n" for line in lines))
 
     def _unscored(self, samples: Journal, baseline: Journal, scores: Journal) -> Iterator[list[Answered]]:
         """The answers without a score, with their prompt and the baseline's answer to it, some prompts at a time."""
@@ -178,4 +198,7 @@ def figures(every: Sequence[Scored], pairs: Sequence[tuple[Scored, Scored]]) -> 
     for name, group in groups.items():
         for what in ("finished", "speed", "quality", "score"):
             numbers[f"{name}_{what}"] = round(mean([getattr(one, what) for one in group] or [0.0]), 4)
+        complete = [one.parts for one in group if one.parts]
+        for part in complete[0] if complete else ():
+            numbers[f"{name}_quality_{part}"] = round(mean(parts[part] for parts in complete), 4)
     return numbers

@@ -22,7 +22,8 @@ WAITING = 16  # times the batch are handed to the engine at once: the last ones,
 
 @dataclass(frozen=True)
 class Sampling:
-    """How answers are drawn. Two runs with equal settings and models draw equal answers, whatever ``max_batch`` is."""
+    """How answers are drawn. Two runs with equal settings and models draw equal answers, whatever ``max_batch`` is; in
+    bfloat16 up to the rounding of the model's arithmetic, which depends on how many answers share a step."""
 
     samples: int
     temperature: float
@@ -31,6 +32,7 @@ class Sampling:
     round: int = 1
     max_batch: int = 32
     mode: str = "async"
+    dtype: str = "auto"
 
     def seed_of(self, key: Key) -> int:
         """The seed of one answer: a matter of the run's seed, the round, the prompt and the sample, not of what is

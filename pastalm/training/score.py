@@ -15,9 +15,9 @@ prompt whose answers are all equally good gives no pair.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from math import inf
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from math import exp, inf, prod
 from statistics import harmonic_mean, mean
 from typing import Any
 
@@ -25,15 +25,24 @@ from pastalm.annotation.judge import Judge
 from pastalm.annotation.verdict import AnswerPair
 from pastalm.data.questions import Question
 from pastalm.files.lines import DataError
+from pastalm.lang.metrics import block_redundancy, circles, repetition
+from pastalm.lang.script import Script
+from pastalm.lang.vocabulary import Vocabulary
+from pastalm.training.sampling import read_script
+
+COVERED = 0.6  # of the baseline's content: an answer that has as much is not called short
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """An answer whose quality is asked: its text without tags, and the baseline's to the same question."""
+    """An answer whose quality is asked: its text without tags, the baseline's to the same question, and its tokens.
+    ``share`` is its content tokens as a share of the baseline's."""
 
     question: Question
     text: str
     baseline: str
+    script: Script = field(default_factory=Script)
+    share: float = 1.0
 
 
 # The quality of each candidate, at least 0. A checker, a judge, or a function of the caller's.
@@ -52,6 +61,7 @@ class Scored:
     quality: float
     score: float
     finished: bool = True
+    parts: dict[str, float] = field(default_factory=dict, compare=False)  # the factors of quality
 
     def order(self) -> tuple[float, float, int]:
         """The better of two has the higher; equal scores go by speed, then by number, so that one is always first."""
@@ -75,23 +85,27 @@ def speed_term(kind: str, answer: dict[str, Any], baseline: dict[str, Any]) -> f
 
 
 def score_all(
-    kind: str,
-    quality_weight: float,
-    quality: Quality,
-    groups: Sequence[Answered],
+    kind: str, quality_weight: float, factors: Mapping[str, Quality], groups: Sequence[Answered]
 ) -> list[Scored]:
-    """The scores of all answers to some questions, given with the baseline's answer to each. The quality of all that
-    are complete is asked for at once."""
+    """The scores of all answers to some questions, given with the baseline's answer to each. Quality is the product of
+    ``factors``, each asked for all complete answers at once."""
     flat = [(question, answer, baseline) for question, answers, baseline in groups for answer in answers]
-    asked = [Candidate(question, answer["text"], baseline["text"]) for question, answer, baseline in flat]
-    complete = [answer["finished"] for _, answer, _ in flat]
-    found = iter(quality([one for one, finished in zip(asked, complete, strict=True) if finished]))
+    complete = [one for one in flat if one[1]["finished"]]
+    candidates = [_candidate(*one) for one in complete]
+    columns = {name: factor(candidates) for name, factor in factors.items()}
+    parts = iter([dict(zip(columns, row)) for row in zip(*columns.values(), strict=True)])
     result = []
-    for (question, answer, baseline), finished in zip(flat, complete, strict=True):
-        speed, good = (speed_term(kind, answer, baseline), float(next(found))) if finished else (0.0, 0.0)
+    for question, answer, baseline in flat:
+        found = next(parts) if answer["finished"] else {}
+        speed, good = (speed_term(kind, answer, baseline), prod(found.values())) if found else (0.0, 0.0)
         both = score(speed, good, quality_weight)
-        result.append(Scored(question.index, answer["sample"], speed, good, both, finished))
+        result.append(Scored(question.index, answer["sample"], speed, good, both, answer["finished"], found))
     return result
+
+
+def _candidate(question: Question, answer: dict[str, Any], baseline: dict[str, Any]) -> Candidate:
+    share = answer["content_tokens"] / max(1, baseline["content_tokens"])
+    return Candidate(question, answer["text"], baseline["text"], read_script(answer["script"]), share)
 
 
 def best_and_worst(answers: Sequence[Scored]) -> tuple[Scored, Scored] | None:
@@ -115,14 +129,62 @@ def require_checks(questions: Sequence[Question], path: str) -> None:
             )
 
 
-def judged(judge: Judge) -> Quality:
+def distinct(candidates: Sequence[Candidate]) -> list[float]:
+    """1 less the redundancy between siblings: the mean over the chunks of the share of 4-grams that stand in a sibling.
+    A chunk whose topic its parent has promised before counts as redundant as a whole."""
+    return [1 - _redundancy(one.script) for one in candidates]
+
+
+def _redundancy(script: Script) -> float:
+    shares, promised = block_redundancy(script), set()
+    for index, block in enumerate(script.blocks[1:], 1):
+        topic = (block.parent, " ".join(block.topic.lower().split()))
+        if topic in promised:
+            shares[index] = 1.0
+        promised.add(topic)
+    return mean(shares.values()) if shares else 0.0
+
+
+def unrepeated(vocabulary: Vocabulary) -> Quality:
+    """1 less the share of 4-grams that the thread has seen in the answer before; 0 for one that ends in a loop."""
+
+    def quality(candidates: Sequence[Candidate]) -> list[float]:
+        return [0.0 if circles(one.script) else 1 - repetition(one.script, vocabulary) for one in candidates]
+
+    return quality
+
+
+def covered(candidates: Sequence[Candidate]) -> list[float]:
+    """How much of the baseline's length is there, at most 1; from 0.6 of it on an answer counts as long enough."""
+    return [min(1.0, one.share / COVERED) for one in candidates]
+
+
+def likely(nats: Callable[[Sequence[tuple[Question, str]]], list[float]]) -> Quality:
+    """How likely the text is under Baseline-SFT, a token on average, against the baseline's own answer; at most 1,
+    since text in circles is the likeliest. ``nats`` measures texts in nats a token."""
+
+    def quality(candidates: Sequence[Candidate]) -> list[float]:
+        own = nats([(one.question, one.text) for one in candidates])
+        other = nats([(one.question, one.baseline) for one in candidates])
+        return [min(1.0, exp(theirs - ours)) for ours, theirs in zip(own, other, strict=True)]
+
+    return quality
+
+
+def judged(judge: Judge, waiting: str = "") -> Quality:
     """Quality as ``judge`` sees it: (confidence of wins + 1) / (confidence of losses + 1), the confidences summed over
     judgements against the baseline's answer and the data set's, where there is one, each in both orders. The ones keep
-    it finite; an answer that nothing could be said about has quality 1."""
+    it finite; an answer that nothing could be said about has quality 1.
+
+    With ``waiting``, a sentence, nobody is asked: it is raised as ``DataError`` when a verdict is missing.
+    """
 
     def quality(candidates: Sequence[Candidate]) -> list[float]:
         asked = [list(comparisons(candidate)) for candidate in candidates]
-        verdicts = iter(judge.compare([one for comparisons in asked for one in comparisons]))
+        pairs = [one for comparisons in asked for one in comparisons]
+        if waiting and (missing := judge.missing(pairs)):
+            raise DataError(f"{missing} verdicts are missing: {waiting}")
+        verdicts = iter(judge.compare(pairs))
         result = []
         for comparisons_of_one in asked:
             found = [next(verdicts) for _ in comparisons_of_one]

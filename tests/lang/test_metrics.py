@@ -11,7 +11,16 @@ import math
 import pytest
 
 from pastalm.lang.clock import critical_path
-from pastalm.lang.metrics import answer_metrics, circles, content_tokens, ends_in_a_loop, geometric, redundancy
+from pastalm.lang.metrics import (
+    answer_metrics,
+    block_redundancy,
+    circles,
+    content_tokens,
+    ends_in_a_loop,
+    geometric,
+    redundancy,
+    repetition,
+)
 from pastalm.lang.parse import parse
 from pastalm.lang.positions import position_policy
 from pastalm.lang.script import Script, compile_script
@@ -129,3 +138,11 @@ def test_an_answer_runs_in_circles_if_one_of_its_threads_does(vocabulary: Vocabu
     assert circles(script_of(chunk("xyz" * 10) + "zyx", vocabulary))  # its chunk, whose </async> does not hide it
     assert circles(script_of("y" + chunk("x") * 6, vocabulary))  # the same promise again and again
     assert answer_metrics(script_of("xy" * 20, vocabulary), vocabulary, position_policy("pred10")).circles
+
+
+def test_redundancy_by_block_and_repetition(vocabulary: Vocabulary) -> None:
+    script = script_of(chunk("xyzxz") + chunk("xyzxy") + chunk("z"), vocabulary)
+    assert block_redundancy(script) == {1: 0.5, 2: 0.5}  # the third is too short for a 4-gram
+    # main: xyz1 | yz1x z1xy 1xyz xyz1: one of five was there before
+    assert repetition(script_of("xyz1xyz1", vocabulary), vocabulary) == pytest.approx(1 / 5)
+    assert repetition(script_of("xyz", vocabulary), vocabulary) == 0.0

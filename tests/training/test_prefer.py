@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from math import prod
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ from typer.testing import CliRunner
 from pastalm import Engine
 from pastalm.annotation.endpoint import Settings as JudgeSettings
 from pastalm.annotation.judge import Judge
+from pastalm.annotation.verdict import JudgePrompt
 from pastalm.cli import app
 from pastalm.data.questions import Question, read_questions
 from pastalm.files.fingerprint import fingerprint
@@ -34,7 +36,7 @@ from pastalm.tasks import to_json
 from pastalm.training.base import SettingsError
 from pastalm.training.config import PreferConfig, flag
 from pastalm.training.losses import margin
-from pastalm.training.optimise import reference_log_probabilities
+from pastalm.training.optimise import TextNats, reference_log_probabilities
 from pastalm.training.pairs import PairCollator, Pairs
 from pastalm.training.prefer import train_prefer
 from pastalm.training.round import Round
@@ -138,7 +140,9 @@ def test_the_second_round_samples_from_the_firsts_model(whole: Path, model: Path
         return answer.script.tokens == one["script"]["tokens"]
 
     prompts = [one["prompt"] for one in lines(data)]
-    engines = {path: Engine.from_pretrained(str(path), device="cpu") for path in (whole / "round1" / "model", model)}
+    engines = {
+        path: Engine.from_pretrained(str(path), "cpu", "float32") for path in (whole / "round1" / "model", model)
+    }
     assert all(draws(whole / "round1" / "model", one) for one in second)
     assert not all(draws(model, one) for one in second)
 
@@ -402,6 +406,68 @@ def test_quality_from_verdicts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         found = judged(judge)(candidates)
     win = 0.8 + 0.8  # in both orders, each with a confidence of 0.8
     assert found == pytest.approx([(win + 1) / (win + 1), 2 * win + 1, 1 / (2 * win + 1), win + 1])
+
+
+def test_verdicts_that_are_brought_later(model: Path, data: Path, whole: Path, tmp_path: Path):
+    """The run stops with what is to be judged, asks nobody, and goes on when the verdicts are there."""
+    asked = {"judge_model": "people", "quality": "verdicts,redundancy", "rounds": 1, "steps": 1}
+    config = settings(model, data, tmp_path / "a", reuse=str(whole), **asked)
+    with pytest.raises(
+        DataError, match=r"verdicts are missing: .*round\*/to_judge\.jsonl judged, .*'people'.* kept\.$"
+    ):
+        train_prefer(config)
+    out, verdicts = tmp_path / "a", {}
+    finished = [one for one in lines(whole / "round1" / "samples.jsonl") if one["finished"]]
+    baseline = {one["prompt"]: one["text"] for one in lines(whole / "baseline.jsonl")}
+    waiting = lines(out / "round1" / "to_judge.jsonl")
+    assert [one["prompt"] for one in waiting] == [one["prompt"] for one in lines(data)]
+    for index, one in enumerate(waiting):
+        texts = {answer["text"] for answer in finished if answer["prompt"] == index}
+        assert set(one["answers"]) == texts | {baseline[index]} and len(set(one["answers"])) == len(one["answers"])
+        for text in texts - {baseline[index]}:  # the longer is better, by 0.9
+            for first, second in ((text, baseline[index]), (baseline[index], text)):
+                share = 0.9 if (len(first), first) > (len(second), second) else 0.1
+                verdicts[JudgePrompt(one["prompt"], first, second).key("people")] = share
+    with Journal(out / "judge.jsonl") as cache:
+        for key, share in verdicts.items():
+            cache.append({"id": key, "share": share})
+    train_prefer(config)
+    for one in lines(out / "round1" / "scores.jsonl"):
+        if one["finished"]:
+            text = next(a["text"] for a in finished if (a["prompt"], a["sample"]) == (one["prompt"], one["sample"]))
+            other = baseline[one["prompt"]]
+            expected = 1.0 if text == other else 1 + 1.8 if (len(text), text) > (len(other), other) else 1 / (1 + 1.8)
+            assert one["parts"]["verdicts"] == pytest.approx(expected)
+            assert one["quality"] == pytest.approx(expected * one["parts"]["redundancy"])
+    assert (out / "round1" / "samples.jsonl").read_bytes() == (whole / "round1" / "samples.jsonl").read_bytes()
+
+
+def test_quality_without_a_judge(model: Path, data: Path, whole: Path, tmp_path: Path):
+    terms = "redundancy,repetition,coverage,likelihood"
+    config = settings(model, data, tmp_path, reuse=str(whole), rounds=1, steps=1, quality=terms)
+    train_prefer(config)
+    figures = json.loads((tmp_path / "round1" / "figures.json").read_text())
+    for name in terms.split(","):
+        assert 0 <= figures[f"all_quality_{name}"] <= 1
+    scored = [one for one in lines(tmp_path / "round1" / "scores.jsonl") if one["finished"]]
+    assert len({round(one["parts"]["likelihood"], 6) for one in scored}) > 1
+    for one in scored:
+        assert one["quality"] == pytest.approx(prod(one["parts"].values()))
+
+
+def test_nats_of_a_text_are_those_of_the_model(model: Path, data: Path, tmp_path: Path):
+    """Token by token in one causal pass of transformers' own, the end of the answer included."""
+    loaded, tokenizer = load(str(model), "cpu", "float32")
+    vocabulary = Vocabulary(tokenizer)
+    texts = [(Question("add 1"), "foo bar"), (Question("x", index=1), "12"), (Question("add 1"), "")]
+    found = TextNats(settings(model, data, tmp_path))(texts)
+    for (question, text), nats in zip(texts, found, strict=True):
+        prompt = vocabulary.prompts.encode(question.prompt)
+        answer = [*vocabulary.encode(text), tokenizer.eos_token_id]
+        with torch.no_grad():
+            logp = torch.log_softmax(loaded(torch.tensor([[*prompt, *answer]])).logits[0], -1)
+        each = [logp[len(prompt) - 1 + k, token].item() for k, token in enumerate(answer)]
+        assert nats == pytest.approx(-sum(each) / len(each), rel=1e-4)
 
 
 def test_the_command_without_checker_or_judge(model: Path, data: Path, tmp_path: Path):

@@ -13,6 +13,7 @@ from pastalm.training.round import Round
 from tests.training.prefer_model import settings
 
 ANSWER = {"critical_path": 20, "content_tokens": 30, "tokens": 40, "text": "ab"}
+ANSWER |= {"script": {"tokens": [1, 2], "block": [0, 0], "blocks": [[-1, "", 0, 0, 0]]}}
 
 
 def drawn_round(out: Path, finished: list[bool], monkeypatch: pytest.MonkeyPatch, **other: object) -> Round:
@@ -22,14 +23,16 @@ def drawn_round(out: Path, finished: list[bool], monkeypatch: pytest.MonkeyPatch
     round_.folder.mkdir(parents=True)
     answers = [ANSWER | {"prompt": 0, "sample": k, "finished": end} for k, end in enumerate(finished)]
     (round_.folder / "samples.jsonl").write_text("".join(json.dumps(one) + "\n" for one in answers))
-    round_.baseline.write_text(json.dumps({"prompt": 0, "sample": 0, "tokens": 60, "text": "b"}) + "\n")
+    round_.baseline.write_text(
+        json.dumps({"prompt": 0, "sample": 0, "tokens": 60, "content_tokens": 60, "text": "b"}) + "\n"
+    )
     return round_
 
 
 def advice(round_: Round) -> str:
     """What a round without pairs says."""
     with pytest.raises(DataError, match=r"all have the same score.*another --out\.$") as caught:
-        round_.make_pairs(lambda candidates: [0.0] * len(candidates))
+        round_.make_pairs({"none": lambda candidates: [0.0] * len(candidates)})
     return str(caught.value)
 
 
@@ -48,7 +51,7 @@ def test_a_round_without_pairs_says_what_to_do(tmp_path: Path, monkeypatch: pyte
 
 def test_a_round_is_told_in_a_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     round_ = drawn_round(tmp_path, [True, False], monkeypatch)
-    round_.make_pairs(lambda candidates: [0.5] * len(candidates))
+    round_.make_pairs({"half": lambda candidates: [0.5] * len(candidates)})
     assert round_.summary() == (
         "Round 1: pairs from 1 of 1 prompts; all / chosen / rejected answers: finished 50% / 100% / 0%, "
         "speed 1.50 / 3.00 / 0.00, quality 0.25 / 0.50 / 0.00."

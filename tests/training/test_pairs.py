@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from copy import deepcopy
 from itertools import pairwise
-from math import inf
 from pathlib import Path
 
 import pytest
@@ -33,7 +32,6 @@ from pastalm.training.pairs import (
     share_rows,
 )
 from pastalm.training.sampling import FIELDS, Sampling, sample, sampled
-from pastalm.training.score import Candidate, Scored, best_and_worst, checked, require_checks, score_all, speed_term
 from tests.training.prefer_model import WINDOW, write_model
 
 POLICY = POLICIES["pred10"]
@@ -207,59 +205,3 @@ def test_a_foreign_file_is_no_journal_and_two_runs_do_not_meet(tmp_path: Path):
         assert (tmp_path / "a.jsonl").read_text() == text
     with held(tmp_path / "lock"), pytest.raises(DataError, match="in use by another run"), held(tmp_path / "lock"):
         pass
-
-
-ANSWER = {"sample": 0, "finished": True, "critical_path": 20, "content_tokens": 30, "tokens": 40, "text": "t"}
-BASELINE = {"tokens": 60, "text": "b"}
-
-
-def test_speed_terms():
-    found = {kind: speed_term(kind, ANSWER, BASELINE) for kind in ("speedup", "parallelism", "harmonic", "arithmetic")}
-    assert found == {
-        "speedup": 60 / 20,
-        "parallelism": 30 / 20,
-        "harmonic": pytest.approx(2 * 3 * 1.5 / (3 + 1.5)),
-        "arithmetic": pytest.approx((3 + 1.5) / 2),
-    }
-    assert speed_term("speedup", ANSWER | {"critical_path": 0}, {"tokens": 0, "text": ""}) == 1.0  # two empty answers
-
-
-def lengths(candidates: list[Candidate]) -> list[float]:
-    return [float(len(one.text)) for one in candidates]
-
-
-def test_scores():
-    answers = [
-        ANSWER,
-        ANSWER | {"sample": 1, "text": "four"},
-        ANSWER | {"sample": 2, "finished": False, "text": "four"},
-    ]
-    groups = [(Question("p", index=7), answers, BASELINE)]
-    assert score_all("speedup", 4.0, lengths, groups) == [
-        Scored(7, 0, 3.0, 1.0, 3 + 4 * 1), Scored(7, 1, 3.0, 4.0, 3 + 4 * 4), Scored(7, 2, 0.0, 0.0, 0.0, False)
-    ]  # fmt: skip
-    assert [one.score for one in score_all("speedup", inf, lengths, groups)] == [1.0, 4.0, 0.0]
-    assert [one.score for one in score_all("speedup", 0.0, lengths, groups)] == [3.0, 3.0, 0.0]
-
-
-def test_best_and_worst():
-    one, two, three = Scored(0, 0, 2.0, 1.0, 6.0), Scored(0, 1, 1.0, 0.0, 1.0), Scored(0, 2, 3.0, 1.0, 7.0)
-    assert best_and_worst([one, two, three]) == (three, two)
-    assert best_and_worst([one, one]) is None
-    # by quality alone (lambda = infinity): speed breaks ties inside the best and inside the worst, and makes no pair
-    slow, fast = Scored(0, 0, 1.0, 1.0, 1.0), Scored(0, 1, 2.0, 1.0, 1.0)
-    bad, worse = Scored(0, 2, 5.0, 0.0, 0.0), Scored(0, 3, 4.0, 0.0, 0.0)
-    assert best_and_worst([slow, fast, bad, worse]) == (fast, worse)
-    assert best_and_worst([slow, fast]) is None
-
-
-def test_the_checker_is_the_quality():
-    from pastalm.tasks import sample as tasks
-
-    task = tasks("train", 0, 3)[2]
-    question = Question(task.prompt, "", task.family, task.facts, task.answer.plain)
-    wrong = Candidate(question, "I do not know.", "")
-    assert checked([Candidate(question, task.answer.plain, ""), wrong]) == [1.0, 0.0]
-    require_checks([question], "d.jsonl")
-    with pytest.raises(DataError, match=r"prompt 4: no 'family'.*--judge"):
-        require_checks([question, Question("p", index=3)], "d.jsonl")
