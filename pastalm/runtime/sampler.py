@@ -3,16 +3,18 @@
 What the grammar forbids is masked, and promises are made likelier or rarer on request. Then each row takes its
 likeliest token, or draws one.
 
-Why a draw does not depend on the batch: one number decides it, :func:`uniform`, a hash of the request's seed, the path
-of the thread and how many tokens the thread has written. It is compared with the running sum of the row's own weights,
-and no operation here mixes rows. So (seed, path) alone decides what a thread writes, whatever runs beside it, in
-whichever order, and no generator has to be kept for it.
+Why a draw does not depend on the batch: one number decides it, :meth:`Draw.uniform`, a hash of the request's seed, the
+path of the thread and how many tokens the thread has written. It is compared with the running sum of the row's own
+weights, and no operation here mixes rows. So (seed, path) alone decides what a thread writes, whatever runs beside it,
+in whichever order, and no generator has to be kept for it.
 """
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import count
 from math import inf
 
 import torch
@@ -23,8 +25,11 @@ from pastalm.runtime.thread import Path
 
 MAX_SPEED = 3
 TEMPERATURES = (1e-6, 1e6)  # beyond these float32 has no numbers left, and the draws would be the same
-NUCLEUS = 256  # so many of the likeliest tokens hold the nucleus of most rows; the others' rows are sorted
-STRIDE = 64  # weights are summed in blocks of so many
+STRIDE = 64  # a row is looked at in blocks of so many tokens
+NUCLEUS = (
+    64,
+    2048,
+)  # so many of the likeliest tokens are tried, until they hold the nucleus; then the whole row is sorted
 REFUSED = -1  # in the place of a token: more of the row must be looked at
 
 
@@ -59,11 +64,10 @@ class Draw:
     path: Path = ()
     number: int = 0
 
-
-def uniform(seed: int, path: Path, number: int) -> float:
-    """The number in [0, 1) that decides token ``number`` of a thread: 48 bits of a hash."""
-    digest = hashlib.sha256(f"{seed} {path} {number}".encode()).digest()
-    return int.from_bytes(digest[:6], "big") / (1 << 48)
+    def uniform(self, attempt: int = 0) -> float:
+        """The number in [0, 1) that decides it: 48 bits of a hash. Another one for each ``attempt``."""
+        digest = hashlib.sha256(f"{self.params.seed} {self.path} {self.number} {attempt}".encode()).digest()
+        return int.from_bytes(digest[:6], "big") / (1 << 48)
 
 
 class LegalMasks:
@@ -86,11 +90,12 @@ class LegalMasks:
 
 @dataclass(frozen=True)
 class SamplingInput:
-    """The draws of a step as tensors [K] on the device: rows of the legal masks, and of those that count instead where
-    the best token is illegal; promise tokens with what is added to their logits, temperatures, shares, uniform numbers.
-    ``drawn`` are the rows that draw, ``cut`` those with a ``top_p`` below 1 among them; both as indices on the host.
-    ``moved`` says that a speed is set anywhere, ``replaced`` that ``instead`` differs from ``legal`` anywhere."""
+    """The ``draws`` of a step, and as tensors [K] on the device: rows of the legal masks, and of those that count
+    instead where the best token is illegal; promise tokens with what is added to their logits; temperatures, shares,
+    uniform numbers. ``drawn`` are the rows that are not greedy. ``mixed`` says that the rows have different masks,
+    ``replaced`` that ``instead`` differs from ``legal`` anywhere, ``moved`` that a speed is set anywhere."""
 
+    draws: Sequence[Draw]
     legal: Tensor
     instead: Tensor
     promise: Tensor
@@ -99,120 +104,113 @@ class SamplingInput:
     top_p: Tensor
     uniform: Tensor
     drawn: list[int]
-    cut: list[int]
+    mixed: bool
+    replaced: bool
     moved: bool
-    replaced: bool = False
 
 
 class Sampler:
-    """Chooses the next token of each row, for a head of ``size`` tokens."""
+    """Chooses the next token of each row, for a head of ``size`` tokens. Its work space is kept between steps."""
 
     def __init__(self, size: int, device: torch.device) -> None:
-        self.masks = LegalMasks(size, device)
+        self.size, self.masks = size, LegalMasks(size, device)
+        self._space = torch.empty(2, 0, -(-size // STRIDE) * STRIDE, device=device)
 
     @torch.inference_mode()
     def sample(self, logits_KV: Tensor, rows: SamplingInput) -> list[int]:
-        """One token for each row of logits, which stay as they are. The ids go to the host in one copy; rows whose
-        nucleus is large take a second one."""
+        """One token for each row of logits, which stay as they are. The ids go to the host in one copy; a row that
+        draws a token that ``top_p`` drops takes another."""
         scores = self._scores(logits_KV, rows)
         if not rows.drawn:
-            return scores.argmax(-1).tolist()
-        drawn = _Rows(scores, rows.temperature, rows.top_p, rows.uniform)
-        if len(rows.drawn) < len(scores):
-            drawn = drawn.some(rows.drawn)
-        tokens = self._draw(drawn, [rows.drawn.index(row) for row in rows.cut])
-        if len(rows.drawn) < len(scores):
-            tokens = scores.argmax(-1).index_copy(0, torch.tensor(rows.drawn, device=tokens.device), tokens)
-        found = tokens.tolist()
-        refused = [row for row, token in enumerate(found) if token == REFUSED]
-        if refused:
-            again = _Rows(scores, rows.temperature, rows.top_p, rows.uniform).some(refused)
-            for row, token in zip(refused, draw_nucleus(again, scores.shape[-1]).tolist(), strict=True):
-                found[row] = token
-        return found
-
-    def _scores(self, logits_KV: Tensor, rows: SamplingInput) -> Tensor:
-        """The logits in float32, as the grammar and the speeds have them: half precision would swallow a small bias."""
-        scores = logits_KV.float().masked_fill(self._illegal(logits_KV, rows), -inf)
-        if rows.moved:
-            scores[torch.arange(len(scores), device=scores.device), rows.promise] += rows.speed
-        return scores
-
-    def _illegal(self, logits_KV: Tensor, rows: SamplingInput) -> Tensor:
-        """Bool [K, V]: what the grammar forbids, which may depend on whether it forbids the best token."""
-        illegal = self.masks.illegal[rows.legal]
-        if not rows.replaced:
-            return illegal
-        refused = illegal.gather(-1, logits_KV.argmax(-1, keepdim=True))
-        return self.masks.illegal[torch.where(refused[:, 0], rows.instead, rows.legal)]
-
-    def _draw(self, rows: _Rows, cut: list[int]) -> Tensor:
-        if not cut:
-            return draw(rows)
-        if len(cut) == len(rows.scores):
-            return draw_nucleus(rows, NUCLEUS)
-        tokens = draw(rows)
-        tokens[cut] = draw_nucleus(rows.some(cut), NUCLEUS)
+            return likeliest(scores).tolist()
+        if len(rows.drawn) == len(scores):
+            return self._draw(scores, rows.temperature, rows.top_p, rows.uniform, rows.draws)
+        tokens = likeliest(scores).tolist()
+        some = torch.tensor(rows.drawn, device=scores.device)
+        draws = [rows.draws[row] for row in rows.drawn]
+        drawn = self._draw(scores[some], rows.temperature[some], rows.top_p[some], rows.uniform[some], draws)
+        for row, token in zip(rows.drawn, drawn, strict=True):
+            tokens[row] = token
         return tokens
 
+    def _scores(self, logits_KV: Tensor, rows: SamplingInput) -> Tensor:
+        """The logits in float32, in blocks [K, n, STRIDE], as the grammar and the speeds have them: half precision
+        would swallow a small bias."""
+        number = len(logits_KV)
+        if number > self._space.shape[1]:
+            self._space = self._space.new_empty(2, number, self._space.shape[2])
+        scores = self._space[0, :number]
+        scores[:, self.size :] = -inf
+        own, blocks = scores[:, : self.size].copy_(logits_KV), scores.unflatten(-1, (-1, STRIDE))
+        own.masked_fill_(self._illegal(blocks, rows), -inf)
+        if rows.moved:
+            scores[torch.arange(number, device=scores.device), rows.promise] += rows.speed
+        return blocks
 
-@dataclass(frozen=True)
-class _Rows:
-    """Rows that draw: ``scores`` [K, V], the others [K]."""
+    def _illegal(self, scores_KnS: Tensor, rows: SamplingInput) -> Tensor:
+        """Bool [K or 1, V]: what the grammar forbids, which may depend on whether it forbids the best token."""
+        illegal = self.masks.illegal
+        if rows.replaced:
+            refused = illegal[rows.legal, likeliest(scores_KnS).clamp_(max=self.size - 1)]
+            return illegal[torch.where(refused, rows.instead, rows.legal)]
+        return illegal[rows.legal if rows.mixed else rows.legal[:1]]
 
-    scores: Tensor
-    temperature: Tensor
-    top_p: Tensor
-    uniform: Tensor
+    def _draw(
+        self, scores_KnS: Tensor, temperature_K: Tensor, top_p_K: Tensor, uniform_K: Tensor, draws: Sequence[Draw]
+    ) -> list[int]:
+        """A token for each row by its weight, among those that ``top_p`` keeps. Spends the scores.
 
-    def some(self, rows: list[int]) -> _Rows:
-        return _Rows(self.scores[rows], self.temperature[rows], self.top_p[rows], self.uniform[rows])
+        A row draws from all its tokens. One that ``top_p`` drops is thrown back, and the row draws again from those
+        likelier than it: so draws follow the weights of what is kept, exactly, and no row is sorted.
+        """
+        top = scores_KnS.amax((-1, -2), keepdim=True)  # no temperature, however low, makes weights infinite
+        weights = scores_KnS.sub_(top).div_(temperature_K[:, None, None]).exp_()
+        tokens = draw(weights, uniform_K)
+        if all(one.params.top_p == 1 for one in draws):
+            return tokens.tolist()
+        share = top_p_K * weights.sum((-1, -2)).double()
+        own = weights.flatten(1).gather(1, tokens[:, None])
+        above = torch.ge(weights.flatten(1), own, out=self._space[1, : len(weights)])
+        sure = torch.linalg.vecdot(weights.flatten(1), above) - own[:, 0] < share  # kept, whatever equals it
+        found = tokens.where(sure | (top_p_K == 1), -1 - tokens).tolist()
+        for row, token in enumerate(found):
+            if token < 0:
+                found[row] = redraw(weights[row], float(share[row]), -1 - token, draws[row])
+        return found
 
-    def weights(self) -> Tensor:
-        """Probabilities [K, V] but for a factor a row; no temperature, however low, makes them infinite."""
-        scores = self.scores - self.scores.amax(-1, keepdim=True)
-        return scores.div_(self.temperature[:, None]).exp_()
+
+def likeliest(scores_KnS: Tensor) -> Tensor:
+    """The token [K] with the highest score in each row, the first of equal ones. By blocks: a plain argmax over a
+    vocabulary takes several times as long on a CPU."""
+    block = scores_KnS.amax(-1).argmax(-1)
+    own = scores_KnS[torch.arange(len(block), device=block.device), block]
+    return block * STRIDE + own.argmax(-1)
 
 
-def draw(rows: _Rows) -> Tensor:
+def draw(weights_KnS: Tensor, uniform_K: Tensor) -> Tensor:
     """A token [K] for each row, by its weight: the first whose running sum passes the uniform number's share."""
-    weights = rows.weights()
-    blocks = torch.nn.functional.pad(weights, (0, -weights.shape[-1] % STRIDE)).unflatten(-1, (-1, STRIDE))
-    block, inside = _pick(blocks.sum(-1).double(), rows.uniform)
-    chosen = blocks[torch.arange(len(block), device=block.device), block].double()
-    return block * STRIDE + _pick(chosen, inside)[0]
+    block, inside = _pick(weights_KnS.sum(-1).double(), uniform_K)
+    own = weights_KnS[torch.arange(len(block), device=block.device), block].double()
+    return block * STRIDE + _pick(own, inside)[0]
 
 
-def draw_nucleus(rows: _Rows, count: int) -> Tensor:
-    """A token [K] for each row, by its weight among those that ``top_p`` keeps, likeliest first. ``REFUSED`` where the
-    ``count`` likeliest tokens do not make up the nucleus."""
-    weights = rows.weights()
-    values, ids, kept = nucleus(weights, rows.top_p, count)
-    place, _ = _pick(
-        values.double().masked_fill_(torch.arange(values.shape[-1], device=ids.device) >= kept, 0), rows.uniform
-    )
-    tokens = ids.gather(-1, place[:, None])[:, 0]
-    return tokens.masked_fill(kept[:, 0] == 0, REFUSED)
+def redraw(weights_nS: Tensor, share: float, token: int, how: Draw) -> int:
+    """``token`` if it is among the likeliest that make up ``share``, or the first one drawn after it that is."""
+    for attempt in count(1):
+        ahead = weights_nS.where(likelier(weights_nS, token), 0)
+        if float(ahead.sum()) < share:  # what is likelier does not suffice yet
+            break
+        weights_nS = ahead
+        number = weights_nS.new_tensor([how.uniform(attempt)], dtype=torch.float64)
+        token = int(draw(weights_nS[None], number))
+    return token
 
 
-def nucleus(weights_KV: Tensor, top_p_K: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
-    """The ``count`` largest weights of each row in order, equal ones by id, [K, count]; their ids; and how many of them
-    are the smallest set that makes up ``top_p``, [K, 1]: 0 where that set may be larger, or cut through equal weights
-    of which some are not here."""
-    size = weights_KV.shape[-1]
-    if count < size:
-        ids = weights_KV.topk(count, sorted=False).indices.sort(-1).values
-        values, order = weights_KV.gather(-1, ids).sort(dim=-1, descending=True, stable=True)
-        ids = ids.gather(-1, order)
-    else:
-        values, ids = weights_KV.sort(dim=-1, descending=True, stable=True)
-    share = top_p_K.double() * weights_KV.sum(-1).double()
-    before = values.double().cumsum(-1) - values  # what stands before a token does not suffice yet
-    kept = (before < share[:, None]).sum(-1, keepdim=True).clamp_(min=1)
-    if count < size:
-        last = values.gather(-1, kept.clamp(max=count) - 1)
-        kept = kept.masked_fill((kept >= count) | (last <= values[:, -1:]), 0)
-    return values, ids, kept
+def likelier(weights_nS: Tensor, token: int) -> Tensor:
+    """Bool [n, STRIDE]: which tokens come before ``token`` in the order of weights, equal ones by id."""
+    own = weights_nS.view(-1)[token]
+    first = torch.arange(weights_nS.numel(), device=own.device).view_as(weights_nS) < token
+    return (weights_nS > own) | ((weights_nS == own) & first)
 
 
 def _pick(weights: Tensor, uniform_K: Tensor) -> tuple[Tensor, Tensor]:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from pastalm.runtime.kv_cache import in_blocks
-from pastalm.runtime.sampler import TEMPERATURES, Draw, LegalMasks, SamplingInput, uniform
+from pastalm.runtime.sampler import TEMPERATURES, Draw, LegalMasks, SamplingInput
 from pastalm.runtime.visibility import JUNK, Query
 
 KNOWN_SHAPES = 512  # more than a batch meets; then the views are made anew
@@ -142,14 +142,17 @@ class StepInput:
         promises = [draw.legal.promise for draw in draws]
         may = [promise is not None and promise < masks.size for promise in promises]
         speeds = [one.speed if allowed else 0.0 for one, allowed in zip(params, may, strict=True)]
-        self._write("legal", [masks.row(draw.legal) for draw in draws])
-        self._write("instead", [masks.row(draw.legal.instead or draw.legal) for draw in draws])
+        legal = [masks.row(draw.legal) for draw in draws]
+        instead = [masks.row(draw.legal.instead or draw.legal) for draw in draws]
+        self._write("legal", legal)
+        self._write("instead", instead)
         self._write("promise", [promise if ok and promise else 0 for promise, ok in zip(promises, may, strict=True)])
         self._write("speed", speeds)
         self._write("temperature", [min(max(one.temperature, low), high) for one in params])
         self._write("top_p", [one.top_p for one in params])
-        self._write("uniform", [_uniform(draw) for draw in draws])
+        self._write("uniform", [draw.uniform() if draw.params.temperature > 0 else 0.0 for draw in draws])
         return SamplingInput(
+            draws,
             self.legal,
             self.instead,
             self.promise,
@@ -158,9 +161,9 @@ class StepInput:
             self.top_p,
             self.uniform,
             drawn,
-            [row for row in drawn if params[row].top_p < 1],
+            len(set(legal)) > 1,
+            instead != legal,
             any(speeds),
-            any(draw.legal.instead is not None for draw in draws),
         )
 
     def _write(self, name: str, values: list[int] | list[float]) -> None:
@@ -168,10 +171,6 @@ class StepInput:
         section = self._filled[name]
         section[: len(values)] = values
         section[len(values) :] = 0
-
-
-def _uniform(draw: Draw) -> float:
-    return uniform(draw.params.seed, draw.path, draw.number) if draw.params.temperature > 0 else 0.0
 
 
 class StepBuffers:
@@ -211,4 +210,4 @@ class StepBuffers:
 def _size(shape: StepShape) -> int:
     """At most so many bytes a shape takes: see the sections of :class:`StepInput`."""
     places = shape.rows * shape.width
-    return 8 * (4 * shape.queries + places + shape.rows + 7 * shape.wanted + 16) + places * shape.slots // 8
+    return 8 * (4 * shape.queries + places + shape.rows + 8 * shape.wanted + 16) + places * shape.slots // 8

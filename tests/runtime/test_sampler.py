@@ -8,10 +8,10 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import Tensor
 
 from pastalm.lang.recogniser import Legal
-from pastalm.runtime import sampler as module
-from pastalm.runtime.sampler import Draw, LegalMasks, Sampler, SamplingParams, nucleus, uniform
+from pastalm.runtime.sampler import STRIDE, Draw, LegalMasks, Sampler, SamplingParams, likeliest, redraw
 from pastalm.runtime.thread import Path
 from tests.runtime.drawing import CPU, sample
 
@@ -43,6 +43,14 @@ def test_another_set_is_legal_where_the_best_token_is_not() -> None:
     assert set(drawn) == {2, 3, 4}
 
 
+@given(st.integers(0, 1 << 32), st.booleans())
+def test_the_likeliest_is_the_first_of_the_highest(seed: int, ties: bool) -> None:
+    scores = torch.randn(4, 9, STRIDE, generator=torch.Generator().manual_seed(seed))
+    scores = (scores * 2).round() if ties else scores
+    flat = scores.flatten(1)
+    assert likeliest(scores).tolist() == [row.index(max(row)) for row in flat.tolist()]
+
+
 @given(
     st.lists(st.floats(-20, 20, width=32), min_size=6, max_size=6),
     st.sets(st.integers(0, 5), min_size=1),
@@ -67,40 +75,48 @@ def test_masks_take_ids_beyond_the_models_head() -> None:
     assert masks.illegal.tolist() == [[False, True, False], [False] * 3]
 
 
+def blocked(weights: list[int]) -> Tensor:
+    """One row in blocks, as the sampler looks at it."""
+    row = torch.zeros(1, STRIDE, dtype=torch.float64)
+    row[0, : len(weights)] = torch.tensor(weights)
+    return row
+
+
 @given(
     st.lists(st.integers(1, 50), min_size=1, max_size=8, unique=True),
     st.sampled_from([0.1, 0.33, 0.5, 0.71, 0.97, 1e-46]),
-    st.integers(1, 8),
 )
-def test_top_p_keeps_the_smallest_set_that_suffices(weights: list[int], top_p: float, count: int) -> None:
+def test_top_p_keeps_the_smallest_set_that_suffices(weights: list[int], top_p: float) -> None:
     kept: set[int] = set()
     while sum(weights[i] for i in kept) < top_p * sum(weights):
         kept.add(max(set(range(len(weights))) - kept, key=weights.__getitem__))
-    row, share = torch.tensor([weights], dtype=torch.float64), torch.tensor([top_p], dtype=torch.float64)
-    values, ids, found = nucleus(row, share, len(weights))
-    assert set(ids[0, : int(found)].tolist()) == kept
-    assert values[0].tolist() == [weights[i] for i in ids[0].tolist()]
-    few = nucleus(row, share, count)  # of the few likeliest: the same set, or the answer that more are needed
-    assert int(few[2]) == (len(kept) if len(kept) < count or count >= len(weights) else 0)
+    how, share = Draw(params(top_p=top_p), ANY), top_p * sum(weights)
+    for token in range(len(weights)):
+        found = redraw(blocked(weights), share, token, how)
+        assert found == token if token in kept else found in kept
 
 
 def test_equal_weights_are_kept_in_the_order_of_their_ids() -> None:
-    row, share = torch.tensor([[1.0, 2.0, 1.0, 1.0, 1.0]]), torch.tensor([0.6], dtype=torch.float64)
-    _, ids, kept = nucleus(row, share, 5)
-    assert (ids[0].tolist(), int(kept)) == ([1, 0, 2, 3, 4], 3)
-    assert int(nucleus(row, share, 4)[2]) == 0  # the last of the four has an equal that is not there
+    found = [redraw(blocked([1, 2, 1, 1, 1]), 0.6 * 6, token, Draw(params(), ANY)) for token in range(5)]
+    assert [found[token] == token for token in range(5)] == [True, True, True, False, False]
+    logits = torch.zeros(400, 5)
+    assert set(sample(logits, [Draw(params(top_p=0.59), ANY, (), number) for number in range(400)])) == {0, 1, 2}
 
 
-@given(st.integers(0, 1 << 32), st.sampled_from([0.3, 0.9, 0.999]), st.sampled_from([0.5, 1.0, 8.0]))
-def test_a_nucleus_beyond_the_likeliest_few_is_found_too(seed: int, top_p: float, temperature: float) -> None:
-    logits = torch.randn(4, 1000, generator=torch.Generator().manual_seed(seed)) * 2
-    rows = [Draw(params(temperature, top_p, seed), ANY, (row,), 0) for row in range(4)]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "NUCLEUS", 8)
-        narrow = sample(logits, rows)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "NUCLEUS", 1000)
-        assert sample(logits, rows) == narrow
+@pytest.mark.parametrize("seed", range(3))
+def test_draws_of_a_large_nucleus_follow_its_probabilities(seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    logits = (torch.randn(1, 300, generator=generator) * 1.5).bfloat16()  # with equal ones
+    weights = torch.softmax(logits.double()[0], -1)
+    order = weights.sort(descending=True, stable=True).indices
+    kept = order[: int((weights[order].cumsum(0) - weights[order] < 0.8).sum())]
+    count = 4000
+    rows = [Draw(params(top_p=0.8, seed=seed), ANY, (), number) for number in range(count)]
+    tokens = torch.tensor(sample(logits.expand(count, -1), rows))
+    assert set(tokens.tolist()) <= set(kept.tolist()) and len(kept) > 4
+    expected = weights[kept] / weights[kept].sum()
+    found = torch.bincount(tokens, minlength=300)[kept] / count
+    assert ((found - expected).abs() < 4.5 * (expected * (1 - expected) / count).sqrt() + 1e-9).all()
 
 
 def test_draws_follow_the_probabilities() -> None:
@@ -157,10 +173,11 @@ def test_threads_and_seeds_draw_differently_and_repeatably() -> None:
 
 
 def test_uniform_numbers_are_uniform() -> None:
-    found = [uniform(7, (1, 2), number) for number in range(4000)]
+    how = params(seed=7)
+    found = [Draw(how, ANY, (1, 2), number).uniform(attempt) for number in range(2000) for attempt in (0, 1)]
     assert all(0 <= one < 1 for one in found) and len(set(found)) == 4000
     assert abs(sum(found) / 4000 - 0.5) < 4 * (1 / 12 / 4000) ** 0.5
-    assert uniform(0, (1, 1), 0) != uniform(0, (11,), 0) != uniform(0, (1,), 10)
+    assert len({Draw(how, ANY, *one).uniform() for one in (((1, 1), 0), ((11,), 0), ((1,), 10))}) == 3
 
 
 def test_the_smallest_share_keeps_one_token() -> None:
@@ -180,6 +197,14 @@ def test_masks_are_made_once() -> None:
     for number in range(3):
         sample(WEIGHTS.log()[None], [Draw(params(), Legal(("not 0",), (0,)), (), number)], sampler)
     assert sampler.masks.illegal.shape == (1, 5)
+
+
+def test_a_step_leaves_nothing_to_the_next() -> None:
+    sampler, rows = Sampler(5, CPU), [Draw(params(), ANY, (), number) for number in range(40)]
+    logits = WEIGHTS.log().repeat(40, 1)
+    first = sample(logits, rows, sampler)
+    assert sample(logits * 0 + torch.tensor([0.0, 0, 0, 0, 9]), [Draw(params(0.0), ANY)] * 40, sampler) == [4] * 40
+    assert sample(logits, rows, sampler) == first == sample(logits, rows)
 
 
 @pytest.mark.parametrize("temperature", [-1.0, nan, inf])

@@ -7,7 +7,7 @@ import torch
 
 from pastalm.runtime.cache_metadata import CacheMetadata
 from pastalm.runtime.kv_cache import BLOCK, KVCache
-from pastalm.runtime.sampler import Draw, LegalMasks, SamplingParams, uniform
+from pastalm.runtime.sampler import Draw, LegalMasks, SamplingParams
 from pastalm.runtime.step_input import Part, StepBuffers, StepInput, StepShape
 from pastalm.runtime.thread import Feed
 from pastalm.runtime.visibility import Visibility
@@ -101,9 +101,9 @@ def test_draws_stand_in_rows() -> None:
     draws = [Draw(SamplingParams(), ANY), Draw(how, ANY, (1,), 4)]
     parts = [Part(0, part(0, 2).queries, [0, 1], draws)]
     found = StepBuffers(CPU).input(StepShape.of(parts)).fill(parts, BLOCK, LegalMasks(4, CPU))
-    assert (found.drawn, found.cut, found.moved) == ([1], [1], False)  # nothing may be promised here
+    assert (found.drawn, found.mixed, found.moved) == ([1], False, False)  # nothing may be promised here
     assert found.temperature.tolist() == [pytest.approx(1e-6), 0.5] and found.top_p.tolist() == [1.0, 0.9]
-    assert found.uniform.tolist() == [0.0, uniform(3, (1,), 4)]
+    assert found.uniform.tolist() == [0.0, draws[1].uniform()]
 
 
 def test_a_layer_has_its_keys_and_values_or_neither() -> None:
