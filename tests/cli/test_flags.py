@@ -36,8 +36,8 @@ PLACES = {
 TEXTS = {
     "--api-key", "--contexts", "--only", "--peer-url", "--sequences", "--shape", "--threads", "--base-url",
     "--device", "--dtype", "--families", "--field", "--from", "--host", "--judge-key-env", "--judge-model",
-    "--judge-url", "--key-env", "--lora-targets", "--loss", "--name", "--positions", "--quality", "--snapshots", "--speed-term",
-    "--speeds", "--split", "--to", "--views", "PROMPT",
+    "--judge-url", "--key-env", "--lora-targets", "--loss", "--name", "--positions", "--quality", "--snapshots",
+    "--speed-term", "--speeds", "--split", "--to", "--views", "PROMPT",
 }  # fmt: skip
 # Flags that mean the same in two commands although their sentences differ in more than their ends.
 EXCUSED = {
