@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass, field
 
 from pastalm.lang.answer import Answer, Block, Node, Sync, merge_text
-from pastalm.lang.tags import is_topic, normal_topic
+from pastalm.lang.tags import is_topic, normal_topic, unescape
 
 _TAG = re.compile(r"</?(?:promise|async|sync)(?![\w-])(?:\"[^\"]*\"|'[^']*'|[^<>\"'])*>?")
 _ATTRIBUTE = re.compile(r"""\s*([\w-]+)\s*=\s*("[^"]*"|'[^']*'|[^\s"'/>]+)""")
@@ -36,7 +36,8 @@ class AnnotationError(ValueError):
 
 def parse(text: str, *, max_depth: int = 1) -> Answer:
     """Read an annotated answer, in the full form (a promise before each ``<async>``) or the annotator's
-    (``<async topic='..'>``). Attributes may be quoted either way and stand in any order.
+    (``<async topic='..'>``). Attributes may be quoted either way and stand in any order. Text that spells a tag is
+    escaped, as :func:`pastalm.lang.tags.escape` says.
 
     Raises :class:`AnnotationError` naming every problem. ``max_depth`` is how deep blocks may nest; 1 is flat.
     """
@@ -88,7 +89,7 @@ class _Parser:
     def _text(self, text: str) -> None:
         if text:
             self._no_promise()
-            self.stack[-1].nodes.append(text)
+            self.stack[-1].nodes.append(unescape(text))
 
     def _no_promise(self) -> None:
         if self.promise is not None:

@@ -7,16 +7,18 @@ from dataclasses import replace
 
 from pastalm.lang.answer import Answer, Block, Node, Sync
 from pastalm.lang.positions import PositionPolicy
-from pastalm.lang.tags import ASYNC, ASYNC_END, SYNC, promise
+from pastalm.lang.tags import ASYNC, ASYNC_END, LONGEST_PROMISE, SYNC, escape, is_topic, normal_topic, promise
 
 
 def render(answer: Answer) -> str:
-    """The canonical full form. Raises ``ValueError`` for a block whose length has not been measured."""
+    """The canonical full form, which ``parse`` reads back. Raises ``ValueError`` for a block whose length has not been
+    measured, or whose topic or length cannot be written."""
     return "".join(map(_full, answer.nodes))
 
 
 def render_annotator(answer: Answer) -> str:
-    """The annotator's form: ``<async topic='..'>`` without lengths."""
+    """The annotator's form: ``<async topic='..'>`` without lengths. Raises ``ValueError`` for a topic that cannot be
+    written."""
     return "".join(map(_annotator, answer.nodes))
 
 
@@ -47,20 +49,32 @@ def _length(node: Node, count: Callable[[str], int]) -> int:
 
 def _full(node: Node) -> str:
     if isinstance(node, str):
-        return node
+        return escape(node)
     if isinstance(node, Sync):
         return SYNC
     if node.tokens is None:
         raise ValueError(
             f"The block {node.topic!r} has no length yet: measure the answer before writing its full form."
         )
+    if not 1 <= node.tokens <= LONGEST_PROMISE:
+        raise ValueError(f"The block {node.topic!r} promises {node.tokens}; a promise is from 1 to {LONGEST_PROMISE}.")
+    _require_topic(node.topic)
     return promise(node.topic, node.tokens) + ASYNC + "".join(map(_full, node.body)) + ASYNC_END
 
 
 def _annotator(node: Node) -> str:
     if isinstance(node, str):
-        return node
+        return escape(node)
     if isinstance(node, Sync):
         return SYNC
+    _require_topic(node.topic)
     quote = '"' if "'" in node.topic else "'"
     return f"<async topic={quote}{node.topic}{quote}>" + "".join(map(_annotator, node.body)) + ASYNC_END
+
+
+def _require_topic(topic: str) -> None:
+    if not is_topic(topic) or topic != normal_topic(topic):
+        raise ValueError(
+            f"The topic {topic!r} could not be read back: a topic is words with one space between them, without "
+            "quotes, angle brackets and line breaks."
+        )

@@ -1,5 +1,7 @@
 """The six special tokens of PASTA-LANG and its tags. Concatenated, the tokens are the canonical text."""
 
+import re
+
 PROMISE_TOPIC = '<promise topic="'
 PROMISE_TOKENS = '" tokens='
 PROMISE_END = " />"
@@ -10,7 +12,23 @@ SYNC = "<sync/>"
 TAGS = (PROMISE_TOPIC, PROMISE_TOKENS, PROMISE_END, ASYNC, ASYNC_END, SYNC)
 
 MAX_TOPIC_WORDS = 3
+LONGEST_PROMISE = 9999  # in the unit of the position policy
 TOPIC_FORBIDDEN = '"<>\n'  # would end a promise's text, or look like a tag
+
+_NAMED = r"(?=/?(?:promise|async|sync)(?![\w-]))"
+_SPELT = re.compile(rf"(?:<|&(?:amp;)*lt;){_NAMED}")
+_ESCAPED = re.compile(rf"&(?:amp;)*lt;{_NAMED}")
+
+
+def escape(text: str) -> str:
+    """A text as it stands between tags: where it spells the beginning of a tag, ``&lt;`` is written for its ``<``;
+    where it spells that, ``&amp;lt;``. All other text stays what it is."""
+    return _SPELT.sub(lambda found: "&lt;" if found[0] == "<" else f"&amp;{found[0][1:]}", text)
+
+
+def unescape(text: str) -> str:
+    """The text that :func:`escape` has written."""
+    return _ESCAPED.sub(lambda found: "<" if found[0] == "&lt;" else f"&{found[0][5:]}", text)
 
 
 def is_whole(text: str) -> bool:

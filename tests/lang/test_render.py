@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pastalm.lang.answer import Answer, Block, Node, Sync
+from pastalm.lang.answer import Answer, Block, Node, Sync, merge_text
 from pastalm.lang.parse import parse
 from pastalm.lang.positions import position_policy
 from pastalm.lang.render import measure, render, render_annotator
 from pastalm.lang.script import compile_script
+from pastalm.lang.tags import TAGS
 from pastalm.lang.vocabulary import Vocabulary
 from tests.strategies import answers, texts
 
@@ -73,3 +75,34 @@ def test_measured_lengths_are_those_of_the_tokens(vocabulary: Vocabulary, answer
     measured = measure(answer, lambda text: len(vocabulary.encode(text)), policy)
     script = compile_script(answer, vocabulary, policy)
     assert [block.tokens for block in measured.blocks()] == [block.promised for block in script.blocks[1:]]
+
+
+LIKE_TAGS = "< / x &lt; &amp; &amp;lt; sync/> async <promise </sync <syncs> <async-x>"
+TRICKY = [*TAGS, " ", *LIKE_TAGS.split(" ")]
+tricky = st.lists(st.sampled_from(TRICKY) | st.text(max_size=2), max_size=6).map("".join)
+
+
+@given(tricky, tricky, tricky, st.booleans())
+def test_text_that_spells_tags_is_read_back(before: str, body: str, after: str, synced: bool) -> None:
+    nodes: list[Node] = [before, Block("x", merge_text([body]), 3), *([Sync()] if synced else []), after]
+    answer = Answer(merge_text(nodes))
+    assert parse(render(answer)) == answer
+    unmeasured = Answer(merge_text([replace(one, tokens=None) if isinstance(one, Block) else one for one in nodes]))
+    assert parse(render_annotator(answer)) == unmeasured
+
+
+@given(st.text(st.characters(exclude_categories=["Cs"]), max_size=8) | tricky, st.integers(-2, 20_000))
+def test_any_block_is_read_back_or_refused(topic: str, tokens: int) -> None:
+    answer = Answer((Block(topic, ("foo",), tokens),))
+    try:
+        text = render(answer)
+    except ValueError as error:
+        assert "could not be read back" in str(error) or "a promise is from 1 to 9999" in str(error)
+    else:
+        assert parse(text) == answer
+
+
+def test_only_what_would_be_a_tag_is_escaped() -> None:
+    plain = "a < b, &lt;b&gt; <br/> <syncopate> &amp; <async-io> 1 <sync"
+    assert render(Answer((plain,))) == plain[:-5] + "&lt;sync"
+    assert parse("&lt;b> &lt;sync/> &amp;lt;sync/>").plain == "&lt;b> <sync/> &lt;sync/>"

@@ -11,7 +11,7 @@ import torch
 from tokenizers import Tokenizer, models
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from pastalm import Engine, parse
+from pastalm import Answer, Block, Engine, Sync, parse
 from pastalm.lang.codec import BROKEN
 from pastalm.lang.tags import TAGS, is_topic, normal_topic
 from pastalm.lang.tokenizer import add_tags, has_tags
@@ -140,7 +140,8 @@ def test_an_engine_without_any_end_says_so(caplog: pytest.LogCaptureFixture) -> 
     assert said.startswith("Neither the tokenizer nor the generation config names an end")
 
 
-def test_an_annotated_answer_of_text_that_spells_tags_is_read_back_or_refused() -> None:
-    engine = engine_of("gpt2")
-    response = engine.replay("foo", "<async topic='x'>foo</async><sync/>bar")
-    assert parse(response.annotated) == response.answer
+def test_an_annotated_answer_whose_text_spells_tags_is_read_back() -> None:
+    said = Answer(("see <sync/> ", Block("x", ("</async> and <promise",), 2), Sync(), "&lt;async>"))
+    response = engine_of("gpt2").replay("foo", said)
+    assert (response.answer, response.text) == (said, said.plain)
+    assert parse(response.annotated) == said
