@@ -71,7 +71,7 @@ _EMPTY_WORDS = frozenset(
 
 
 @dataclass(frozen=True)
-class Part:
+class MarkedPart:
     """A chunk to be: where it stands in the text, in characters, and its topic."""
 
     start: int
@@ -136,7 +136,7 @@ def _lines(text: str) -> Iterator[tuple[int, str]]:
         place += len(line)
 
 
-def _headings(text: str) -> list[Part]:
+def _headings(text: str) -> list[MarkedPart]:
     heads = list(_HEADING.finditer(text))
     ends = [*(head.start() for head in heads[1:]), len(text)]
     parts = []
@@ -144,11 +144,11 @@ def _headings(text: str) -> list[Part]:
         title = head[1] or head[2]
         body = _trimmed(text, head.end(), end)
         if body and not _CONCLUSION.match(title):
-            parts.append(Part(*body, topic(title)))
+            parts.append(MarkedPart(*body, topic(title)))
     return parts if all(_long(text, part) for part in parts) else []
 
 
-def _lists(text: str) -> list[Part]:
+def _lists(text: str) -> list[MarkedPart]:
     numbered = [part for found in _runs(text, _NUMBER) for part in _items(text, found, headed=True)]
     if numbered:
         return numbered
@@ -189,7 +189,7 @@ def _is_head(item: str) -> bool:
     return found is not None and not item[found.end() :].strip()
 
 
-def _items(text: str, run: Sequence[tuple[int, int]], *, headed: bool) -> list[Part]:
+def _items(text: str, run: Sequence[tuple[int, int]], *, headed: bool) -> list[MarkedPart]:
     """The items of a list as parts; none if they lean on one another or are too short."""
     if len(run) < MIN_PARTS:
         return []
@@ -199,21 +199,21 @@ def _items(text: str, run: Sequence[tuple[int, int]], *, headed: bool) -> list[P
         head = _HEAD.match(item)
         if (headed and not head) or (number and _LEANS.match(item)):
             return []
-        part = Part(start, end, topic((head[1] or head[2]) if head else item))
+        part = MarkedPart(start, end, topic((head[1] or head[2]) if head else item))
         if len(item.split()) >= (MIN_WORDS if head else MIN_BARE_WORDS):
             parts.append(part)
     return parts if len(parts) >= MIN_PARTS else []
 
 
-def _paragraphs(text: str) -> list[Part]:
+def _paragraphs(text: str) -> list[MarkedPart]:
     """Paragraphs with bold heads, or in the order that they say."""
     parts, begins = [], [span for found in _PARAGRAPH.finditer(text) if (span := _trimmed(text, *found.span()))]
     for start, end in begins:
         bold, ordinal = _BOLD.match(text, start), _ORDINAL.match(text, start)
         if bold:
-            parts.append(Part(start, end, topic(bold[1])))
+            parts.append(MarkedPart(start, end, topic(bold[1])))
         elif ordinal:
-            parts.append(Part(ordinal.end(), end, topic(text[ordinal.end() : end])))
+            parts.append(MarkedPart(ordinal.end(), end, topic(text[ordinal.end() : end])))
     ordered = bool(parts) and _FIRST.search(text[: parts[0].start]) is not None
     headed = all(text.startswith("**", part.start) for part in parts)
     return parts if (ordered or headed) and all(_long(text, part) for part in parts) else []
@@ -226,7 +226,7 @@ def _trimmed(text: str, start: int, end: int) -> tuple[int, int] | None:
     return (start, start + len(body.strip())) if body.strip() else None
 
 
-def _long(text: str, part: Part) -> bool:
+def _long(text: str, part: MarkedPart) -> bool:
     return len(text[part.start : part.end].split()) >= MIN_WORDS
 
 
@@ -237,10 +237,10 @@ def topic(text: str) -> str:
     return " ".join((telling or words or ["part"])[:MAX_TOPIC_WORDS])
 
 
-def _cut(text: str, parts: Sequence[Part]) -> tuple[Node, ...]:
+def _cut(text: str, parts: Sequence[MarkedPart]) -> tuple[Node, ...]:
     """The text with its parts as blocks, and a sync before text between or behind them that refers back."""
     nodes: list[Node] = [text[: parts[0].start]]
-    for part, following in pairwise((*parts, Part(len(text), len(text), ""))):
+    for part, following in pairwise((*parts, MarkedPart(len(text), len(text), ""))):
         between = text[part.end : following.start]
         nodes += [Block(part.topic, (text[part.start : part.end],)), *([Sync()] if _refers(between) else []), between]
     return merge_text(nodes)
