@@ -44,6 +44,7 @@ class PeerError(ValueError):
 
 def transformers_times(engine: Engine, model: PreTrainedModel, answers: Sequence[AnnotatedAnswer]) -> PeerTimes:
     """``generate`` of transformers with its own cache and attention; ``model`` is one that no engine runs."""
+    generate: Any = model.generate  # a mixin hides it from type checkers
     counts, times = [], []
     for known in [answers[0], *answers]:  # the first once more: it warms the model up
         prompt = engine.encode(known.prompt)
@@ -52,7 +53,7 @@ def transformers_times(engine: Engine, model: PreTrainedModel, answers: Sequence
         forced = LogitsProcessorList([_Forced(text, len(prompt))])
         started = perf_counter()
         with torch.inference_mode():
-            out = model.generate(
+            out = generate(
                 ids,
                 attention_mask=torch.ones_like(ids),
                 logits_processor=forced,

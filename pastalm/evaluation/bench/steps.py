@@ -169,4 +169,5 @@ def fit_law(points: Sequence[StepPoint]) -> Law | None:
     values[kept] = found
     spread = float(((times - times.mean()) ** 2).sum())
     missed = float(((times - terms @ values) ** 2).sum())
-    return Law(*map(float, values), 1 - missed / spread if spread else 1.0)
+    fixed, row, kiloslot = values.tolist()
+    return Law(fixed, row, kiloslot, 1 - missed / spread if spread else 1.0)
