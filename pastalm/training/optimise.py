@@ -49,18 +49,9 @@ def optimise(round_: Round) -> None:
         collator = _collator(model, tokenizer)
         _add_references(round_, pairs, collator)
         pairs.fill(config.batch_size * config.accumulate * processes())
-        set_seed(config.seed)
-        trainer = PreferTrainer(
-            model=add_adapters(model, vocabulary, config) if config.lora else model,
-            args=training_arguments(config, len(pairs)),
-            train_dataset=pairs,
-            data_collator=collator,
-            loss=pair_loss(config),
-        )
+        trainer = _trainer(model, vocabulary, pairs, collator, config)
         models = _Models(round_, trainer, tokenizer, config)
         trainer.add_callback(Snapshots(config.snapshot_shares(), models.write_snapshot))
-        if config.gradient_checkpointing:
-            recompute_layers(bare(model), trainer.attention_context)
         if leads():
             print(plan(trainer, config), flush=True)
         checkpoint = last_checkpoint(round_.folder)
@@ -74,6 +65,22 @@ def _collator(model: Any, tokenizer: Any) -> PairCollator:
     policy = policy_of(model.config)
     model.config.pasta_positions = policy.name
     return PairCollator(policy, tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0)
+
+
+def _trainer(
+    model: PreTrainedModel, vocabulary: Vocabulary, pairs: Pairs, collator: PairCollator, config: PreferConfig
+) -> PreferTrainer:
+    set_seed(config.seed)  # the reference may have drawn numbers, in a run that was not interrupted
+    trainer = PreferTrainer(
+        model=add_adapters(model, vocabulary, config) if config.lora else model,
+        args=training_arguments(config, len(pairs)),
+        train_dataset=pairs,
+        data_collator=collator,
+        loss=pair_loss(config),
+    )
+    if config.gradient_checkpointing:
+        recompute_layers(bare(model), trainer.attention_context)
+    return trainer
 
 
 def _add_references(round_: Round, pairs: Pairs, collator: PairCollator) -> None:

@@ -52,7 +52,7 @@ def train_sft(config: SftConfig) -> Path:
     require_folder(config.out)
     before = read_state(config.out) if config.resume else {}
     records = read_data(config)
-    held_records = read_data(replace(config, data=config.eval_data)) if config.eval_data else []
+    held_out = read_data(replace(config, data=config.eval_data)) if config.eval_data else []
     require_same(config, run_state(config, records), before, INSTEAD)
     set_seed(config.seed)
     model, tokenizer = load_base(config)
@@ -61,14 +61,19 @@ def train_sft(config: SftConfig) -> Path:
     require_same(config, state, before, INSTEAD)  # once more, for the positions may be the model's
     if is_finished(config.out, before):
         say(f"{config.out} holds this very run, finished; --no-resume trains it anew.")
-        return Path(config.out)
-    vocabulary = Vocabulary(tokenizer)
-    rows = load_rows(config, vocabulary, records)
-    held_rows = load_rows(replace(config, data=config.eval_data), vocabulary, held_records) if held_records else None
-    if leads():
-        _begin(config, state)
+    else:
+        vocabulary = Vocabulary(tokenizer)
+        rows = load_rows(config, vocabulary, records)
+        held_rows = load_rows(replace(config, data=config.eval_data), vocabulary, held_out) if held_out else None
+        if leads():
+            _begin(config, state)
+        _run(_trainer(model, tokenizer, rows, held_rows, config), tokenizer, config, state)
+    return Path(config.out)
+
+
+def _run(trainer: SftTrainer, tokenizer: PreTrainedTokenizerBase, config: SftConfig, state: dict[str, Any]) -> None:
+    """Train, save the model, and complete the run state."""
     checkpoint = last_checkpoint(config.out) if config.resume else None
-    trainer = _trainer(model, tokenizer, rows, held_rows, config)
     say(plan(trainer, config))
     loss = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None).training_loss
     figures = _figures(trainer, checkpoint, loss) | trainer.held_out()
@@ -76,7 +81,6 @@ def train_sft(config: SftConfig) -> Path:
     if leads():
         write_state(config.out, state | {"figures": figures})
     say(_summary(figures))
-    return Path(config.out)
 
 
 def say(line: str) -> None:
