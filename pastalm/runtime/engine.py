@@ -27,6 +27,7 @@ from pastalm.runtime.interpreter import Interpreter
 from pastalm.runtime.language import Language
 from pastalm.runtime.limits import Limits
 from pastalm.runtime.load import load
+from pastalm.runtime.logprobs import Logprobs
 from pastalm.runtime.replay import Replay
 from pastalm.runtime.request import Mode, Observer, RequestError, RequestOptions, policy_of
 from pastalm.runtime.response import Response
@@ -123,9 +124,9 @@ class Engine:
         """The position policy of the model; see :func:`pastalm.runtime.request.policy_of`."""
         return policy_of(self.runner.model.config, asked)
 
-    def scheduler(self, max_batch: int, max_model_len: int) -> Scheduler:
+    def scheduler(self, max_batch: int, max_model_len: int, max_rows: int | None = None) -> Scheduler:
         """A scheduler of its own, for one who steps it himself."""
-        return Scheduler(self.runner, max_batch, max_model_len)
+        return Scheduler(self.runner, max_batch, max_model_len, max_rows)
 
     def generate(self, prompt: Prompt, **options: Any) -> Response:
         """Answer a prompt: a user's message as one string, chat messages, a ``RawPrompt`` or token ids.
@@ -175,11 +176,15 @@ class Engine:
             raise RequestError(
                 "The policy 'oracle' needs the true length of chunks: it serves training and replay only."
             )
+        unknown = [token for token in asked.logit_bias or () if token >= self.known_tokens]
+        if unknown:
+            raise RequestError(f"logit_bias names the token {unknown[0]}, which this model does not have.")
         language = self.language(asked.mode)
         ids = self.encode(prompt)
         limits = self.bounded(asked.limits, ids)
         interpreter = Interpreter(language, policy, limits, len(ids), stops=asked.stops, eager=asked.eager)
-        return Sequence(ids, interpreter, asked.sampling, observe=asked.observe)
+        notes = None if asked.logprobs is None else Logprobs(asked.logprobs)
+        return Sequence(ids, interpreter, asked.sampling, observe=asked.observe, logprobs=notes)
 
     def replay(
         self, prompt: Prompt, annotated: str | Answer, *, max_threads: int | None = None, positions: str | None = None

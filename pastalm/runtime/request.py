@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +11,7 @@ from torch import Tensor
 from pastalm.lang.positions import DEFAULT, PositionPolicy, position_policy
 from pastalm.runtime.limits import Limits
 from pastalm.runtime.mode import Mode as Mode
+from pastalm.runtime.response import MAX_TOP
 from pastalm.runtime.sampler import SamplingParams
 from pastalm.runtime.thread import Path
 
@@ -31,8 +32,10 @@ class RequestOptions:
     end the answer in the main thread, the chunk in any other. ``max_threads``, ``max_async_tokens`` and ``max_depth``
     are those of :class:`pastalm.runtime.limits.Limits`. ``positions`` is a policy of :mod:`pastalm.lang.positions`; by
     default, and if the model was trained with one, it is the model's own. ``eager`` turns tokens into text at once, for
-    those who drain events. ``observe`` is shown every choice. Raises :class:`RequestError` or ``ValueError`` with one
-    sentence for values that mean nothing.
+    those who drain events. ``observe`` is shown every choice. ``logit_bias`` (ids to numbers), ``presence_penalty`` and
+    ``frequency_penalty`` are those of :class:`pastalm.runtime.sampler.SamplingParams`; ``logprobs`` asks for the
+    probabilities of the text's tokens, with so many of the likeliest beside each. Raises :class:`RequestError` or
+    ``ValueError`` with one sentence for values that mean nothing.
     """
 
     max_tokens: int = 1024
@@ -41,6 +44,10 @@ class RequestOptions:
     top_p: float = 1.0
     seed: int = 0
     speed: float = 0.0
+    logit_bias: Mapping[int, float] | None = None
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    logprobs: int | None = None
     stop: str | Sequence[str] | None = None
     max_threads: int | None = None
     max_async_tokens: int | None = None
@@ -52,6 +59,8 @@ class RequestOptions:
     def __post_init__(self) -> None:
         if self.mode not in list(Mode):
             raise RequestError(f"Unknown mode {self.mode!r}; choose 'async' or 'sequential'.")
+        if self.logprobs is not None and not 0 <= self.logprobs <= MAX_TOP:
+            raise RequestError(f"logprobs is a whole number from 0 to {MAX_TOP}, not {self.logprobs}.")
         _ = self.limits, self.sampling  # they check themselves
 
     @property
@@ -62,7 +71,9 @@ class RequestOptions:
     @property
     def sampling(self) -> SamplingParams:
         """How its tokens are drawn."""
-        return SamplingParams(self.temperature, self.top_p, self.seed, self.speed)
+        bias = tuple((self.logit_bias or {}).items())
+        penalties = self.presence_penalty, self.frequency_penalty
+        return SamplingParams(self.temperature, self.top_p, self.seed, self.speed, bias, *penalties)
 
     @property
     def stops(self) -> list[str]:

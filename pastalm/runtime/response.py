@@ -9,6 +9,8 @@ from pastalm.lang.answer import Answer
 from pastalm.lang.script import Script
 from pastalm.runtime.thread import Path
 
+MAX_TOP = 20  # of the likeliest tokens that are told beside each
+
 
 @dataclass(frozen=True)
 class ThreadResult:
@@ -46,10 +48,20 @@ class Metrics:
 
 
 @dataclass(frozen=True)
+class TokenLogprob:
+    """The text of a token, its log-probability as the model gave it, before temperature, penalties and the grammar; and
+    the likeliest tokens in its place, each with its own."""
+
+    text: str
+    logprob: float
+    top: tuple[tuple[str, float], ...]
+
+
+@dataclass(frozen=True)
 class Response:
     """An answer. ``text`` is what the reader sees, ``annotated`` the same with tags, ``answer`` its tree, ``script``
     its tokens, ``end`` the token that ended it, if one did. ``finish_reason``: "stop", or "length" if a limit ended it.
-    ``problems``: malformed tags, if any."""
+    ``problems``: malformed tags, if any. ``logprobs``: those of the text's tokens, if they were asked for."""
 
     text: str
     annotated: str
@@ -61,6 +73,7 @@ class Response:
     answer: Answer
     script: Script
     end: int | None = None
+    logprobs: tuple[TokenLogprob, ...] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The response as plain JSON types, without tree and script."""

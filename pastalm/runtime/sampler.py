@@ -12,8 +12,8 @@ in whichever order, and no generator has to be kept for it.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import count
 from math import inf
 
@@ -24,6 +24,8 @@ from pastalm.lang.recogniser import Legal
 from pastalm.runtime.thread import Path
 
 MAX_SPEED = 3
+MAX_PENALTY = 2
+MAX_BIAS = 100
 TEMPERATURES = (1e-6, 1e6)  # beyond these float32 has no numbers left, and the draws would be the same
 STRIDE = 64  # a row is looked at in blocks of so many tokens
 NUCLEUS = (
@@ -36,12 +38,17 @@ REFUSED = -1  # in the place of a token: more of the row must be looked at
 @dataclass(frozen=True)
 class SamplingParams:
     """``temperature`` 0 is greedy; ``top_p`` keeps the likeliest tokens that make up this share of the probability.
-    ``speed``, in nats, is added to the logit of starting a promise, before all else: 0 is the model itself."""
+    ``speed``, in nats, is added to the logit of starting a promise, before all else: 0 is the model itself.
+    ``logit_bias`` is added to the logits of these tokens. ``presence_penalty`` is taken from those of all tokens that
+    the thread sees in the answer's text so far, ``frequency_penalty`` once for each time that it sees them."""
 
     temperature: float = 0.0
     top_p: float = 1.0
     seed: int = 0
     speed: float = 0.0
+    logit_bias: tuple[tuple[int, float], ...] = ()
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
 
     def __post_init__(self) -> None:
         if not 0 <= self.temperature < inf:
@@ -52,17 +59,35 @@ class SamplingParams:
             raise ValueError(
                 f"speed is a number from -{MAX_SPEED} (fewer chunks) to {MAX_SPEED} (more chunks), not {self.speed}."
             )
+        for name in ("presence_penalty", "frequency_penalty"):
+            if not -MAX_PENALTY <= getattr(self, name) <= MAX_PENALTY:
+                raise ValueError(f"{name} is a number from -{MAX_PENALTY} to {MAX_PENALTY}, not {getattr(self, name)}.")
+        for token, bias in self.logit_bias:
+            if token < 0 or not -MAX_BIAS <= bias <= MAX_BIAS:
+                raise ValueError(f"logit_bias is ids with numbers from -{MAX_BIAS} to {MAX_BIAS}, not {token}: {bias}.")
+
+    @property
+    def penalised(self) -> bool:
+        """Whether what a thread has seen counts."""
+        return bool(self.presence_penalty or self.frequency_penalty)
 
 
 @dataclass(frozen=True)
 class Draw:
     """How one token is chosen: the request's parameters, what is legal, whose token it is, and its number in that
-    thread."""
+    thread; and how often the thread has ``seen`` each token, where that counts."""
 
     params: SamplingParams
     legal: Legal
     path: Path = ()
     number: int = 0
+    seen: Mapping[int, int] = field(default_factory=dict)
+
+    def changes(self) -> Iterator[tuple[int, float]]:
+        """What is added to the logits of which tokens."""
+        yield from self.params.logit_bias
+        for token, times in self.seen.items():
+            yield token, -self.params.presence_penalty - self.params.frequency_penalty * times
 
     def uniform(self, attempt: int = 0) -> float:
         """The number in [0, 1) that decides it: 48 bits of a hash. Another one for each ``attempt``."""
@@ -143,6 +168,10 @@ class Sampler:
         scores[:, self.size :] = -inf
         own, blocks = scores[:, : self.size].copy_(logits_KV), scores.unflatten(-1, (-1, STRIDE))
         own.masked_fill_(self._illegal(blocks, rows), -inf)
+        if changes := [(row, *one) for row, draw in enumerate(rows.draws) for one in draw.changes()]:
+            places = torch.tensor([(row, token) for row, token, _ in changes], device=scores.device)
+            values = torch.tensor([value for *_, value in changes], dtype=scores.dtype, device=scores.device)
+            scores.index_put_(places.unbind(1), values, accumulate=True)
         if rows.moved:
             scores[torch.arange(number, device=scores.device), rows.promise] += rows.speed
         return blocks

@@ -5,6 +5,7 @@ from __future__ import annotations
 from bisect import insort
 from collections import deque
 from contextlib import ExitStack
+from dataclasses import replace
 from heapq import heappop, heappush
 from time import perf_counter
 
@@ -14,6 +15,7 @@ from pastalm.runtime.kv_cache import STEP, KVCache
 from pastalm.runtime.outcome import respond
 from pastalm.runtime.runner import Runner
 from pastalm.runtime.sampler import Draw
+from pastalm.runtime.seen_text import seen_counts
 from pastalm.runtime.sequence import Sequence
 from pastalm.runtime.step_input import Part
 from pastalm.runtime.thread import Feed, Operation, Thread
@@ -177,6 +179,8 @@ class Scheduler:
             legal = [thread.reader.legal() for thread in group]
             tokens = sequence.teacher(logits_TV, legal, [thread.path for thread in group])
         for thread, token, row in zip(group, tokens, logits_TV, strict=True):
+            if sequence.logprobs:
+                sequence.logprobs.note((thread.path, len(thread.written)), row, token)
             if sequence.observe:
                 sequence.observe(thread.path, row, token)
             interpreter.accept(thread, token)
@@ -190,7 +194,9 @@ class Scheduler:
         sequence.due = deque(sequence.order(sequence.interpreter.due()))
         if not sequence.due:
             seconds = perf_counter() - sequence.started
-            sequence.response = respond(sequence.interpreter, len(sequence.prompt), sequence.steps, seconds)
+            response = respond(sequence.interpreter, len(sequence.prompt), sequence.steps, seconds)
+            found = sequence.logprobs.of_text(sequence.interpreter) if sequence.logprobs else None
+            sequence.response = replace(response, logprobs=found)
 
     def _retire(self) -> None:
         """Free the rows of finished sequences."""
@@ -207,5 +213,11 @@ class Scheduler:
 def _part(sequence: Sequence, operations: list[Operation], group: list[Thread]) -> Part:
     """What a sequence feeds, and what is drawn for a group of its threads; for none, its last token's logits only."""
     queries, last = sequence.visibility.apply(operations)
-    draws = [Draw(sequence.sampling, one.reader.legal(), one.path, len(one.written)) for one in group]
+    draws = [_draw(sequence, thread) for thread in group]
     return Part(sequence.row or 0, queries, [last[one.path] for one in group] or [len(queries) - 1], draws)
+
+
+def _draw(sequence: Sequence, thread: Thread) -> Draw:
+    params, vocabulary = sequence.sampling, sequence.interpreter.language.vocabulary
+    seen = seen_counts(thread, vocabulary) if params.penalised else {}
+    return Draw(params, thread.reader.legal(), thread.path, len(thread.written), seen)

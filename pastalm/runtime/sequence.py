@@ -12,6 +12,7 @@ from torch import Tensor
 
 from pastalm.lang.recogniser import Legal
 from pastalm.runtime.interpreter import Interpreter
+from pastalm.runtime.logprobs import Logprobs
 from pastalm.runtime.request import Observer
 from pastalm.runtime.response import Response
 from pastalm.runtime.sampler import SamplingParams
@@ -33,10 +34,10 @@ class Sequence:
 
     ``prompt`` are ids; ``interpreter`` decides what they grow to; ``sampling`` says how tokens are drawn, unless a
     ``teacher`` gives them. ``order`` may reorder the threads of a round (parents stay before children); nothing depends
-    on it, which the tests show. ``row`` is its place in the batch, None while it waits; ``visibility`` its slots and
-    what its threads see; ``read`` counts the tokens of the prompt that are in the cache; ``due`` are the threads of
-    this round that are still to run; ``steps`` counts passes that gave a token; ``started`` is when it got its row:
-    time in line is not its own.
+    on it, which the tests show. ``logprobs`` notes probabilities, if they are asked for. ``row`` is its place in the
+    batch, None while it waits; ``visibility`` its slots and what its threads see; ``read`` counts the tokens of the
+    prompt that are in the cache; ``due`` are the threads of this round that are still to run; ``steps`` counts passes
+    that gave a token; ``started`` is when it got its row: time in line is not its own.
     """
 
     prompt: list[int]
@@ -45,6 +46,7 @@ class Sequence:
     teacher: Teacher | None = None
     order: Callable[[list[Thread]], list[Thread]] = list
     observe: Observer | None = None
+    logprobs: Logprobs | None = None
     row: int | None = None
     visibility: Visibility = field(default_factory=Visibility)
     read: int = 0

@@ -91,9 +91,11 @@ class Handler:
 
     def _jobs(self, asked: CommonRequest, outbox: Outbox) -> Iterator[Job]:
         given = {"max_tokens": self.config.max_tokens, "mode": self.config.mode, "seed": secrets.randbelow(SEEDS)}
-        for index, prompt in enumerate(asked.prompts):
-            options, stream, events = given | asked.options, bool(asked.stream), asked.wants_events
-            yield Job(prompt, options, stream=stream, events=events, index=index, outbox=outbox)
+        n, options = asked.n or 1, given | asked.options
+        for index in range(n * len(asked.prompts)):
+            own = options | {"seed": options["seed"] + index % n}  # several answers to a prompt are drawn apart
+            prompt, stream, events = asked.prompts[index // n], bool(asked.stream), asked.wants_events
+            yield Job(prompt, own, stream=stream, events=events, index=index, outbox=outbox)
 
     def _watch(self, http: Request, jobs: list[Job]) -> None:
         """Take the jobs back once the client has left; the server says so too when the answer has been sent."""

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from itertools import accumulate
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, Field
 
 from pastalm.runtime.response import Response
 from pastalm.serving.threads import ThreadEvent
+
+LOWEST_LOGPROB = -9999.0  # JSON has no infinity
 
 
 def _optional(**more: Any) -> Any:
@@ -78,11 +81,69 @@ class MessageDelta(BaseModel):
     content: str | None = _optional()
 
 
+class TopLogprob(BaseModel):
+    """A token with its log-probability. ``bytes``: its text in UTF-8; null for a part of a character."""
+
+    token: str
+    logprob: float
+    bytes: list[int] | None
+
+    @classmethod
+    def of(cls, text: str, logprob: float) -> Self:
+        """From a token's text."""
+        whole = None if "\N{REPLACEMENT CHARACTER}" in text else list(text.encode())
+        return cls(token=text, logprob=max(logprob, LOWEST_LOGPROB), bytes=whole)
+
+
+class ChatLogprob(TopLogprob):
+    """The same with the likeliest tokens in its place."""
+
+    top_logprobs: list[TopLogprob] = []
+
+
+class ChatLogprobs(BaseModel):
+    """Of each token of an answer's text, in the order of the document. Tags have none."""
+
+    content: list[ChatLogprob]
+    refusal: None = None
+
+    @classmethod
+    def of(cls, response: Response) -> ChatLogprobs | None:
+        """Those of an answer, if they were asked for."""
+        if response.logprobs is None:
+            return None
+        content = [ChatLogprob.of(one.text, one.logprob) for one in response.logprobs]
+        for said, one in zip(content, response.logprobs, strict=True):
+            said.top_logprobs = [TopLogprob.of(*pair) for pair in one.top]
+        return cls(content=content)
+
+
+class TextLogprobs(BaseModel):
+    """The same in the shape of ``/v1/completions``. ``text_offset``: where each token begins in the text."""
+
+    tokens: list[str]
+    token_logprobs: list[float]
+    top_logprobs: list[dict[str, float]]
+    text_offset: list[int]
+
+    @classmethod
+    def of(cls, response: Response) -> TextLogprobs | None:
+        """Those of an answer, if they were asked for."""
+        if response.logprobs is None:
+            return None
+        tokens = [one.text for one in response.logprobs]
+        return cls(
+            tokens=tokens,
+            token_logprobs=[max(one.logprob, LOWEST_LOGPROB) for one in response.logprobs],
+            top_logprobs=[{text: max(v, LOWEST_LOGPROB) for text, v in one.top} for one in response.logprobs],
+            text_offset=list(accumulate(map(len, tokens[:-1]), initial=0)) if tokens else [],
+        )
+
+
 class Choice(BaseModel):
     """One answer, or a piece of it. ``pasta`` stands here where a request has several answers."""
 
     index: int
-    logprobs: None = None
     finish_reason: Literal["stop", "length"] | None = None
     pasta: DecodingFigures | None = _optional()
 
@@ -91,18 +152,21 @@ class ChatChoice(Choice):
     """An answer of ``/v1/chat/completions``."""
 
     message: AssistantMessage
+    logprobs: ChatLogprobs | None = None
 
 
 class ChatChunkChoice(Choice):
     """A piece of an answer of ``/v1/chat/completions``."""
 
     delta: MessageDelta
+    logprobs: None = None
 
 
 class TextChoice(Choice):
     """An answer of ``/v1/completions``, or a piece of it."""
 
     text: str
+    logprobs: TextLogprobs | None = None
 
 
 class Frame(BaseModel):

@@ -18,6 +18,7 @@ from pastalm.serving.bodies import (
     ChatChoice,
     ChatChunkChoice,
     ChatCompletion,
+    ChatLogprobs,
     Choice,
     CompletionUsage,
     DecodingFigures,
@@ -25,6 +26,7 @@ from pastalm.serving.bodies import (
     StreamChunk,
     TextChoice,
     TextCompletion,
+    TextLogprobs,
     ThreadEvents,
     WholeFrame,
 )
@@ -116,7 +118,11 @@ class ChatReply(Reply):
     def whole(self, responses: Sequence[Response]) -> ChatCompletion:
         """See :class:`Reply`."""
         choices = [
-            ChatChoice(**self._ended(index, one), message=AssistantMessage(content=one.text))
+            ChatChoice(
+                **self._ended(index, one),
+                message=AssistantMessage(content=one.text),
+                logprobs=ChatLogprobs.of(one),
+            )
             for index, one in enumerate(responses)
         ]
         return ChatCompletion(**self._whole("chat.completion", responses), choices=choices)
@@ -136,7 +142,10 @@ class CompletionReply(Reply):
 
     def whole(self, responses: Sequence[Response]) -> TextCompletion:
         """See :class:`Reply`."""
-        choices = [TextChoice(**self._ended(index, one), text=one.text) for index, one in enumerate(responses)]
+        choices = [
+            TextChoice(**self._ended(index, one), text=one.text, logprobs=TextLogprobs.of(one))
+            for index, one in enumerate(responses)
+        ]
         return TextCompletion(**self._whole("text_completion", responses), choices=choices)
 
     def _choice(self, index: int, text: str) -> TextChoice:

@@ -5,7 +5,7 @@ Fields are checked for their names and types alone; what values mean is the engi
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
@@ -15,6 +15,7 @@ from pastalm.serving.unsupported import without_unsupported
 
 MAX_STOPS = 16
 MAX_PROMPTS = 64
+MAX_ANSWERS = 64  # of one request
 
 
 def _whole(text: str) -> str:
@@ -44,6 +45,15 @@ def _prompts(prompt: Any) -> Any:
         if not isinstance(one, str) and not (isinstance(one, list) and all(_is_id(token) for token in one)):
             raise ValueError("prompt: each must be a text or a list of token ids.")
     return listed
+
+
+def _bias(bias: Any) -> Any:
+    """JSON's names are strings: ids come as such."""
+    if isinstance(bias, dict) and all(isinstance(name, str) and name.isdecimal() and len(name) < 19 for name in bias):
+        return {int(name): value for name, value in bias.items()}
+    if bias is None or bias == {}:
+        return None
+    raise ValueError("logit_bias: give an object of token ids with numbers from -100 to 100.")
 
 
 def _is_id(value: Any) -> bool:
@@ -80,6 +90,7 @@ class CommonRequest(BaseModel):
     OPTIONS: ClassVar[tuple[str, ...]] = (
         *("max_tokens", "temperature", "top_p", "seed", "stop"),
         *("mode", "speed", "max_threads", "max_async_tokens"),
+        *("presence_penalty", "frequency_penalty"),
     )
 
     model: str
@@ -88,6 +99,10 @@ class CommonRequest(BaseModel):
     top_p: float | None = None
     seed: int | None = None
     stop: Annotated[str | list[str] | None, AfterValidator(_few)] = None
+    n: int | None = None
+    presence_penalty: float | None = None
+    frequency_penalty: float | None = None
+    logit_bias: Annotated[dict[int, float] | None, BeforeValidator(_bias)] = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     mode: str | None = None
@@ -106,7 +121,22 @@ class CommonRequest(BaseModel):
     def options(self) -> dict[str, Any]:
         """The engine's options that are set."""
         values = {name: getattr(self, name) for name in self.OPTIONS}
+        values |= {"logit_bias": self.logit_bias or None, "logprobs": self.wanted_logprobs}
         return {name: value for name, value in values.items() if value is not None}
+
+    @property
+    def wanted_logprobs(self) -> int | None:
+        """How many of the likeliest tokens are told beside each token; None if no probabilities are."""
+        raise NotImplementedError
+
+    @model_validator(mode="after")
+    def _check_answers(self) -> Self:
+        n = 1 if self.n is None else self.n
+        if not 1 <= n * len(self.prompts) <= MAX_ANSWERS:
+            raise ValueError(f"n must be at least 1, and a request gets at most {MAX_ANSWERS} answers.")
+        if self.wanted_logprobs is not None and self.stream:
+            raise ValueError("logprobs come with whole answers only: leave out stream, or logprobs.")
+        return self
 
     @property
     def prompts(self) -> list[Prompt]:
@@ -171,6 +201,13 @@ class ChatRequest(CommonRequest):
 
     messages: list[ChatMessage] = Field(min_length=1)
     max_completion_tokens: int | None = None
+    logprobs: bool | None = None
+    top_logprobs: int | None = None
+
+    @property
+    def wanted_logprobs(self) -> int | None:
+        """See :class:`CommonRequest`."""
+        return self.top_logprobs or 0 if self.logprobs else None
 
     @property
     def prompts(self) -> list[Prompt]:
@@ -188,6 +225,12 @@ class CompletionRequest(CommonRequest):
     """A body of ``/v1/completions``: prompts taken as they are, each a text or token ids."""
 
     prompt: Annotated[list[Text | list[int]], BeforeValidator(_prompts)]
+    logprobs: int | None = None
+
+    @property
+    def wanted_logprobs(self) -> int | None:
+        """See :class:`CommonRequest`."""
+        return self.logprobs
 
     @property
     def prompts(self) -> list[Prompt]:

@@ -28,14 +28,12 @@ class Unsupported:
 _TEXT = "this model reads and writes text"
 _TOOLS = "chunks are plain text, and nothing here would hold an answer to the schema of a function"
 _FORMAT = "chunks are written side by side, and no grammar besides that of the tags is enforced over them"
-_ONE = "a request gets one answer, as text"
 _SAMPLING = "tokens are drawn with temperature and top_p"
 _REASONING = "the model does not reason apart from its answer"
 _STATIC = "the answer's length and end are the model's to choose, within max_tokens and stop"
 
 UNSUPPORTED: dict[str, Unsupported] = {
-    "n": Unsupported((1,), _ONE),
-    "best_of": Unsupported((1,), _ONE),
+    "best_of": Unsupported((1,), "answers are not ranked here; ask for n of them"),
     "echo": Unsupported((False,), "an answer does not repeat its prompt"),
     "suffix": Unsupported(("",), "text is not filled in before a given end"),
     "tools": Unsupported(([],), _TOOLS),
@@ -50,11 +48,6 @@ UNSUPPORTED: dict[str, Unsupported] = {
     "reasoning_effort": Unsupported(("none",), _REASONING),
     "verbosity": Unsupported(("medium",), "the model has not learned lengths on request; ask for one in the prompt"),
     "web_search_options": Unsupported((), "the server does not look anything up"),
-    "logprobs": Unsupported((False,), "probabilities are not reported"),
-    "top_logprobs": Unsupported((0,), "probabilities are not reported"),
-    "logit_bias": Unsupported(({},), _SAMPLING),
-    "presence_penalty": Unsupported((0, 0.0), _SAMPLING),
-    "frequency_penalty": Unsupported((0, 0.0), _SAMPLING),
     "top_k": Unsupported((-1, 0), _SAMPLING),
     "min_p": Unsupported((0, 0.0), _SAMPLING),
     "repetition_penalty": Unsupported((1, 1.0), _SAMPLING),
@@ -71,11 +64,5 @@ def without_unsupported(fields: Mapping[str, Any]) -> dict[str, Any]:
     for name, field in UNSUPPORTED.items():
         value = fields.get(name)
         if not field.accepts(value) and not (no_tools and name in ("tools", "functions")):
-            raise ValueError(f"{_refusal(name, field)}; {field.reason}.")
+            raise ValueError(f"{name} is not supported: leave it out; {field.reason}.")
     return {name: fields[name] for name in fields if name not in UNSUPPORTED and name not in WITHOUT_EFFECT}
-
-
-def _refusal(name: str, field: Unsupported) -> str:
-    if name in ("n", "best_of"):
-        return f"{name} must be {field.harmless[0]}"
-    return f"{name} is not supported: leave it out"

@@ -100,7 +100,7 @@ class Worker:
                 f"{max_waiting}."
             )
         self.engine, self.max_batch, self.max_open = engine, max_batch, max_batch + max_waiting
-        self.scheduler = engine.scheduler(max_batch, engine.max_model_len)
+        self.scheduler = engine.scheduler(max_batch, engine.max_model_len, max_rows)
         try:
             self.scheduler.reserve()
         except RuntimeError as error:  # what torch raises for memory that it does not get

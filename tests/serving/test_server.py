@@ -136,11 +136,16 @@ def test_models_and_health(served: RunningServer) -> None:
         ({"top_p": 0}, "top_p is a share"),
         ({"speed": 4}, "speed is a number from -3"),
         ({"mode": "both"}, "Unknown mode 'both'; choose 'async' or 'sequential'."),
-        ({"n": 2}, "n must be 1; a request gets one answer, as text."),
+        ({"n": 0}, "n must be at least 1, and a request gets at most 64 answers."),
+        ({"n": 65}, "n must be at least 1, and a request gets at most 64 answers."),
+        ({"best_of": 2}, "best_of is not supported: leave it out; answers are not ranked here"),
+        ({"presence_penalty": 3}, "presence_penalty is a number from -2 to 2"),
+        ({"logit_bias": {"x": 1}}, "logit_bias: give an object of token ids"),
+        ({"logit_bias": {"99999": 1}}, "logit_bias names the token 99999, which this model does not have."),
+        ({"response_format": {"type": "json_object"}}, "response_format is not supported: leave it out; chunks are"),
         ({"tools": [{}]}, "tools is not supported"),
-        ({"n": True}, "n must be 1"),
-        ({"logprobs": True}, "logprobs is not supported"),
-        ({"logprobs": 0}, "logprobs is not supported"),
+        ({"n": True}, "n: input should be a valid integer."),
+        ({"logprobs": 0}, "logprobs: input should be a valid boolean."),
         ({"stop": ["x"] * 17}, "stop takes at most 16 strings, not 17."),
         ({"stop": 5}, "stop: input should be a valid string."),
         ({"max_token": 5}, "Unknown field 'max_token'."),
@@ -187,8 +192,8 @@ def test_errors_are_the_client_s_own(served: RunningServer, tiny: Engine) -> Non
     with pytest.raises(openai.NotFoundError) as caught:
         served.client().completions.create(model="gpt-5", prompt="hello")
     assert caught.value.code == "model_not_found" and "this server has 'bundled'" in str(caught.value)
-    with pytest.raises(openai.BadRequestError, match="n must be 1"):
-        ask(served, n=3)
+    with pytest.raises(openai.BadRequestError, match="at most 64 answers"):
+        ask(served, n=100)
     with serving(tiny) as running, pytest.raises(openai.BadRequestError, match="no chat template"):
         running.client().chat.completions.create(model="tiny", messages=[{"role": "user", "content": "hello"}])
 

@@ -22,6 +22,8 @@ from pastalm.runtime.sequence import Sequence
 
 POSITIONS = "contiguous"  # a plain server places a token behind the one before
 
+NEED_LOGITS = ("observe", "logprobs", "logit_bias", "presence_penalty", "frequency_penalty")
+
 
 class RemoteEngine(Engine):
     """An :class:`~pastalm.runtime.engine.Engine` whose model runs in a completion server (vLLM, SGLang, ..).
@@ -99,9 +101,10 @@ class RemoteEngine(Engine):
         return {"requests": self._remote.requests, "prompt_tokens": self._remote.prompt_tokens}
 
     def request(self, prompt: Prompt, **options: Any) -> Sequence:
-        """See :class:`~pastalm.runtime.engine.Engine`. Raises :class:`RequestError` for ``observe``, too."""
-        if options.get("observe") is not None:
-            raise RequestError("A completion server shows no logits: there is nothing to observe.")
+        """See :class:`~pastalm.runtime.engine.Engine`. Raises :class:`RequestError` for what needs logits, too."""
+        asked = next((name for name in NEED_LOGITS if options.get(name)), None)
+        if asked:
+            raise RequestError(f"A completion server shows no logits: {asked} has nothing to work on there.")
         return super().request(prompt, **options)
 
     def replay_script(self, *_: Any, **__: Any) -> NoReturn:
@@ -114,7 +117,7 @@ class RemoteEngine(Engine):
             raise RequestError(f"A completion server knows the positions {POSITIONS!r} only, not {asked!r}.")
         return position_policy(POSITIONS)
 
-    def scheduler(self, max_batch: int, max_model_len: int) -> Any:
+    def scheduler(self, max_batch: int, max_model_len: int, max_rows: int | None = None) -> Any:
         """The one scheduler there is: it holds the connections."""
         self._remote.max_batch = max(max_batch, self._remote.max_batch)
         return self._remote
