@@ -109,7 +109,7 @@ def enclosing_blocks(tokens: list[int], vocabulary: Vocabulary) -> list[tuple[in
 
 
 def visible(i: int, j: int, around: list[tuple[int, ...]], tokens: list[int], sync: int) -> bool:
-    """The rule of nested chunks: the outermost block of j not shared with i must be released by a sync of its parent."""
+    """The rule of nested chunks: the outermost block of j not shared with i is released by a sync of its parent."""
     unshared = [block for block in around[j] if block not in around[i]]
     if j > i or not unshared:
         return j <= i
