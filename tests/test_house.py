@@ -18,7 +18,7 @@ from pastalm.cli.main import app
 ROOT = Path(__file__).parents[1]
 PACKAGE = modules()
 PYTHON = sorted(path for part in ("pastalm", "tests", "bench", "examples") for path in (ROOT / part).rglob("*.py"))
-DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md")), ROOT / "pastalm/bundled/README.md"]
+DOCUMENTS = [*ROOT.glob("*.md"), *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "pastalm").rglob("README.md"))]
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\[[^]]*\]\(([^)\s]+)\)")
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
@@ -154,6 +154,11 @@ def test_commands_in_the_text_name_verbs_and_flags_that_exist(document: Path) ->
         context = command.make_context("pasta", [], resilient_parsing=True)
         known = {flag for one in command.get_params(context) for flag in (*one.opts, *one.secondary_opts)}
         assert {one.partition("=")[0] for one in arguments if one.startswith("--")} <= known, code
+
+
+def test_the_readme_lists_every_command() -> None:
+    named = set(re.findall(r"^\| `pasta ([a-z]+)", (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE))
+    assert named == set(typer.main.get_command(app).commands)
 
 
 @every_document
