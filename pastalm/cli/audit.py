@@ -12,7 +12,17 @@ from rich.console import Console
 from rich.table import Table
 
 from pastalm.cli.models import hush, working
-from pastalm.cli.options import Device, DType, Json, MaxDepth, Model, Positions, place_argument, place_option
+from pastalm.cli.options import (
+    Device,
+    DType,
+    Json,
+    MaxDepth,
+    Model,
+    Positions,
+    TrustRemoteCode,
+    place_argument,
+    place_option,
+)
 from pastalm.cli.tables import figures_grid, page_console, print_table
 from pastalm.data.check import CheckedRecord, read_sound
 from pastalm.progress import track
@@ -43,6 +53,7 @@ def audit(
     max_depth: MaxDepth = 1,
     device: Device = "auto",
     dtype: DType = "auto",
+    trust_remote_code: TrustRemoteCode = False,
     json: Json = False,
 ) -> None:
     """Find blocks that need their siblings: how much does hiding these change a block's log-likelihood?
@@ -53,7 +64,9 @@ def audit(
     journal = data.with_suffix(".audit.jsonl") if journal is None else journal
     _require_sound(data, drop_above, out, journal)
     lines = read_sound(data, max_depth=max_depth)
-    auditor = _auditor(model, device, dtype, positions=positions, batch=batch_size, max_depth=max_depth)
+    auditor = _auditor(
+        model, device, dtype, trust_remote_code, positions=positions, batch=batch_size, max_depth=max_depth
+    )
     from pastalm.data.audit import ranked, summarise
 
     audited = list(track(auditor.run(lines, journal), "Auditing", len(lines), unit="records"))
@@ -76,13 +89,13 @@ def _require_sound(data: Path, above: float | None, out: Path | None, journal: P
         raise AuditFlagsError("DATA, --journal and --out must be different files.")
 
 
-def _auditor(model: str, device: str, dtype: str, **options: Any) -> Auditor:
+def _auditor(model: str, device: str, dtype: str, trust: bool, **options: Any) -> Auditor:
     with working(f"Loading {model} .."):
         hush()
         from pastalm.data.audit import Auditor
         from pastalm.runtime.load import load
 
-        return Auditor(*load(model, device, dtype), **options)
+        return Auditor(*load(model, device, dtype, trust_remote_code=trust), **options)
 
 
 def _filter(audited: list[Audited], auditor: Auditor, above: float | None, out: Path | None) -> Filtered | None:

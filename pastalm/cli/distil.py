@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from pastalm.cli.models import load_engine
 from pastalm.cli.options import (
     Device,
     DType,
@@ -19,6 +21,7 @@ from pastalm.cli.options import (
     Model,
     Seed,
     Temperature,
+    TrustRemoteCode,
     name_argument,
     place_argument,
 )
@@ -27,6 +30,7 @@ from pastalm.files.lines import DataError, json_line
 
 if TYPE_CHECKING:
     from pastalm.data.questions import Question
+    from pastalm.runtime.engine import Engine
     from pastalm.training.sampling import Sampling
 
 
@@ -45,6 +49,7 @@ def distil(
     limit: Limit = None,
     device: Device = "auto",
     dtype: DType = "auto",
+    trust_remote_code: TrustRemoteCode = False,
 ) -> None:
     """Draw a model's own answers, drop those that are cut or repeat themselves, and mark the plainly structured ones.
 
@@ -61,7 +66,8 @@ def distil(
     sampling = Sampling(samples, temperature, max_tokens, seed, max_batch=max_batch, mode="sequential")
     _agree(out.with_suffix(".samples.json"), prompts, model, sampling)
     with Journal(out.with_suffix(".samples.jsonl"), FIELDS) as journal:
-        _draw(journal, questions, sampling, model, device, dtype)
+        load = partial(load_engine, model, device, dtype, trust_remote_code=trust_remote_code)
+        _draw(journal, questions, sampling, load)
         counts: Counter[str] = Counter()
         lines = list(_marked(questions, journal, keep, counts))
     if not lines:
@@ -85,14 +91,13 @@ def _agree(place: Path, prompts: str, model: str, sampling: Sampling) -> None:
     write_json(place, settings)
 
 
-def _draw(journal: Any, questions: Sequence[Question], sampling: Sampling, model: str, device: str, dtype: str) -> None:
+def _draw(journal: Any, questions: Sequence[Question], sampling: Sampling, load: Callable[[], Engine]) -> None:
     wanted = ((question.index, number) for question in questions for number in range(sampling.samples))
     if all(key in journal for key in wanted):
         return  # a run that has everything needs no model
-    from pastalm.cli.models import load_engine
     from pastalm.training.sampling import sample
 
-    sample(load_engine(model, device, dtype), questions, sampling, journal)
+    sample(load(), questions, sampling, journal)
 
 
 def _marked(questions: Sequence[Question], journal: Any, keep: int, counts: Counter[str]) -> Iterator[dict[str, Any]]:

@@ -32,6 +32,7 @@ from pastalm.cli.options import (
     Name,
     Out,
     Speed,
+    TrustRemoteCode,
     name_argument,
     place_option,
 )
@@ -78,6 +79,7 @@ def evaluate(
     ] = None,
     device: Device = "auto",
     dtype: DType = "auto",
+    trust_remote_code: TrustRemoteCode = False,
     name: Name = "",
     judge_model: JudgeModel = "",
     judge_url: JudgeUrl = "",
@@ -113,7 +115,7 @@ def evaluate(
     prints = fingerprint(_place(model)), fingerprint(_place(baseline)) if baseline else ""
     asked = (model, prompts, baseline, mode.value, max_tokens, speed, max_threads, device, dtype)
     settings = EvalSettings(*asked, *prints, max_batch=max_batch, skeleton=skeleton)
-    called, engines = name or name_of(model), Engines(settings)
+    called, engines = name or name_of(model), Engines(settings, trust_remote_code)
     if not knob:
         report = _evaluated(out, settings, questions, called, reuse, engines, judge)
         _show(report, out, json)
@@ -129,13 +131,13 @@ def evaluate(
 class Engines:
     """The two engines of an evaluation, each loaded when it is first needed."""
 
-    def __init__(self, settings: EvalSettings) -> None:
-        self.settings = settings
+    def __init__(self, settings: EvalSettings, trust_remote_code: bool) -> None:
+        self.settings, self.trust_remote_code = settings, trust_remote_code
 
     @cached_property
     def model(self) -> Engine:
         """The model's."""
-        return load_engine(self.settings.model, self.settings.device, self.settings.dtype)
+        return self._load(self.settings.model, self.settings.dtype)
 
     @cached_property
     def baseline(self) -> Engine:
@@ -143,7 +145,10 @@ class Engines:
         if not self.settings.baseline:
             return self.model
         number = str(self.model.runner.model.dtype).removeprefix("torch.")
-        return load_engine(self.settings.baseline, self.settings.device, number)
+        return self._load(self.settings.baseline, number)
+
+    def _load(self, model: str, dtype: str) -> Engine:
+        return load_engine(model, self.settings.device, dtype, trust_remote_code=self.trust_remote_code)
 
 
 def _knob(speeds: str) -> list[float]:

@@ -45,7 +45,15 @@ def hush() -> None:
     hub_logging.set_verbosity_error()
 
 
-def load_engine(model: str, device: str, dtype: str, remote: Sequence[str] | None = None, **options: Any) -> Engine:
+def load_engine(
+    model: str,
+    device: str,
+    dtype: str,
+    remote: Sequence[str] | None = None,
+    *,
+    trust_remote_code: bool = False,
+    **options: Any,
+) -> Engine:
     """An engine, with these options of its own, for a directory, a hub id or the bundled model; with ``remote``, for
     the completion servers at these URLs, of whose model only the tokenizer is loaded."""
     with working(f"Loading {model} .."):
@@ -56,7 +64,7 @@ def load_engine(model: str, device: str, dtype: str, remote: Sequence[str] | Non
 
         if remote:
             return Engine.remote(remote, None, model, os.environ.get(REMOTE_KEY), **options)
-        return Engine.from_pretrained(model, device, dtype, **options)
+        return Engine.from_pretrained(model, device, dtype, trust_remote_code=trust_remote_code, **options)
 
 
 def name_of(model: str) -> str:

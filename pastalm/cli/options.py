@@ -62,6 +62,13 @@ Remote = Annotated[
         help="A completion server (.../v1) that runs the model; may be given several times.",
     ),
 ]
+TrustRemoteCode = Annotated[
+    bool,
+    typer.Option(
+        "--trust-remote-code",
+        help="Run the Python code that a checkpoint brings along; read that code before you allow it.",
+    ),
+]
 Name = Annotated[str, typer.Option(metavar="NAME", help="What to call the model. Default: the last part of --model.")]
 
 # How an answer is decoded. The engine checks these values, so that each has one error, which `as_typed` words.
@@ -113,6 +120,7 @@ SHARED = {
     "baseline": Baseline,
     "device": Device,
     "dtype": DType,
+    "trust_remote_code": TrustRemoteCode,
     "max_tokens": MaxTokens,
     "max_batch": MaxBatch,
     "temperature": Temperature,

@@ -29,6 +29,7 @@ from pastalm.cli.options import (
     Speed,
     Temperature,
     TopP,
+    TrustRemoteCode,
     place_option,
 )
 from pastalm.cli.prompts import read_prompt
@@ -66,6 +67,7 @@ def run(
     positions: Positions = None,
     device: Device = "auto",
     dtype: DType = "auto",
+    trust_remote_code: TrustRemoteCode = False,
     remote: Remote = None,
     raw: Annotated[bool, typer.Option("--raw", help="Give the prompt as it is, without the chat template.")] = False,
     no_compare: Annotated[
@@ -82,7 +84,7 @@ def run(
         raise RunError("--baseline names what to compare with, and --no-compare compares with nothing; give one.")
     text = read_prompt(prompt, file)
     asked = RawPrompt(text) if raw else text
-    engine = load_engine(model, device, dtype, remote)
+    engine = load_engine(model, device, dtype, remote, trust_remote_code=trust_remote_code)
     options: dict[str, Any] = {"mode": mode.value, "max_tokens": max_tokens, "temperature": temperature}
     options |= {"top_p": top_p, "seed": seed, "speed": speed, "positions": positions}
     options |= {"max_threads": max_threads, "max_async_tokens": max_async_tokens}
@@ -94,7 +96,11 @@ def run(
         print_answer(response.text)
     pair = None
     if not no_compare:
-        other = load_engine(baseline, device, engine.dtype or dtype) if baseline else engine
+        other = (
+            load_engine(baseline, device, engine.dtype or dtype, trust_remote_code=trust_remote_code)
+            if baseline
+            else engine
+        )
         response, pair = _timed(engine, other, asked, options)
     if json:
         typer.echo(_as_json(response, pair))

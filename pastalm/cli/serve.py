@@ -22,6 +22,7 @@ from pastalm.cli.options import (
     Model,
     Name,
     Remote,
+    TrustRemoteCode,
     name_argument,
 )
 from pastalm.runtime.mode import Mode
@@ -69,6 +70,7 @@ def serve(
     access_log: Annotated[bool, typer.Option(help="Log each request, one line on stderr.")] = True,
     device: Device = "auto",
     dtype: DType = "auto",
+    trust_remote_code: TrustRemoteCode = False,
     remote: Remote = None,
 ) -> None:
     """Serve a model over HTTP, to any client of the OpenAI protocol.
@@ -89,7 +91,9 @@ def serve(
                 f"{host} can be reached from other machines, and anyone there could ask: give --api-key, or --insecure "
                 "if that is meant."
             )
-        engine = load_engine(model, device, dtype, remote, max_model_len=max_model_len)
+        engine = load_engine(
+            model, device, dtype, remote, trust_remote_code=trust_remote_code, max_model_len=max_model_len
+        )
         _require_mode(engine, model, mode)
         from pastalm.runtime.width import useful_rows
         from pastalm.serving.app import build_app

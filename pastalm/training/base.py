@@ -39,7 +39,10 @@ def load_base(config: TrainingConfig, *, merged: bool = False) -> tuple[PreTrain
     quantised weights other than a GGUF file's, and :class:`SettingsError` for a model whose answers have no end.
     """
     half = config.lora and config.dtype == "bfloat16" and not merged
-    model, tokenizer = load(config.model, device="cpu", dtype="bfloat16" if half else "float32", trainable=True)
+    number = "bfloat16" if half else "float32"
+    model, tokenizer = load(
+        config.model, device="cpu", dtype=number, trust_remote_code=config.trust_remote_code, trainable=True
+    )
     adopt_end(model, tokenizer, config.model)
     adopt_tags(model, tokenizer)
     return model, tokenizer

@@ -95,6 +95,9 @@ class TrainingConfig:
     dtype: str = setting(
         "auto", f"What the model computes in: {', '.join(DTYPES)}; auto is bfloat16 where the hardware has it."
     )
+    trust_remote_code: bool = setting(
+        False, "Run the Python code that a checkpoint brings along; read that code before you allow it.", free=True
+    )
     compile: bool = setting(
         False, "Compile the model with torch.compile: minutes at first, then faster steps.", free=True
     )

@@ -108,7 +108,8 @@ def _answer_baseline(round_: Round) -> None:
         sampling = Sampling(
             1, 0.0, config.max_tokens, config.seed, max_batch=config.max_batch, mode="sequential", dtype=config.dtype
         )
-        draw(config.baseline or config.model, round_.questions, sampling, round_.baseline, "Baseline")
+        start, trust = config.baseline or config.model, config.trust_remote_code
+        draw(start, round_.questions, sampling, round_.baseline, "Baseline", trust=trust)
 
 
 def point(link: Path, model: Path) -> None:

@@ -25,10 +25,13 @@ PROMPTS_AT_ONCE = 64  # whose answers are scored together: enough for a judge to
 GROUPS = ("all", "chosen", "rejected")  # of answers, whose means are shown
 
 
-def draw(model: str, questions: Sequence[Question], sampling: Sampling, path: Path, what: str) -> None:
-    """Have ``model`` answer, every process its share; returns in the first process when all answers are there."""
+def draw(
+    model: str, questions: Sequence[Question], sampling: Sampling, path: Path, what: str, *, trust: bool = False
+) -> None:
+    """Have ``model`` answer, every process its share; returns in the first process when all answers are there.
+    ``trust`` runs the code that the model brings along."""
     with Journal(path, FIELDS, rank()) as journal:
-        engine = Engine.from_pretrained(model, own_device(), sampling.dtype)
+        engine = Engine.from_pretrained(model, own_device(), sampling.dtype, trust_remote_code=trust)
         total = sample(engine, questions, sampling, journal, (rank(), processes()), what)
 
         def complete() -> bool:
@@ -98,7 +101,8 @@ class Round:
             config.max_batch,
             dtype=config.dtype,
         )
-        draw(self.start, self.questions, sampling, self.folder / "samples.jsonl", f"Round {self.number}, sampling")
+        path, trust = self.folder / "samples.jsonl", self.config.trust_remote_code
+        draw(self.start, self.questions, sampling, path, f"Round {self.number}, sampling", trust=trust)
 
     def _score(self, factors: Mapping[str, Quality]) -> None:
         with (
