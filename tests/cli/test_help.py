@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
 from io import StringIO
+from pathlib import Path
 
 import pytest
 from rich.console import Console
@@ -11,8 +13,12 @@ from typer.testing import CliRunner
 
 from pastalm.cli import app
 from pastalm.cli.help import EXAMPLE, examples
+from pastalm.cli.scores import print_curve, print_families, print_scores
 from pastalm.cli.tables import print_table
+from pastalm.evaluation import report
+from pastalm.tasks import sample
 from tests.cli.test_flags import ALL, commands
+from tests.evaluation.made import answer, outcome
 
 runner = CliRunner()
 VERBS = ["", "train", "baseline", *(name for name, _ in commands())]
@@ -82,3 +88,40 @@ def test_completion_is_offered() -> None:
 def test_the_first_lines_say_what_the_words_mean() -> None:
     text = " ".join(lines("", 80))
     assert all(word in text for word in ("promise", "chunk", "sync", "thread"))
+
+
+ANNOTATED = (
+    "Intro. <async topic='first topic here'>some five words for you</async> and "
+    "<async topic='two'>x y z u v</async><sync/> end"
+)
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_what_check_and_show_print_fits(tmp_path: Path, tokenizer_dir: Path, width: int) -> None:
+    (tmp_path / "a.jsonl").write_text(json.dumps({"prompt": "x", "annotated": ANNOTATED}) + "\n")
+    (tmp_path / "a.txt").write_text(ANNOTATED + "\n")
+    names = (["check", str(tmp_path / "a.jsonl")], ["show", str(tmp_path / "a.txt")])
+    for line in names:
+        done = runner.invoke(app, [*line, "--tokenizer", str(tokenizer_dir)], env={"COLUMNS": str(width)})
+        assert done.exit_code == 0, done.output
+        shown = done.stdout.split("\n")
+        # The answer itself is printed as it is; all else keeps to the width, and nothing is cut.
+        assert max(len(one) for one in shown if "Intro." not in one) <= width
+        assert "…" not in done.stdout and all(word in done.stdout for word in ("theoretical speedup", "redundancy"))
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_the_tables_of_an_evaluation_fit(width: int) -> None:
+    tasks = [task for task in sample("train", 3, 22) if task.family in ("profiles", "chain")]
+    own = answer(seconds=0.5, path=40, errors=(1, -2), redundancy=0.25)
+    outcomes = [outcome(own, prompt=task.prompt, family=task.family, facts=task.facts) for task in tasks]
+    more = {"settings": {"speed": 0.5, "baseline": ""}, "refused": [], "judge": None, "baseline": "plain"}
+    found = report.report("a-model-of-some-name", outcomes, report.checked(outcomes), **more)
+    console = Console(file=StringIO(), width=width)
+    print_scores(console, found)
+    print_families(console, found)
+    print_curve(console, [found, found])
+    shown = console.file.getvalue()  # type: ignore[attr-defined]
+    assert max(map(len, shown.split("\n"))) <= width and "…" not in shown
+    for words in ("theoretical speedup", "baseline's in circles", "should fork", "efficiency", "+0.5", "chunks"):
+        assert words in shown
