@@ -6,18 +6,23 @@ Every reply is kept in a cache on disk the moment it is there: no pair is paid f
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 from pastalm.annotation.endpoint import Endpoint, EndpointError, RefusedError, Settings
 from pastalm.annotation.tally import TokenUsage
 from pastalm.annotation.verdict import REMINDER, VERSION, AnswerPair, JudgePrompt, Verdict, read_share
-from pastalm.files.journal import Journal
-from pastalm.lang.prompt import as_text
+from pastalm.files.journal import Journal, read_journal
+from pastalm.files.lines import DataError
+from pastalm.files.rows import objects
 
 ALTERNATIVES = 5  # likeliest tokens asked for at each place
+BY_FILE = "file"  # in the place of an endpoint: the verdicts come by `pasta judge`
+TO_JUDGE = "to_judge.jsonl"  # in the folder of a round of stage 2: prompts with the answers that are compared
 MOST_REFUSED = 8  # requests refused before the first answer: then all will be
 
 
@@ -66,7 +71,7 @@ class Judge:
 
         Raises ``EndpointError`` when the endpoint is no use; what was judged until then is kept.
         """
-        pairs = [_orders(item) for item in items]
+        pairs = [item.orders for item in items]
         wanted = self._wanted(pairs)
         missing = {key: question for key, question in wanted.items() if key not in self.shares}
         known = [self.shares[key] for key in wanted if key not in missing]
@@ -74,15 +79,12 @@ class Judge:
         self.tally.known += len(known)
         self.tally.unjudged += known.count(None)
         if missing:
-            try:
-                asyncio.run(self._ask_all(missing))
-            finally:
-                self.cache.sync()
+            self._judge(missing)
         return [self._verdict(*pair) for pair in pairs]
 
     def missing(self, items: Iterable[AnswerPair]) -> int:
         """How many judgements of ``items``, one for each order, are not in the cache."""
-        return sum(key not in self.shares for key in self._wanted([_orders(item) for item in items]))
+        return sum(key not in self.shares for key in self._wanted([item.orders for item in items]))
 
     def _wanted(self, pairs: Sequence[tuple[JudgePrompt, JudgePrompt]]) -> dict[str, JudgePrompt]:
         """The judgements that ``pairs`` need, by their key; equal answers need none."""
@@ -95,6 +97,13 @@ class Judge:
         model = self.settings.model
         one, other = (self.shares.get(question.key(model)) for question in (shown_first, shown_second))
         return Verdict((one, None if other is None else 1 - other))
+
+    def _judge(self, missing: dict[str, JudgePrompt]) -> None:
+        """Find out the shares that are missing."""
+        try:
+            asyncio.run(self._ask_all(missing))
+        finally:
+            self.cache.sync()
 
     async def _ask_all(self, missing: dict[str, JudgePrompt]) -> None:
         endpoint = Endpoint(self.settings, self.tally, self.on_change, self.dropped)
@@ -140,6 +149,62 @@ class Judge:
             raise EndpointError(f"The endpoint refuses every request ({refusal}).")
 
 
-def _orders(item: AnswerPair) -> tuple[JudgePrompt, JudgePrompt]:
-    text = as_text(item.prompt)
-    return JudgePrompt(text, item.first, item.second), JudgePrompt(text, item.second, item.first)
+class VerdictsNeededError(ValueError):
+    """Comparisons that wait for verdicts by file, and how to have them judged."""
+
+
+class FileJudge(Judge):
+    """A judge whose verdicts come by file (:mod:`pastalm.annotation.exchange`): a person, or any model that can read.
+
+    What its cache does not know it writes to the file of pairs beside the cache, and raises
+    :class:`VerdictsNeededError`.
+    """
+
+    def __init__(self, model: str, cache: Path) -> None:
+        super().__init__(Settings(model, key=""), cache)
+
+    def _judge(self, missing: dict[str, JudgePrompt]) -> None:
+        with Journal(pairs_path(self.cache.path)) as wanted:
+            for prompt in missing.values():
+                pair = {"instruction": prompt.instruction} | dict(
+                    zip(("first", "second"), sorted((prompt.a, prompt.b)))
+                )
+                name = sha256(json.dumps(list(pair.values())).encode()).hexdigest()
+                if name not in wanted:
+                    wanted.append({"id": name} | pair)
+        folder = self.cache.path.parent
+        raise VerdictsNeededError(
+            f"{len(missing)} comparisons wait for verdicts of {self.settings.model}: `pasta judge export {folder} "
+            f"items.jsonl`, have them judged, `pasta judge import {folder} items.jsonl --judge-model "
+            f"{self.settings.model}`, then this command again."
+        )
+
+
+def pairs_path(cache: Path) -> Path:
+    """Where the pairs that a judge by file was asked are kept."""
+    return cache.with_suffix(".pairs.jsonl")
+
+
+def read_pairs(cache: Path) -> list[AnswerPair]:
+    """The pairs that wait for verdicts: those that a judge by file was asked, and those of a stage 2 run's rounds.
+
+    Raises ``DataError`` if there are none.
+    """
+    path = pairs_path(cache)
+    asked = read_journal(path) if path.exists() else []
+    pairs = [AnswerPair(line["instruction"], line["first"], line["second"]) for line in asked]
+    for listed in sorted(cache.parent.glob(f"round*/{TO_JUDGE}")):
+        pairs += [pair for _, fields in objects(listed) for pair in _compared(fields)]
+    if not pairs:
+        raise DataError(
+            f"{cache.parent} holds no comparisons: run `pasta eval` with --judge-model NAME --judge-url file, or "
+            "`pasta train prefer` with --judge-model NAME --quality verdicts, first."
+        )
+    return pairs
+
+
+def _compared(fields: dict[str, Any]) -> Iterator[AnswerPair]:
+    """The pairs of a line of a stage 2 run: every answer with the baseline's and the data set's, which stand first."""
+    prompt, answers = fields["prompt"], fields["answers"]
+    for place, against in enumerate(answers[:2]):
+        yield from (AnswerPair(prompt, one, against) for one in answers[place + 1 :])

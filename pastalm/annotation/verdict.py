@@ -11,7 +11,7 @@ from math import exp
 from typing import Any
 
 from pastalm.annotation.reply import without_thoughts
-from pastalm.lang.prompt import Message
+from pastalm.lang.prompt import Message, as_text
 
 VERSION = "1"  # of the text below; another text is another judge, so it is part of what the cache is keyed by
 SYSTEM = """\
@@ -33,6 +33,12 @@ class AnswerPair:
     prompt: str | Sequence[Message]
     first: str
     second: str
+
+    @property
+    def orders(self) -> tuple[JudgePrompt, JudgePrompt]:
+        """Both orders, as a judge is asked them."""
+        text = as_text(self.prompt)
+        return JudgePrompt(text, self.first, self.second), JudgePrompt(text, self.second, self.first)
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pastalm.annotation.judge import BY_FILE
 from pastalm.progress import Progress
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ class JudgeFlags:
             (self.calibration / file).is_file() for file in (GAMED, DIFFICULTY)
         ):
             raise JudgeFlagsError(f"{self.calibration} must hold both {GAMED} and {DIFFICULTY}.")
-        if self.model:
+        if self.model and self.url != BY_FILE:
             self._require_key()
 
     @property
@@ -74,8 +75,12 @@ class JudgeFlags:
     def open(self, cache: Path) -> Iterator[Judge]:
         """The judge, with a bar on a terminal. ``cache`` keeps its verdicts where no other file is asked for."""
         from pastalm.annotation.endpoint import Settings
-        from pastalm.annotation.judge import Judge
+        from pastalm.annotation.judge import FileJudge, Judge
 
+        if self.url == BY_FILE:
+            with FileJudge(self.model, self.cache or cache) as by_file:
+                yield by_file
+            return
         with Progress("Judging", unit="verdicts") as progress:
 
             def show() -> None:

@@ -17,6 +17,7 @@ from pastalm.cli.distil import distil
 from pastalm.cli.errors import Guarded
 from pastalm.cli.evaluate import evaluate
 from pastalm.cli.help import examples
+from pastalm.cli.judge import judge
 from pastalm.cli.pareto import pareto
 from pastalm.cli.run import run
 from pastalm.cli.serve import serve
@@ -131,4 +132,5 @@ add(
     "pasta pareto runs/* --out fig --axis theoretical",
 )
 app.add_typer(train, name="train")
+app.add_typer(judge, name="judge")
 app.add_typer(baseline, name="baseline")

@@ -106,7 +106,11 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and no
 
 # A model behind an OpenAI-compatible endpoint that compares answers
 JudgeUrl = Annotated[
-    str, typer.Option(metavar="URL", help="The judge's OpenAI-compatible endpoint. Default: OpenAI's own.")
+    str,
+    typer.Option(
+        metavar="URL",
+        help="The judge's OpenAI-compatible endpoint, or 'file' for `pasta judge`. Default: OpenAI's own.",
+    ),
 ]
 JudgeModel = Annotated[str, typer.Option(metavar="NAME", help="The model that judges, as its endpoint names it.")]
 JudgeKeyEnv = Annotated[

@@ -32,7 +32,7 @@ from pastalm.training.checkpoints import (
 from pastalm.training.config import PreferConfig
 from pastalm.training.optimise import TextNats, optimise
 from pastalm.training.processes import leads, rank, wait_until
-from pastalm.training.round import TO_JUDGE, Round, draw
+from pastalm.training.round import Round, draw
 from pastalm.training.sampling import Sampling
 from pastalm.training.score import (
     Quality,
@@ -159,8 +159,9 @@ def _judge_key(config: PreferConfig) -> str:
 
 def _waiting(config: PreferConfig) -> str:
     return (
-        f"have the answers in {config.out}/round*/{TO_JUDGE} judged, put the verdicts of {config.judge_model!r} into "
-        f"{config.out}/{VERDICTS} (`pasta judge`), and give the same command again: all that is sampled is kept."
+        f"`pasta judge export {config.out} items.jsonl`, have them judged, "
+        f"`pasta judge import {config.out} items.jsonl --judge-model {config.judge_model}`, and give the same command "
+        "again: all that is sampled is kept."
     )
 
 

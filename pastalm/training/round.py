@@ -9,6 +9,7 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
+from pastalm.annotation.judge import TO_JUDGE
 from pastalm.data.questions import Question
 from pastalm.files.atomic import write_json, write_text
 from pastalm.files.journal import Journal
@@ -20,7 +21,6 @@ from pastalm.training.processes import leads, own_device, processes, rank, wait_
 from pastalm.training.sampling import FIELDS, Key, Sampling, sample
 from pastalm.training.score import Answered, Quality, Scored, best_and_worst, score_all
 
-TO_JUDGE = "to_judge.jsonl"
 PROMPTS_AT_ONCE = 64  # whose answers are scored together: enough for a judge to have its hands full
 GROUPS = ("all", "chosen", "rejected")  # of answers, whose means are shown
 

@@ -155,6 +155,43 @@ def test_the_judge(evaluated: Path, model_dir: Path, prompts: Path, tmp_path: Pa
     assert json.loads((evaluated / "report.json").read_text())["quality"] == first["quality"]
 
 
+def test_a_judge_by_file(model_dir: Path, prompts: Path, tmp_path: Path):
+    """What is wanted is noted, exported, judged by a reader, imported, and used; agreement is shown."""
+    reference, out, items = tmp_path / "reference.json", tmp_path / "out", tmp_path / "items.jsonl"
+    rows = [{"instruction": one["instruction"], "output": "bad"} for one in json.loads(prompts.read_text())]
+    reference.write_text(json.dumps(rows))
+    flags = ("--judge-model", "anna", "--judge-url", "file", "--reference", str(reference), "--json")
+    first = evaluate(model_dir, prompts, out, *flags)
+    assert first.exit_code == 2 and "12 comparisons wait for verdicts of anna: `pasta judge export" in first.stderr
+    assert json.loads((out / "report.json").read_text())["number"] == 6
+    for form, number in (("pairs", 12), ("rankings", 6)):
+        items.unlink(missing_ok=True)
+        done = runner.invoke(app, ["judge", "export", str(out), str(items), "--form", form])
+        assert done.exit_code == 0 and f"{number} items written" in done.stderr, done.output
+    refused = runner.invoke(app, ["judge", "export", str(out), str(items)])
+    assert refused.exit_code == 2 and "is there already" in refused.stderr
+    lines = [json.loads(line) for line in items.read_text().splitlines()]
+    for line in lines:
+        line["verdict"] = next(letter for letter, text in line["answers"].items() if text != "bad") + " 90"
+    half, rest = tmp_path / "half.jsonl", tmp_path / "rest.jsonl"
+    for path, part in ((half, lines[:3]), (rest, lines[3:])):
+        path.write_text("".join(json.dumps(line) + "\n" for line in part))
+    take = ["judge", "import", str(out), "--judge-model", "anna"]
+    lacking = runner.invoke(app, [*take, str(half)])
+    assert lacking.exit_code == 2 and "6 of 12 comparisons have no verdict" in lacking.stderr
+    partly = runner.invoke(app, [*take, str(half), "--partial"])
+    assert partly.exit_code == 0 and "6 comparisons of anna taken, 6 still open." in partly.stderr
+    assert "6 comparisons wait" in evaluate(model_dir, prompts, out, *flags).stderr
+    assert runner.invoke(app, [*take, str(rest)]).exit_code == 0
+    done = evaluate(model_dir, prompts, out, *flags)
+    assert done.exit_code == 0, done.output
+    judged = json.loads(done.stdout)["judge"]
+    assert judged["judged"] == 6 and judged["model"] == "anna"
+    agreed = runner.invoke(app, ["judge", "agree", str(out), "anna"])
+    assert agreed.exit_code == 0 and "anna, both orders" in agreed.stdout and "100.0%" in agreed.stdout
+    assert runner.invoke(app, ["judge", "agree", str(out), "ben"]).exit_code == 2
+
+
 def test_a_judge_in_trouble_costs_no_answer(model_dir: Path, prompts: Path, tmp_path: Path, desk: JudgeDesk):
     desk.plan = lambda shown, nth: "401"
     reference = tmp_path / "reference.json"

@@ -23,6 +23,7 @@ from pastalm.cli.options import as_path, expanded
 runner = CliRunner()
 PLACES = {
     "PATH",
+    "FOLDER",
     "MODEL",
     "DATA",
     "FILE",
@@ -35,9 +36,9 @@ PLACES = {
 # Texts that are no paths. A new flag of this kind is added here by hand, so that no path is overlooked.
 TEXTS = {
     "--api-key", "--contexts", "--only", "--peer-url", "--sequences", "--shape", "--threads", "--base-url",
-    "--device", "--dtype", "--families", "--field", "--from", "--host", "--judge-key-env", "--judge-model",
+    "--device", "--dtype", "--families", "--field", "--form", "--from", "--host", "--judge-key-env", "--judge-model",
     "--judge-url", "--key-env", "--lora-targets", "--loss", "--name", "--positions", "--quality", "--snapshots",
-    "--speed-term", "--speeds", "--split", "--to", "--views", "PROMPT",
+    "--speed-term", "--speeds", "--split", "--to", "--views", "NAME...", "PROMPT",
 }  # fmt: skip
 # Flags that mean the same in two commands although their sentences differ in more than their ends.
 EXCUSED = {

@@ -412,9 +412,7 @@ def test_verdicts_that_are_brought_later(model: Path, data: Path, whole: Path, t
     """The run stops with what is to be judged, asks nobody, and goes on when the verdicts are there."""
     asked = {"judge_model": "people", "quality": "verdicts,redundancy", "rounds": 1, "steps": 1}
     config = settings(model, data, tmp_path / "a", reuse=str(whole), **asked)
-    with pytest.raises(
-        DataError, match=r"verdicts are missing: .*round\*/to_judge\.jsonl judged, .*'people'.* kept\.$"
-    ):
+    with pytest.raises(DataError, match=r"verdicts are missing: `pasta judge export .*--judge-model people`.* kept\.$"):
         train_prefer(config)
     out, verdicts = tmp_path / "a", {}
     finished = [one for one in lines(whole / "round1" / "samples.jsonl") if one["finished"]]

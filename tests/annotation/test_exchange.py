@@ -1,0 +1,205 @@
+"""Verdicts by file: blind items out, verdicts in, each wrong one refused with its place; agreement."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from pastalm.annotation.agreement import agreement, agreements
+from pastalm.annotation.exchange import items_of, read_verdict, shares_of, take_verdicts, write_items
+from pastalm.annotation.judge import FileJudge, VerdictsNeededError, read_pairs
+from pastalm.annotation.verdict import AnswerPair, Verdict
+from pastalm.files.journal import read_journal
+from pastalm.files.lines import DataError
+
+PAIRS = [AnswerPair(f"Question {k}?", f"good {k}\n## Item x\nVerdict: A", f"bad {k}") for k in range(4)]
+THREE = [AnswerPair("Which?", one, other) for one, other in (("best", "mean"), ("best", "worst"), ("worst", "mean"))]
+
+
+def ask(cache: Path, pairs: list[AnswerPair], model: str = "anna") -> list[Verdict]:
+    with FileJudge(model, cache) as judge:
+        return judge.compare(pairs)
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> Path:
+    """A cache whose judge has been asked for all pairs."""
+    cache = tmp_path / "judge.jsonl"
+    with pytest.raises(VerdictsNeededError, match=r"14 comparisons wait for verdicts of anna: `pasta judge export"):
+        ask(cache, PAIRS + THREE)
+    return cache
+
+
+def filled(path: Path, better: str, lines: list[dict]) -> Path:
+    """The items of a file with a verdict on each: the answer that begins with ``better`` first."""
+    for line in lines:
+        order = sorted(line["answers"], key=lambda letter: not line["answers"][letter].startswith(better))
+        line["verdict"] = " > ".join(order)
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return path
+
+
+def exported(cache: Path, path: Path, form: str) -> list[dict]:
+    write_items(items_of(read_pairs(cache), form), path)
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_pairs_are_asked_in_both_orders_and_judged(cache: Path, tmp_path: Path):
+    lines = exported(cache, tmp_path / "items.jsonl", "pairs")
+    assert len(lines) == 14 and all(set(line) == {"id", "instruction", "answers", "verdict"} for line in lines)
+    assert {line["answers"]["A"] for line in lines[:]} >= {"best", "worst", "bad 0"}
+    assert [line["id"] for line in lines] == sorted(line["id"] for line in lines)
+    path = filled(tmp_path / "items.jsonl", "good", [line for line in lines if line["instruction"] != "Which?"])
+    with pytest.raises(DataError, match=r"6 of 14 comparisons have no verdict; the first is on 'Which\?'\. --partial"):
+        take_verdicts(cache, "anna", [path])
+    assert take_verdicts(cache, "anna", [path], partial=True) == (8, 6)
+    assert ask(cache, PAIRS) == [Verdict((1.0, 1.0))] * 4
+    assert take_verdicts(cache, "anna", [path], partial=True) == (8, 6), "taken twice is taken once"
+    assert len(read_journal(cache)) == 8
+    with pytest.raises(VerdictsNeededError, match="8 comparisons wait for verdicts of ben"):
+        ask(cache, PAIRS, "ben")
+
+
+def test_one_reading_ranks_all_answers_to_a_prompt(cache: Path, tmp_path: Path):
+    lines = exported(cache, tmp_path / "items.jsonl", "rankings")
+    assert sorted(len(line["answers"]) for line in lines) == [2, 2, 2, 2, 3]
+    for line in lines:
+        named = {text.split()[0]: letter for letter, text in line["answers"].items()}
+        if len(named) == 3:
+            line["ranking"] = [named["best"], [named["mean"], named["worst"]]]
+        else:
+            line |= {"preference": named["good"], "confidence": 0.8}
+    path = tmp_path / "verdicts.jsonl"
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert take_verdicts(cache, "anna", [path]) == (14, 0)
+    assert ask(cache, PAIRS) == [Verdict((0.8, pytest.approx(0.8)))] * 4
+    assert [one.preference for one in ask(cache, THREE)] == [1.0, 1.0, 0.5]
+    turned = [AnswerPair(pair.prompt, pair.second, pair.first) for pair in THREE]
+    assert [one.preference for one in ask(cache, turned)] == [0.0, 0.0, 0.5]
+
+
+def test_people_fill_in_markdown(cache: Path, tmp_path: Path):
+    path = tmp_path / "items.md"
+    write_items(items_of(read_pairs(cache), "rankings"), path)
+    text = path.read_text()
+    assert "good" in text and "> Verdict: A" in text  # an answer that looks like our own marks is quoted
+    letters = {item.id: item.letters for item in items_of(read_pairs(cache), "rankings")}
+    lines, name = [], ""
+    for line in text.splitlines():
+        name = line.removeprefix("## Item ") if line.startswith("## Item ") else name
+        lines.append(f"**Verdict:** {' = '.join(letters[name])}" if line == "Verdict:" else line)
+    path.write_text("\n".join(lines))
+    assert take_verdicts(cache, "anna", [path]) == (14, 0)
+    assert all(one == Verdict((0.5, 0.5)) for one in ask(cache, PAIRS + THREE))
+
+
+@pytest.mark.parametrize(
+    "verdict, tiers, confidence",
+    [
+        ("B > A = C", (("B",), ("A", "C")), 1.0),
+        ("c>b>a", (("C",), ("B",), ("A",)), 1.0),
+        (["B", ["A", "C"]], (("B",), ("A", "C")), 1.0),
+        ("tie", (("A", "B", "C"),), 1.0),
+    ],
+)
+def test_rankings(verdict: object, tiers: tuple, confidence: float):
+    read = read_verdict(verdict, "ABC")
+    assert read.tiers == tiers and read.confidence == confidence
+
+
+def test_preferences():
+    assert read_verdict("A 80", "AB").share("A", "B") == 0.8
+    assert read_verdict("b 75.5%", "AB").share("A", "B") == pytest.approx(0.245)
+    assert read_verdict("B", "AB").share("A", "B") == 0.0
+    assert read_verdict("=", "AB").share("A", "B") == read_verdict("A = B", "AB").share("A", "B") == 0.5
+
+
+@pytest.mark.parametrize(
+    "verdict, says",
+    [
+        ("A > D", "line 1: 'D' is no answer of this item; rank A, B, C"),
+        ("A > B > A", "line 1: the answer A is ranked twice"),
+        ("A > B", "line 1: the answer C is not ranked"),
+        ("A 80", "line 1: 'A 80' is no answer"),
+        ("A > > B", "line 1: '' is no answer"),
+        ([1, 2], "line 1: '1' is no answer"),
+    ],
+)
+def test_a_wrong_ranking_is_refused_with_its_place(cache: Path, tmp_path: Path, verdict: object, says: str):
+    (item,) = (item for item in items_of(read_pairs(cache), "rankings") if len(item.letters) == 3)
+    path = tmp_path / "v.jsonl"
+    path.write_text(json.dumps({"id": item.id, "verdict": verdict}))
+    with pytest.raises(DataError, match=says):
+        shares_of(read_pairs(cache), [path])
+
+
+def test_other_wrong_verdicts_are_refused_with_their_place(cache: Path, tmp_path: Path):
+    item, other, *_ = items_of([PAIRS[0]], "pairs")
+    path = tmp_path / "v.jsonl"
+    for text, says in (
+        ('{"id": "zzz", "verdict": "A"}', "line 1: 'zzz' is none of the items"),
+        (f'{{"id": "{item.id}", "verdict": "A"}}\n' * 2, "line 2: the item .* has a verdict already, at .*line 1"),
+        ('{"verdict": "A"}', "line 1: has no 'id'"),
+        (f'{{"id": "{item.id}", "verdict": "A", "ranking": "B"}}', "line 1: has both 'verdict' and 'ranking'"),
+        (f'{{"id": "{item.id}", "preference": "A", "confidence": 0.3}}', "line 1: the confidence is 30"),
+        (f'{{"id": "{item.id}", "preference": "A", "confidence": "x"}}', "line 1: the confidence is 'x'"),
+        (f'{{"id": "{item.id}", "preference": "C"}}', "line 1: 'C' is no answer of this item, which has A and B"),
+        ("{oops", "line 1: not JSON"),
+    ):
+        path.write_text(text)
+        with pytest.raises(DataError, match=says):
+            shares_of(read_pairs(cache), [path])
+    path.write_text(f'{{"id": "{item.id}", "verdict": null}}\n{{"id": "{other.id}", "verdict": ""}}')
+    assert shares_of(read_pairs(cache), [path]) == {}
+    path.write_text(f'{{"id": "{item.id}", "verdict": "A"}}')
+    take_verdicts(cache, "anna", [path], partial=True)
+    path.write_text(f'{{"id": "{item.id}", "verdict": "B"}}')
+    with pytest.raises(DataError, match="line 1: contradicts what anna has said before"):
+        take_verdicts(cache, "anna", [path], partial=True)
+
+
+def test_a_cache_that_nothing_was_asked_of(tmp_path: Path):
+    with pytest.raises(DataError, match="holds no comparisons: run `pasta eval`"):
+        read_pairs(tmp_path / "judge.jsonl")
+
+
+def test_kappa_is_agreement_beyond_chance():
+    readings = [(1.0, 0.9), (1.0, 0.0), (0.0, 0.2), (0.5, 0.5), (0.0, 0.0), (None, 1.0)]
+    found = agreement("x", readings)
+    # labels: (f f) (f s) (s s) (t t) (s s); 4 of 5 agree; chance = (2*1 + 2*3 + 1*1) / 25
+    assert found.pairs == 5 and found.share == 0.8 and found.kappa == pytest.approx((0.8 - 9 / 25) / (1 - 9 / 25))
+    assert agreement("x", [(1.0, 1.0), (0.8, 0.7)]).kappa is None, "chance alone explains it"
+    assert agreement("x", [(None, 1.0)]) is None
+
+
+def test_judges_agree_with_themselves_and_with_each_other():
+    first, second = PAIRS[0].orders
+    shares = {
+        first.key("anna"): 1.0, second.key("anna"): 0.0, first.key("ben"): 1.0, second.key("ben"): 1.0,
+    }  # fmt: skip
+    found = agreements(PAIRS, shares, ["anna", "ben"])
+    assert [(one.what, one.pairs, one.share) for one in found] == [
+        ("anna, both orders", 1, 1.0), ("ben, both orders", 1, 0.0), ("anna and ben", 1, 0.0)
+    ]  # fmt: skip
+
+
+def test_a_round_of_stage_2_is_ranked_prompt_by_prompt(tmp_path: Path):
+    cache, rounds = tmp_path / "judge.jsonl", tmp_path / "round1"
+    rounds.mkdir()
+    lines = [{"id": "q", "prompt": "Which?", "answers": ["base", "own", "one", "two"]}]
+    (rounds / "to_judge.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    pairs = read_pairs(cache)
+    assert {frozenset((pair.first, pair.second)) for pair in pairs} == {
+        frozenset(pair) for pair in (("base", "own"), ("base", "one"), ("base", "two"), ("own", "one"), ("own", "two"))
+    }
+    (item,) = exported(cache, tmp_path / "items.jsonl", "rankings")
+    named = {text: letter for letter, text in item["answers"].items()}
+    item["verdict"] = " > ".join(named[text] for text in ("two", "own", "base", "one"))
+    (tmp_path / "items.jsonl").write_text(json.dumps(item))
+    assert take_verdicts(cache, "anna", [tmp_path / "items.jsonl"]) == (10, 0)
+    with FileJudge("anna", cache) as judge:
+        assert judge.missing(pairs) == 0
+        found = judge.compare([AnswerPair("Which?", text, "base") for text in ("one", "two")])
+    assert [(one.wins, one.losses) for one in found] == [(0, 2.0), (2.0, 0)]
