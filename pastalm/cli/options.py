@@ -86,7 +86,6 @@ MaxModelLen = Annotated[
     int, typer.Option(min=2, help="Cache slots of one request: its prompt and all threads of its answer.")
 ]
 Temperature = Annotated[float, typer.Option(help="The sampling temperature; 0 takes the likeliest token.")]
-TopP = Annotated[float, typer.Option(help="Sample from the likeliest tokens that make up this share.")]
 Seed = Annotated[int, typer.Option(help="The seed: the same one gives the same result.")]
 Speed = Annotated[
     float,

@@ -27,8 +27,6 @@ from pastalm.cli.options import (
     Remote,
     Seed,
     Speed,
-    Temperature,
-    TopP,
     TrustRemoteCode,
     place_option,
 )
@@ -60,8 +58,12 @@ def run(
     max_tokens: MaxTokens = 1024,
     max_threads: MaxThreads = None,
     max_async_tokens: MaxAsyncTokens = None,
-    temperature: Temperature = 0.0,
-    top_p: TopP = 1.0,
+    temperature: Annotated[
+        float | None, typer.Option(help="0 takes the likeliest token. Default: the model's own, else 0.")
+    ] = None,
+    top_p: Annotated[
+        float | None, typer.Option(help="Sample from the likeliest tokens of this share. Default: the model's own.")
+    ] = None,
     seed: Seed = 0,
     speed: Speed = 0.0,
     positions: Positions = None,

@@ -120,6 +120,16 @@ class Engine:
         """The number type of the weights; empty if nobody says."""
         return str(self.runner.model.dtype).removeprefix("torch.")
 
+    @property
+    def defaults(self) -> dict[str, float]:
+        """How the model wants its tokens to be drawn where a request says nothing: ``temperature`` and ``top_p`` of its
+        generation config, if that asks for sampling."""
+        config = getattr(self.runner.model, "generation_config", None)
+        if not getattr(config, "do_sample", False):
+            return {}
+        found = {name: getattr(config, name, None) for name in ("temperature", "top_p")}
+        return {"temperature": 1.0} | {name: value for name, value in found.items() if value is not None}
+
     def policy(self, asked: str | None = None) -> PositionPolicy:
         """The position policy of the model; see :func:`pastalm.runtime.request.policy_of`."""
         return policy_of(self.runner.model.config, asked)
@@ -134,7 +144,8 @@ class Engine:
         A string is a message where the tokenizer has a chat template; see :class:`pastalm.lang.prompt.PromptEncoder`.
 
         ``options`` are those of :class:`pastalm.runtime.request.RequestOptions`: ``mode`` is "async" (default) or
-        "sequential", ``temperature`` 0 (default) is greedy, ``max_tokens`` is 1024 by default. Raises
+        "sequential", ``temperature`` 0 is greedy and, unless the model brings another, the default; ``max_tokens`` is
+        1024 by default; None is the default too. Raises
         :class:`RequestError` or ``ValueError`` with one sentence for what cannot be done.
         """
         return self.run(self.request(prompt, **options))
@@ -170,7 +181,7 @@ class Engine:
 
         Takes the options of :meth:`generate` and raises what it raises.
         """
-        asked = RequestOptions(**options)
+        asked = RequestOptions(**self.defaults | {name: one for name, one in options.items() if one is not None})
         policy = self.policy(asked.positions)
         if policy.needs_length and asked.mode == Mode.ASYNC:
             raise RequestError(

@@ -265,6 +265,22 @@ def test_a_model_without_rows_for_the_tags_decodes_sequentially_only(tokenizer: 
             start("hello")
 
 
+def test_the_model_says_how_it_is_sampled(tokenizer: PreTrainedTokenizerFast) -> None:
+    engine = Engine(tiny("llama", len(tokenizer)), tokenizer)
+
+    def ask(**options: object) -> str:
+        return engine.generate("hello", max_tokens=30, seed=3, **options).annotated
+
+    greedy, drawn = ask(), ask(temperature=0.7, top_p=0.8)
+    assert greedy == ask(temperature=0) != drawn
+    config = engine.runner.model.generation_config
+    config.temperature, config.top_p = 0.7, 0.8
+    assert ask() == greedy  # it does not ask for sampling
+    config.do_sample = True
+    assert ask() == ask(temperature=None, top_p=None) == drawn
+    assert ask(temperature=0) == greedy
+
+
 def test_a_replay_needs_no_end_token() -> None:
     tokenizer = byte_level_tokenizer()
     tokenizer.eos_token = None

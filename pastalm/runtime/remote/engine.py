@@ -111,6 +111,11 @@ class RemoteEngine(Engine):
         """Raises :class:`RequestError`: the tokens of a completion are the server's."""
         raise RequestError("A completion server chooses its tokens by itself: a known answer cannot be replayed there.")
 
+    @property
+    def defaults(self) -> dict[str, float]:
+        """None: a server's model does not tell how it wants its tokens to be drawn."""
+        return {}
+
     def policy(self, asked: str | None = None) -> PositionPolicy:
         """Positions are the server's. Raises :class:`RequestError` for others."""
         if asked not in (None, POSITIONS):
