@@ -72,6 +72,11 @@ def _completion(text: str, finish: str = "stop") -> bytes:
 REPLIES: dict[str, Callable[[str], bytes]] = {
     "good": lambda answer: _completion(marked(answer)),
     "stripped": lambda answer: _completion(marked(answer).strip() + "\n"),
+    "fenced": lambda answer: _completion(f"```xml\n{marked(answer)}\n```"),
+    "announced": lambda answer: _completion(f"Here it is:\n\n```\n{marked(answer)}\n```\n"),
+    "thought": lambda answer: _completion(f"<think>Is it parallel? <async> fits.</think>\n\n{marked(answer)}"),
+    "half thought": lambda answer: _completion(f"Is it parallel?\n</think>\n```\n{marked(answer)}\n```"),
+    "tagged": lambda answer: _completion(f"<answer>\n{marked(answer)}\n</answer>"),
     "changed": lambda answer: _completion(marked(answer).replace("words", "wards", 1)),
     "unclosed": lambda answer: _completion("<async topic='x'>" + answer),
     "long topic": lambda answer: _completion(f"<async topic='one two three four'>{answer}</async>"),
@@ -100,6 +105,11 @@ def _handler(desk: Desk) -> type[BaseHTTPRequestHandler]:
             time.sleep(random.uniform(0, desk.latency))
             if what[:3].isdigit():
                 return self._send(int(what[:3]), json.dumps({"error": {"message": f"told to say {what}"}}).encode())
+            if what.startswith("refuses "):  # as OpenAI does: the field is named in the message and in 'param'
+                name = what.removeprefix("refuses ")
+                if name in body:
+                    error = {"message": f"Unsupported value: '{name}' does not support it.", "param": name}
+                    return self._send(400, json.dumps({"error": error}).encode())
             if what == "quota":
                 error = {"message": "nothing left", "code": "insufficient_quota"}
                 return self._send(429, json.dumps({"error": error}).encode())

@@ -205,6 +205,34 @@ def test_a_second_run_asks_nothing_twice(desk: Desk, out: Path):
     assert (tally.skipped, tally.done, tally.accepted, tally.rejected) == (4, 2, 5, {"text changed": 1})
 
 
+@pytest.mark.parametrize("kind", ["fenced", "announced", "thought", "half thought", "tagged"])
+def test_a_wrapped_reply_is_unwrapped(desk: Desk, out: Path, kind: str):
+    desk.plan = lambda answer, nth: kind
+    tally = run(desk, out, 2)
+    assert tally.accepted == 2 and not tally.retried and len(desk.asks) == 2
+    assert all(line["annotated"] == marked(line["answer"]) for line in lines(out))
+
+
+def test_an_answer_keeps_a_fence_of_its_own(desk: Desk, out: Path):
+    answer = "```python\nprint('a few words of code')\n```"
+    annotate([Record((), answer, id="a")], out, Settings("m", "key", desk.url))
+    assert lines(out)[0]["annotated"] == answer
+
+
+def test_an_endpoint_that_refuses_the_temperature_is_asked_without(desk: Desk, out: Path):
+    desk.plan = lambda answer, nth: "refuses temperature"
+    tally = run(desk, out, 4, concurrency=1)
+    assert tally.accepted == 4 and not tally.rejected and len(desk.asks) == 5, "found out once, for all requests"
+    assert ["temperature" in ask.body for ask in desk.asks] == [True] + [False] * 4
+
+
+def test_a_refusal_of_what_cannot_be_left_out_ends_the_run(desk: Desk, out: Path):
+    desk.plan = lambda answer, nth: "refuses messages"
+    with pytest.raises(EndpointError, match="refuses what it is asked"):
+        run(desk, out, 2)
+    assert len(desk.asks) == 2
+
+
 def test_a_torn_last_line_is_cut_off_and_asked_again(desk: Desk, out: Path):
     run(desk, out, 3, concurrency=1)
     whole = out.read_bytes()
