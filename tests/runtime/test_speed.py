@@ -95,17 +95,17 @@ def test_a_promise_may_start_in_text_only_and_only_where_threads_may_have_childr
 def test_more_speed_more_chunks_and_zero_is_the_model(engine: Engine) -> None:
     def chunks(**options: float) -> int:
         found = 0
-        for seed in (0, 1, 4):
-            found += len(engine.generate(PROMPT, seed=seed, **WILD, **options).threads) - 1
+        for seed in range(6):
+            found += len(engine.generate(PROMPT, seed=seed, **{**WILD, "max_tokens": 400}, **options).threads) - 1
         return found
 
-    assert chunks(speed=3) > 2 * chunks() > chunks(speed=-3)
+    assert chunks(speed=3) >= 2 * chunks() > chunks(speed=-3)
     once = engine.generate(PROMPT, seed=4, **WILD)
     assert shape(engine.generate(PROMPT, seed=4, speed=0.0, **WILD)) == shape(once)
 
 
 def test_any_schedule_and_any_batch_give_the_same_answer(engine: Engine) -> None:
-    options = {**WILD, "speed": 3.0, "seed": 0, "max_async_tokens": 40, "max_tokens": 120}
+    options = {**WILD, "speed": 3.0, "seed": 0, "max_async_tokens": 200, "max_tokens": 600}
     expected = engine.generate(PROMPT, **options)
     assert any(len(thread.path) == 2 for thread in expected.threads)  # chunks start chunks of their own
     for width in (1, 2):

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import pairwise
+from time import sleep
 from typing import Any
 
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from pastalm import Engine
+from pastalm.runtime.scheduler import Scheduler
 from tests.serving.browser import chromium
 from tests.serving.conftest import RunningServer, serving
 
@@ -32,6 +34,18 @@ WATCH = """() => {
 def browser() -> Iterator[Browser]:
     with chromium() as running:
         yield running
+
+
+@pytest.fixture
+def unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A step takes as long as a larger model's, so that there is something to see."""
+    step = Scheduler.step
+
+    def slower(scheduler: Scheduler) -> bool:
+        sleep(0.03)
+        return step(scheduler)
+
+    monkeypatch.setattr(Scheduler, "step", slower)
 
 
 @pytest.fixture
@@ -77,7 +91,9 @@ def text_of(page: Page, column: str) -> str:
     return page.locator(f"#{column} .answer").evaluate("element => element.textContent")
 
 
-def test_two_chunks_grow_in_the_same_frame_and_the_text_is_the_answer(page: Page, bundled: Engine) -> None:
+def test_two_chunks_grow_in_the_same_frame_and_the_text_is_the_answer(
+    unhurried: None, page: Page, bundled: Engine
+) -> None:
     page.evaluate(WATCH)
     ask(page)
     wait_for(page, "Done in")
@@ -128,7 +144,7 @@ def test_the_speed_knob_goes_to_the_server(page: Page) -> None:
     wait_for(page, "Done in")
 
 
-def test_by_keyboard_alone(page: Page, served: RunningServer) -> None:
+def test_by_keyboard_alone(unhurried: None, page: Page, served: RunningServer) -> None:
     page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.textContent") == "Skip to the answers"
     page.keyboard.press("Tab")

@@ -175,7 +175,7 @@ def test_samples_depend_neither_on_the_batch_nor_on_interruptions(engine: Engine
     assert len({tuple(tokens) for tokens in whole}) >= 7, "every sample is another draw"
     with Journal(tmp_path / "c.jsonl", FIELDS) as later:
         sample(engine, questions, Sampling(3, 1.0, 40, 7, round=2), later)
-        assert not {tuple(one) for one in ids(later)} & {tuple(one) for one in whole}
+        assert not ({tuple(one) for one in ids(later)} & {tuple(one) for one in whole}) - {()}  # both may end at once
 
 
 def test_processes_share_the_prompts(engine: Engine, tmp_path: Path):
