@@ -35,6 +35,7 @@ def working(message: str) -> Iterator[None]:
 def hush() -> None:
     """Keep the libraries' progress bars, advice and warnings off the terminal."""
     warnings.filterwarnings("ignore", module=r"(torch|transformers|huggingface_hub)\b")
+    os.environ.setdefault("TQDM_DISABLE", "1")  # GGUF files are unpacked under a bar that nothing else turns off
     from huggingface_hub.utils import disable_progress_bars
     from huggingface_hub.utils import logging as hub_logging
     from transformers.utils import logging
