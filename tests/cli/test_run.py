@@ -128,7 +128,7 @@ def test_a_model_without_tags_is_told_what_to_do(model_dir: Path, tmp_path: Path
     settings = {key: value for key, value in settings.items() if "added" not in key and "special" not in key}
     (plain / "tokenizer_config.json").write_text(json.dumps(settings))
     done = run(plain, "hello")
-    assert done.exit_code == 2 and "pasta train sft" in done.stderr
+    assert done.exit_code == 2 and "pasta train sft" in done.stderr and "--mode sequential" in done.stderr
     assert run(plain, "hello", "--mode", "sequential").exit_code == 0
 
 
