@@ -42,7 +42,7 @@ run: $(BASE)  ## answer a question with the assistant, or a task with the bundle
 
 setup: $(READY)  ## the environment with everything in it
 
-test: lint types test-oldest  ## lint, types, all tests, and the runtime's tests with the oldest transformers
+test: $(ASSISTANT) lint types test-oldest  ## lint, types, all tests, and the runtime's tests with the oldest transformers
 	$(VENV)/bin/python -m pytest -n 2 --dist worksteal
 
 test-oldest: $(OLD_READY)  ## the runtime and the language with the oldest transformers

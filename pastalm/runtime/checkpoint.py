@@ -8,16 +8,12 @@ from importlib.resources import files
 from pathlib import Path
 
 from pastalm.files.fingerprint import model_folder
-from pastalm.runtime.bases import BASES
+from pastalm.runtime.bases import BASES, LoadError
 
 BUNDLED = "bundled"
 ASSISTANT = "assistant"
 ADAPTER_CONFIG = "adapter_config.json"
 WEIGHTS = ("*.safetensors", "*.bin")
-
-
-class LoadError(ValueError):
-    """A model or tokenizer that cannot be loaded, and why."""
 
 
 @dataclass(frozen=True)
