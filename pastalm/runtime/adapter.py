@@ -26,11 +26,16 @@ def apply_adapter(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, fo
     adopt_tags(model, tokenizer)
     adapted: Any = PeftModel.from_pretrained(model, folder)
     merged = adapted.merge_and_unload()
-    if (folder / SETTINGS).is_file():
-        merged.config.pasta_positions = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))["positions"]
+    merged.config.pasta_positions = read_positions(folder) or getattr(merged.config, "pasta_positions", None)
     if (folder / "generation_config.json").is_file():
         merged.generation_config = GenerationConfig.from_pretrained(folder)
     return merged.eval()
+
+
+def read_positions(folder: Path) -> str | None:
+    """The position policy that the adapter in ``folder`` was trained with, if it notes one."""
+    place = folder / SETTINGS
+    return json.loads(place.read_text(encoding="utf-8"))["positions"] if place.is_file() else None
 
 
 def note_positions(folder: Path, positions: str | None) -> None:

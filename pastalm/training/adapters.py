@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+from safetensors.torch import load_file
 from torch import nn
 from transformers import PreTrainedModel
 
 from pastalm.lang.vocabulary import Vocabulary
-from pastalm.training.base import SettingsError
-from pastalm.training.config import ALL_LINEAR, TrainingConfig
+from pastalm.training.base import SettingsError, starting_point
+from pastalm.training.config import ALL_LINEAR, TrainingConfig, flag
 
 
 def add_adapters(model: PreTrainedModel, vocabulary: Vocabulary, config: TrainingConfig) -> Any:
-    """Freeze ``model`` and put adapters of rank ``config.lora`` on it; returns PEFT's wrapper (a ``PeftModel``).
+    """Freeze ``model`` and put adapters of rank ``config.lora`` on it; returns PEFT's wrapper (a ``PeftModel``). If
+    ``config.model`` is an adapter, they start as that.
 
     Of the embedding, and of a head with weights of its own, only the tags' rows are trained. A head that PEFT cannot
     train by rows (one with a bias, or no plain linear layer) is trained whole. Raises :class:`SettingsError` for
@@ -39,7 +42,30 @@ def add_adapters(model: PreTrainedModel, vocabulary: Vocabulary, config: Trainin
     for weight in wrapped.parameters():
         if weight.requires_grad:
             weight.data = weight.data.float()  # steps of 1e-5 are lost in half precision
+    adapter = starting_point(config)[1]
+    if adapter:
+        _fill(wrapped, adapter, config)
     return wrapped
+
+
+def _fill(wrapped: Any, adapter: Path, config: TrainingConfig) -> None:
+    """Give the adapters of ``wrapped`` the weights in the folder ``adapter``. Raises :class:`SettingsError` for weights
+    of another shape."""
+    from peft import PeftConfig, set_peft_model_state_dict
+
+    own: Any = PeftConfig.from_pretrained(str(adapter))
+    for name, has in (("lora", own.r), ("lora_alpha", own.lora_alpha)):
+        if has != getattr(config, name):
+            raise SettingsError(
+                f"The adapter {adapter} was trained with {flag(name)} {has}, but this run asks for "
+                f"{getattr(config, name)}: give the same, or start from the merged model."
+            )
+    found: Any = set_peft_model_state_dict(wrapped, load_file(adapter / "adapter_model.safetensors"))
+    if found.unexpected_keys or any("lora_" in name for name in found.missing_keys):
+        raise SettingsError(
+            f"The adapter {adapter} was trained on other modules than --lora-targets {config.lora_targets}: give the "
+            "same, or start from the merged model."
+        )
 
 
 def targets(model: PreTrainedModel, config: TrainingConfig) -> str | list[str]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
+from pathlib import Path
 from typing import TypeVar
 
 import torch
@@ -10,7 +12,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from pastalm.lang.positions import DEFAULT
 from pastalm.lang.tokenizer import end_tokens
-from pastalm.runtime.adapter import adopt_tags
+from pastalm.runtime.adapter import adopt_tags, read_positions
+from pastalm.runtime.checkpoint import ADAPTER_CONFIG, find_checkpoint
 from pastalm.runtime.device import multiplies_bfloat16
 from pastalm.runtime.load import load
 from pastalm.training.config import SftConfig, TrainingConfig
@@ -35,17 +38,33 @@ def load_base(config: TrainingConfig, *, merged: bool = False) -> tuple[PreTrain
     """Load ``config.model`` with the tags adopted, on the CPU: the Trainer moves it to where its process runs.
 
     Weights that are trained are float32. Frozen ones, below low-rank adapters, are bfloat16 where that is computed in,
-    unless adapters are ``merged`` into them again and again: small steps would be lost. Raises ``LoadError``, also for
-    quantised weights other than a GGUF file's, and :class:`SettingsError` for a model whose answers have no end.
+    unless adapters are ``merged`` into them again and again: small steps would be lost. Of an adapter that training
+    goes on with the base is returned; :func:`pastalm.training.adapters.add_adapters` puts it on.
+
+    Raises ``LoadError``, also for quantised weights other than a GGUF file's, and :class:`SettingsError` for a model
+    whose answers have no end.
     """
     half = config.lora and config.dtype == "bfloat16" and not merged
     number = "bfloat16" if half else "float32"
+    name, adapter = starting_point(config)
     model, tokenizer = load(
-        config.model, device="cpu", dtype=number, trust_remote_code=config.trust_remote_code, trainable=True
+        name, device="cpu", dtype=number, trust_remote_code=config.trust_remote_code, trainable=True
     )
+    if adapter:
+        model.config.pasta_positions = read_positions(adapter)
     adopt_end(model, tokenizer, config.model)
     adopt_tags(model, tokenizer)
     return model, tokenizer
+
+
+def starting_point(config: TrainingConfig) -> tuple[str, Path | None]:
+    """The name of the model to load, and the adapter that training goes on with: with ``lora``, a ``model`` that is an
+    adapter alone is not merged into its base."""
+    adapter = find_checkpoint(config.model).adapter if config.lora else None
+    if adapter is None:
+        return config.model, None
+    settings = json.loads((adapter / ADAPTER_CONFIG).read_text(encoding="utf-8"))
+    return settings["base_model_name_or_path"], adapter
 
 
 def adopt_end(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name: str) -> None:

@@ -29,7 +29,7 @@ from pastalm.files.fingerprint import fingerprint
 from pastalm.lang.vocabulary import Vocabulary
 from pastalm.runtime.adapter import note_positions
 from pastalm.training.adapters import add_adapters, bare, is_adapted, merge
-from pastalm.training.base import SettingsError
+from pastalm.training.base import SettingsError, starting_point
 from pastalm.training.config import TrainingConfig, fixed, flag
 
 STATE = "run.json"
@@ -235,7 +235,7 @@ def unwrapped(trainer: Trainer) -> Any:
 def _save_adapter(model: Any, config: TrainingConfig, card: str) -> PreTrainedModel:
     """Write the adapter of ``model`` alone; returns the merged model."""
     place = Path(config.out) / "adapter"
-    model.peft_config["default"].base_model_name_or_path = config.model
+    model.peft_config["default"].base_model_name_or_path = starting_point(config)[0]
     with saving(place):
         model.save_pretrained(place, save_embedding_layers=False)
         note_positions(place, getattr(bare(model).config, "pasta_positions", None))

@@ -106,12 +106,13 @@ def _add_references(round_: Round, pairs: Pairs, collator: PairCollator) -> None
 def _references(
     config: PreferConfig, pairs: Pairs, indices: Sequence[int], collator: PairCollator
 ) -> Iterator[dict[str, Any]]:
-    model: Any = load_base(config, merged=True)[0]
-    model.to(own_device())
+    model, tokenizer = load_base(config, merged=True)
+    reference: Any = add_adapters(model, Vocabulary(tokenizer), config) if config.lora else model
+    reference.to(own_device())
     context = attach(model)
     for start in range(0, len(indices), config.batch_size):
         batch = [pairs[index] for index in indices[start : start + config.batch_size]]
-        found = reference_log_probabilities(model, context, collator(batch), dtype=config.dtype)
+        found = reference_log_probabilities(reference, context, collator(batch), dtype=config.dtype)
         for pair, (chosen, rejected) in zip(filter(None, batch), found, strict=True):
             yield {"prompt": pair.prompt, "chosen": chosen, "rejected": rejected}
 
@@ -141,7 +142,7 @@ class TextNats:
     of the answer included. The model is loaded when it is first asked; each text is measured once."""
 
     def __init__(self, config: PreferConfig) -> None:
-        self.config = replace(config, model=config.baseline or config.model)
+        self.config = replace(config, model=config.baseline or config.model, lora=0)
         self.known: dict[tuple[int, str], float] = {}
 
     def __call__(self, texts: Sequence[tuple[Question, str]]) -> list[float]:

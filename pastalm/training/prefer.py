@@ -17,7 +17,7 @@ from pastalm.files.journal import ranks
 from pastalm.files.lock import held
 from pastalm.lang.vocabulary import Vocabulary
 from pastalm.runtime.load import load_tokenizer
-from pastalm.training.base import SettingsError, settle_dtype
+from pastalm.training.base import SettingsError, settle_dtype, starting_point
 from pastalm.training.checkpoints import (
     STATE,
     drop_checkpoints,
@@ -75,9 +75,10 @@ def train_prefer(config: PreferConfig, quality: Quality | None = None) -> Path:
         with _factors(config) if quality is None else nullcontext({"quality": quality}) as factors:
             model = config.model
             for number in range(1, config.rounds + 1):
-                model = _play(Round(config, number, model, questions), factors)
+                last = Round(config, number, model, questions)
+                model = _play(last, factors)
         if leads():
-            point(out / "model", Path(model))
+            point(out / "model", last.model)
     return out / "model"
 
 
@@ -87,7 +88,7 @@ def _overwritten(config: PreferConfig) -> list[Path]:
 
 
 def _play(round_: Round, factors: Mapping[str, Quality]) -> str:
-    """All of a round that is not done; returns where its model lies."""
+    """All of a round that is not done; returns what the next one starts from."""
     if not round_.model.is_dir():
         if round_.number == 1:
             _answer_baseline(round_)
@@ -98,7 +99,8 @@ def _play(round_: Round, factors: Mapping[str, Quality]) -> str:
     wait_until(round_.model.is_dir)
     if leads():
         drop_checkpoints(round_.folder)
-    return str(round_.model)
+    goes_on = starting_point(round_.config)[1]  # with one adapter from the first stage to the last round
+    return str(round_.model / "adapter" if goes_on else round_.model)
 
 
 def _answer_baseline(round_: Round) -> None:

@@ -65,9 +65,10 @@ def train_sft(config: SftConfig) -> Path:
         vocabulary = Vocabulary(tokenizer)
         rows = load_rows(config, vocabulary, records)
         held_rows = load_rows(replace(config, data=config.eval_data), vocabulary, held_out) if held_out else None
+        trainer = _trainer(model, tokenizer, rows, held_rows, config)  # refuses settings before anything is written
         if leads():
             _begin(config, state)
-        _run(_trainer(model, tokenizer, rows, held_rows, config), tokenizer, config, state)
+        _run(trainer, tokenizer, config, state)
     return Path(config.out)
 
 

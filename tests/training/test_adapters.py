@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -187,3 +188,26 @@ def test_a_head_with_a_bias_is_trained_whole(data: Path, tmp_path: Path) -> None
     for (name, left), right in zip(model.named_parameters(), merged.parameters(), strict=True):
         torch.testing.assert_close(left, right.bfloat16().float(), msg=name)
     assert Engine.from_pretrained(str(out)).generate("add 3", max_tokens=8).metrics.tokens > 0
+
+
+def test_training_goes_on_with_an_adapter(base: Path, data: Path, tmp_path: Path) -> None:
+    """One adapter on the first base, not a second one on a merged model."""
+    first = train_sft(config(base, data, tmp_path / "first", lora=2, positions="const40"))
+    again = config(first / "adapter", data, tmp_path / "again", lora=2, steps=1, learning_rate=1e-9)
+    second = train_sft(again)
+    left, right = (load_file(place / "adapter" / "adapter_model.safetensors") for place in (first, second))
+    assert left.keys() == right.keys() and any(weight.abs().max() > 1e-3 for weight in right.values())
+    for name in left:
+        torch.testing.assert_close(left[name], right[name], atol=1e-6, rtol=1e-5, msg=name)
+    settings = json.loads((second / "adapter" / "adapter_config.json").read_text())
+    assert settings["base_model_name_or_path"] == str(base)
+    engines = [Engine.from_pretrained(str(place), dtype="float32") for place in (first / "adapter", second / "adapter")]
+    assert {engine.positions for engine in engines} == {"const40"}
+    one, other = (engine.generate("add 3", max_tokens=8).script.tokens for engine in engines)
+    assert one == other
+    for wrong, message in (({"lora": 4}, "--lora 2"), ({"lora_alpha": 8.0}, "--lora-alpha 32")):
+        with pytest.raises(SettingsError, match=rf"was trained with {message}.* start from the merged model\."):
+            train_sft(replace(again, out=str(tmp_path / "wrong"), **wrong))
+    with pytest.raises(SettingsError, match="other modules than --lora-targets q_proj"):
+        train_sft(replace(again, out=str(tmp_path / "wrong"), lora_targets="q_proj"))
+    assert not (tmp_path / "wrong" / "run.json").exists()  # the command may be given again, put right

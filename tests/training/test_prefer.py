@@ -34,7 +34,7 @@ from pastalm.runtime.load import LoadError, load
 from pastalm.tasks import sample as tasks
 from pastalm.tasks import to_json
 from pastalm.training.base import SettingsError
-from pastalm.training.config import PreferConfig, flag
+from pastalm.training.config import PreferConfig, SftConfig, flag
 from pastalm.training.losses import margin
 from pastalm.training.optimise import TextNats, reference_log_probabilities
 from pastalm.training.pairs import PairCollator, Pairs
@@ -42,6 +42,7 @@ from pastalm.training.prefer import train_prefer
 from pastalm.training.round import Round
 from pastalm.training.sampling import FIELDS, Sampling
 from pastalm.training.score import Candidate, judged
+from pastalm.training.sft import train_sft
 from tests.annotation.judge_server import JudgeDesk
 from tests.annotation.openai_server import serving
 from tests.training.launch import LAUNCH, SECONDS, environment
@@ -207,6 +208,26 @@ def test_adapters_are_merged_into_float32(model: Path, data: Path, whole: Path, 
         torch.testing.assert_close(weight, kept[name], atol=1e-8, rtol=0)
     moved = [name for name, weight in kept.items() if not torch.equal(weight, start[name])]
     assert any("proj" in name or "dense" in name for name in moved)
+
+
+def test_both_rounds_go_on_with_the_adapter_of_stage_one(model: Path, data: Path, tmp_path: Path):
+    """What comes out is an adapter on the base of stage 1; the reference is the model that stage 1 left."""
+    (tmp_path / "sft.jsonl").write_text(
+        json.dumps({"prompt": "add 1", "annotated": "a <async topic='x'>b</async> c"}) + "\n"
+    )
+    shared = {"lora": 4, "dtype": "float32", "learning_rate": 1e-2, "steps": 2, "batch_size": 2}
+    stage1 = train_sft(SftConfig(str(model), str(tmp_path / "sft.jsonl"), str(tmp_path / "sft"), row=128, **shared))
+    config = settings(stage1 / "adapter", data, tmp_path / "out", lora=4, steps=2)
+    trained = train_prefer(config, variety)
+    assert gained(config, 1, stage1 / "adapter").abs().max() < 1e-3
+    assert gained(config, 2, stage1 / "adapter").abs().max() < 1e-3
+    assert gained(config, 2, trained).abs().max() > 0.01
+    adapter = tmp_path / "out" / "round2" / "model" / "adapter"
+    assert json.loads((adapter / "adapter_config.json").read_text())["base_model_name_or_path"] == str(model)
+    left, right = (load(str(place), "cpu", "float32")[0].state_dict() for place in (adapter, trained))
+    assert left.keys() == right.keys()
+    for name in left:
+        torch.testing.assert_close(left[name], right[name], atol=1e-5, rtol=1e-4, msg=name)
 
 
 def test_what_was_sampled_is_taken_over(model: Path, data: Path, whole: Path, tmp_path: Path):
