@@ -10,7 +10,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pastalm.cli.models import hush, load_engine, name_of, working
-from pastalm.cli.options import BUNDLED, Device, DType, Json, Limit, Model, Out, name_option, place_option
+from pastalm.cli.options import (
+    BUNDLED,
+    Compile,
+    Device,
+    DType,
+    Json,
+    Limit,
+    Model,
+    Out,
+    Quantize,
+    name_option,
+    place_option,
+)
 
 if TYPE_CHECKING:
     from pastalm.data.examples import AnnotatedAnswer
@@ -45,6 +57,8 @@ def bench(
     peer_url: Annotated[str, typer.Option(metavar="URL", help="A completion server, such as vLLM's, as a peer.")] = "",
     device: Device = "auto",
     dtype: DType = "auto",
+    compile: Compile = False,
+    quantize: Quantize = None,
     json: Json = False,
 ) -> None:
     """Measure how fast a model decodes on this machine, and write one report: Markdown, JSON and a figure.
@@ -59,7 +73,11 @@ def bench(
     grid = [_numbers(values, name) for values, name in ((sequences, "sequences"), (threads, "threads"))]
     lengths = _numbers(contexts, "contexts")
     answers = _answers(data, limit or 8)
-    engine = _random(shape, device, dtype, answers) if shape else load_engine(model or BUNDLED, device, dtype)
+    options: dict[str, Any] = {"compile": compile, "quantize": quantize}
+    if shape:
+        engine = _random(shape, device, dtype, answers, **options)
+    else:
+        engine = load_engine(model or BUNDLED, device, dtype, **options)
     report = _report(engine, shape or name_of(model or BUNDLED))
     _measure_steps(report, engine, wanted, grid, lengths, repeats)
     _measure_answers(report, engine, wanted, answers, grid[0])
@@ -100,7 +118,7 @@ def _answers(data: str, number: int) -> list[AnnotatedAnswer]:
     return ([one for one in found if one.answer.depth] or found)[:number]
 
 
-def _random(shape: str, device: str, dtype: str, answers: Sequence[AnnotatedAnswer]) -> Engine:
+def _random(shape: str, device: str, dtype: str, answers: Sequence[AnnotatedAnswer], **options: Any) -> Engine:
     """An engine for a random model of a shape, with a tokenizer for the texts of the answers."""
     from pastalm.evaluation.bench.shapes import random_tokenizer, shape_of
 
@@ -112,7 +130,7 @@ def _random(shape: str, device: str, dtype: str, answers: Sequence[AnnotatedAnsw
 
         texts = [text for one in answers for text in (str(one.prompt), one.answer.plain)]
         tokenizer = random_tokenizer(load_tokenizer(BUNDLED), texts, kind.vocabulary)
-        return Engine(_random_model(shape, device, dtype), tokenizer)
+        return Engine(_random_model(shape, device, dtype), tokenizer, **options)
 
 
 def _random_model(shape: str, device: str, dtype: str) -> Any:

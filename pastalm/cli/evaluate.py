@@ -16,6 +16,7 @@ from pastalm.cli.models import load_engine, name_of
 from pastalm.cli.options import (
     BUNDLED,
     Baseline,
+    Compile,
     DecodingMode,
     Device,
     DType,
@@ -80,6 +81,7 @@ def evaluate(
     device: Device = "auto",
     dtype: DType = "auto",
     trust_remote_code: TrustRemoteCode = False,
+    compile: Compile = False,
     name: Name = "",
     judge_model: JudgeModel = "",
     judge_url: JudgeUrl = "",
@@ -115,7 +117,7 @@ def evaluate(
     prints = fingerprint(_place(model)), fingerprint(_place(baseline)) if baseline else ""
     asked = (model, prompts, baseline, mode.value, max_tokens, speed, max_threads, device, dtype)
     settings = EvalSettings(*asked, *prints, max_batch=max_batch, skeleton=skeleton)
-    called, engines = name or name_of(model), Engines(settings, trust_remote_code)
+    called, engines = name or name_of(model), Engines(settings, trust_remote_code=trust_remote_code, compile=compile)
     if not knob:
         report = _evaluated(out, settings, questions, called, reuse, engines, judge)
         _show(report, out, json)
@@ -131,8 +133,8 @@ def evaluate(
 class Engines:
     """The two engines of an evaluation, each loaded when it is first needed."""
 
-    def __init__(self, settings: EvalSettings, trust_remote_code: bool) -> None:
-        self.settings, self.trust_remote_code = settings, trust_remote_code
+    def __init__(self, settings: EvalSettings, **options: Any) -> None:
+        self.settings, self.options = settings, options
 
     @cached_property
     def model(self) -> Engine:
@@ -148,7 +150,7 @@ class Engines:
         return self._load(self.settings.baseline, number)
 
     def _load(self, model: str, dtype: str) -> Engine:
-        return load_engine(model, self.settings.device, dtype, trust_remote_code=self.trust_remote_code)
+        return load_engine(model, self.settings.device, dtype, **self.options)
 
 
 def _knob(speeds: str) -> list[float]:

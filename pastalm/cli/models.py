@@ -64,6 +64,8 @@ def load_engine(
         from pastalm.runtime.engine import Engine
 
         if remote:
+            if any(options.pop(name, None) for name in ("compile", "quantize")):
+                raise NoModelError("--compile and --quantize are about a model here, not about one behind --remote.")
             return Engine.remote(remote, None, model, os.environ.get(REMOTE_KEY), **options)
         return Engine.from_pretrained(model, device, dtype, trust_remote_code=trust_remote_code, **options)
 

@@ -69,6 +69,14 @@ TrustRemoteCode = Annotated[
         help="Run the Python code that a checkpoint brings along; read that code before you allow it.",
     ),
 ]
+Compile = Annotated[
+    bool,
+    typer.Option("--compile", help="Compile the model's step: minutes the first time, seconds later; faster steps."),
+]
+Quantize = Annotated[
+    str | None,
+    typer.Option(metavar="int8", help="Round the model's weights to int8: faster steps of one thread, on a CPU."),
+]
 Name = Annotated[str, typer.Option(metavar="NAME", help="What to call the model. Default: the last part of --model.")]
 
 # How an answer is decoded. The engine checks these values, so that each has one error, which `as_typed` words.

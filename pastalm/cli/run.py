@@ -15,6 +15,7 @@ from pastalm.cli.models import load_engine, name_of, working
 from pastalm.cli.options import (
     BUNDLED,
     Baseline,
+    Compile,
     DecodingMode,
     Device,
     DType,
@@ -24,6 +25,7 @@ from pastalm.cli.options import (
     MaxTokens,
     Model,
     Positions,
+    Quantize,
     Remote,
     Seed,
     Speed,
@@ -71,6 +73,8 @@ def run(
     dtype: DType = "auto",
     trust_remote_code: TrustRemoteCode = False,
     remote: Remote = None,
+    compile: Compile = False,
+    quantize: Quantize = None,
     raw: Annotated[bool, typer.Option("--raw", help="Give the prompt as it is, without the chat template.")] = False,
     no_compare: Annotated[
         bool, typer.Option("--no-compare", help="Answer once: no sequential answer, and no second run for the time.")
@@ -86,7 +90,9 @@ def run(
         raise RunError("--baseline names what to compare with, and --no-compare compares with nothing; give one.")
     text = read_prompt(prompt, file)
     asked = RawPrompt(text) if raw else text
-    engine = load_engine(model, device, dtype, remote, trust_remote_code=trust_remote_code)
+    engine = load_engine(
+        model, device, dtype, remote, trust_remote_code=trust_remote_code, compile=compile, quantize=quantize
+    )
     options: dict[str, Any] = {"mode": mode.value, "max_tokens": max_tokens, "temperature": temperature}
     options |= {"top_p": top_p, "seed": seed, "speed": speed, "positions": positions}
     options |= {"max_threads": max_threads, "max_async_tokens": max_async_tokens}

@@ -13,6 +13,7 @@ import typer
 from pastalm.cli.models import load_engine, name_of
 from pastalm.cli.options import (
     BUNDLED,
+    Compile,
     DecodingMode,
     Device,
     DType,
@@ -21,6 +22,7 @@ from pastalm.cli.options import (
     MaxTokens,
     Model,
     Name,
+    Quantize,
     Remote,
     TrustRemoteCode,
     name_argument,
@@ -72,6 +74,8 @@ def serve(
     dtype: DType = "auto",
     trust_remote_code: TrustRemoteCode = False,
     remote: Remote = None,
+    compile: Compile = False,
+    quantize: Quantize = None,
 ) -> None:
     """Serve a model over HTTP, to any client of the OpenAI protocol.
 
@@ -92,7 +96,11 @@ def serve(
                 "if that is meant."
             )
         engine = load_engine(
-            model, device, dtype, remote, trust_remote_code=trust_remote_code, max_model_len=max_model_len
+            *(model, device, dtype, remote),
+            trust_remote_code=trust_remote_code,
+            max_model_len=max_model_len,
+            compile=compile,
+            quantize=quantize,
         )
         _require_mode(engine, model, mode)
         from pastalm.runtime.width import useful_rows

@@ -42,9 +42,11 @@ class AttentionMetadata(Protocol):
 
 
 class AttentionContext:
-    """Where a model's attention layers find the metadata of the forward pass that is running."""
+    """Where a model's attention layers find the metadata of the forward pass that is running. ``opaque`` is the number
+    under which a compiled pass calls :func:`attend` as one operator; None lets a compiler look inside."""
 
     metadata: AttentionMetadata | None = None
+    opaque: int | None = None
 
 
 class DenseMetadata:
@@ -110,28 +112,42 @@ def pasta_attention(
     passed_over = [name for name, other in others.items() if isinstance(other, Tensor) and name not in KNOWN]
     if passed_over:
         raise RuntimeError(f"It gives its attention {passed_over[0]!r}, which would be passed over.")
-    metadata = _metadata(module)
-    key, value = metadata.extend(cast(int, module.layer_idx), key, value)
-    query = metadata.spread(query)
-    heads, group = query.shape[1], query.shape[1] // key.shape[1]
-    mask = metadata.mask(sliding_window, group, query.dtype)
-    # The query heads of one key head become further queries of it: bit-identical, and every fused kernel takes a mask.
-    folded = query.reshape(query.shape[0], key.shape[1], group * query.shape[2], query.shape[3])
-    if softcap is None and s_aux is None:
-        dropout = dropout if module.training else 0.0
-        out = scaled_dot_product_attention(folded, key, value, mask, dropout_p=dropout, scale=scaling)
-    else:
-        out = _explicit(folded, key, value, mask, scaling, softcap, s_aux)
-    out = out.reshape(query.shape[0], heads, query.shape[2], value.shape[3])
-    return metadata.gather(out).contiguous(), None
+    context, layer = module.pasta_context, cast(int, module.layer_idx)
+    if context.opaque is not None and torch.compiler.is_compiling():
+        numbers = (context.opaque, layer, scaling, sliding_window, softcap)
+        return torch.ops.pastalm.attend(query, key, value, s_aux, *numbers), None
+    dropout = dropout if module.training else 0.0
+    return attend(context, layer, query, key, value, scaling, sliding_window, softcap, s_aux, dropout), None
 
 
-def _metadata(module: nn.Module) -> AttentionMetadata:
-    context = getattr(module, "pasta_context", None)
-    metadata = context.metadata if isinstance(context, AttentionContext) else None
+def attend(
+    context: AttentionContext,
+    layer: int,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    scaling: float | None,
+    window: int | None,
+    softcap: float | None,
+    sinks: Tensor | None,
+    dropout: float = 0.0,
+) -> Tensor:
+    """What a layer's queries take from the keys that the context's metadata show them: [B, N, Hq, D]."""
+    metadata = context.metadata
     if metadata is None:
         raise RuntimeError("No attention metadata: put them into the context that attach() returned before a pass.")
-    return metadata
+    key, value = metadata.extend(layer, key, value)
+    query = metadata.spread(query)
+    heads, group = query.shape[1], query.shape[1] // key.shape[1]
+    mask = metadata.mask(window, group, query.dtype)
+    # The query heads of one key head become further queries of it: bit-identical, and every fused kernel takes a mask.
+    folded = query.reshape(query.shape[0], key.shape[1], group * query.shape[2], query.shape[3])
+    if softcap is None and sinks is None:
+        out = scaled_dot_product_attention(folded, key, value, mask, dropout_p=dropout, scale=scaling)
+    else:
+        out = _explicit(folded, key, value, mask, scaling, softcap, sinks)
+    out = out.reshape(query.shape[0], heads, query.shape[2], value.shape[3])
+    return metadata.gather(out).contiguous()
 
 
 def _explicit(

@@ -28,6 +28,7 @@ from pastalm.runtime.language import Language
 from pastalm.runtime.limits import Limits
 from pastalm.runtime.load import load
 from pastalm.runtime.logprobs import Logprobs
+from pastalm.runtime.quantize import quantize as quantize_model
 from pastalm.runtime.replay import Replay
 from pastalm.runtime.request import Mode, Observer, RequestError, RequestOptions, policy_of
 from pastalm.runtime.response import Response
@@ -44,8 +45,11 @@ class Engine:
     ``model`` is any decoder-only Hugging Face model, ``tokenizer`` its fast tokenizer; a tokenizer without PASTA's tags
     serves ``mode="sequential"`` only. ``max_model_len`` bounds the cache slots of one request, its prompt and all its
     threads (None: what it may need); ``max_batch`` is how many requests :meth:`generate_batch` decodes at once.
-    ``constrained`` enforces the grammar of tags, ``unique_topics`` that an answer promises no topic twice. Raises
-    ``UnsupportedModelError`` for models that cannot be driven.
+    ``constrained`` enforces the grammar of tags, ``unique_topics`` that an answer promises no topic twice. ``compile``
+    makes graphs of the model's pass, which takes up to minutes the first time and seconds later
+    (:mod:`pastalm.runtime.compiled`); ``quantize="int8"`` rounds the model's weights in place
+    (:mod:`pastalm.runtime.quantize`). Raises ``UnsupportedModelError`` for models that cannot be driven, ``ValueError``
+    for a quantisation that cannot be.
 
     The cache is kept between calls, as large as the largest call that did not fit it needed; :meth:`release` frees it.
     Calls may come from several threads, and iterators of several calls may be read in turn: their requests then share
@@ -61,8 +65,12 @@ class Engine:
         max_batch: int = 8,
         constrained: bool = True,
         unique_topics: bool = True,
+        compile: bool = False,
+        quantize: str | None = None,
     ) -> None:
-        self.runner = Runner(model)
+        if quantize is not None:
+            quantize_model(model, quantize)
+        self.runner = Runner(model, compile=compile)
         self.tokenizer = tokenizer
         self.codec, self.prompts = TextCodec(tokenizer), PromptEncoder(tokenizer)
         self.eos = frozenset(end_tokens(tokenizer, getattr(model, "generation_config", None)))

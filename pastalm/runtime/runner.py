@@ -3,28 +3,33 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from pastalm.progress import track
 from pastalm.runtime.attention import AttentionContext, AttentionMetadata, DenseMetadata
 from pastalm.runtime.cache_metadata import CacheMetadata
+from pastalm.runtime.compiled import CompiledPass, Pass
 from pastalm.runtime.kv_cache import KVCache
 from pastalm.runtime.narrow import narrow
 from pastalm.runtime.probe import Forward, take_over, window_of
 from pastalm.runtime.sampler import Sampler
 from pastalm.runtime.step_input import Part, StepBuffers, StepShape
+from pastalm.runtime.visibility import JUNK, Query
 
 
 class Runner:
     """A decoder-only model and what is needed to run it. Raises ``UnsupportedModelError`` for other models.
+    ``compile`` makes graphs of its pass; see :mod:`pastalm.runtime.compiled`.
 
     One pass at a time: its buffers and the model's attention context hold the input of the one that runs.
     """
 
-    def __init__(self, model: PreTrainedModel) -> None:
+    def __init__(self, model: PreTrainedModel, *, compile: bool = False) -> None:
         self.model = model.eval()
         self.device = model.device
         self._keeps_logits = "logits_to_keep" in inspect.signature(model.forward).parameters
@@ -32,6 +37,10 @@ class Runner:
         narrow(model)
         self.sampler = Sampler(self.vocabulary_size, self.device)
         self._buffers = StepBuffers(self.device)
+        self._pass: Pass = self._logits
+        if compile:
+            self._pass = CompiledPass(self._logits, self._context, self.device)
+            self._warm_up()
 
     def _forward_in(self, context: AttentionContext) -> Forward:
         self._context = context
@@ -61,7 +70,8 @@ class Runner:
         step = self._buffers.input(StepShape.of(parts))
         sampling = step.fill(parts, cache.slots, self.sampler.masks)
         self._buffers.copy(step)
-        logits = self.forward(step.tokens, step.positions, CacheMetadata(cache, step), step.wanted)[0]
+        with self._seeing(CacheMetadata(cache, step)):
+            logits = self._pass(step.tokens, step.positions, step.wanted)[0]
         return self.sampler.sample(logits, sampling) if parts[0].draws else [], logits
 
     @torch.inference_mode()
@@ -69,13 +79,28 @@ class Runner:
         self, tokens_BN: Tensor, positions_BN: Tensor, metadata: AttentionMetadata, keep: Tensor | None = None
     ) -> Tensor:
         """Logits [B, N, V] of one pass; with ``keep`` [K] only those of these queries, [B, K, V]."""
-        extra = {"logits_to_keep": keep} if keep is not None and self._keeps_logits else {}
+        with self._seeing(metadata):
+            return self._logits(tokens_BN, positions_BN, keep)
+
+    @contextmanager
+    def _seeing(self, metadata: AttentionMetadata) -> Iterator[None]:
         self._context.metadata = metadata
         try:
-            logits = self.model(input_ids=tokens_BN, position_ids=positions_BN, use_cache=False, **extra).logits
+            yield
         finally:
             self._context.metadata = None  # it holds on to the cache
+
+    def _logits(self, tokens_BN: Tensor, positions_BN: Tensor, keep: Tensor | None) -> Tensor:
+        extra = {"logits_to_keep": keep} if keep is not None and self._keeps_logits else {}
+        logits = self.model(input_ids=tokens_BN, position_ids=positions_BN, use_cache=False, **extra).logits
         return logits[:, keep] if keep is not None and not extra else logits
+
+    def _warm_up(self) -> None:
+        """Compile now, not with the first request: a graph for one query and one for several."""
+        cache = KVCache(1, 2, self.device)
+        for number in track((1, 2), "Compiling", total=2, unit="graphs"):
+            queries = [Query(0, 0, JUNK, 1 << JUNK)] * number
+            self.step(cache, [Part(0, queries, list(range(number)))])
 
     def dense(self, tokens: Tensor, positions: Tensor, visible: Tensor) -> Tensor:
         """Logits [n, V] of a whole layout at once, without a cache: the oracle. ``visible`` bool [n, n]."""

@@ -38,7 +38,7 @@ TEXTS = {
     "--api-key", "--contexts", "--only", "--peer-url", "--sequences", "--shape", "--threads", "--base-url",
     "--device", "--dtype", "--families", "--field", "--form", "--from", "--host", "--judge-key-env", "--judge-model",
     "--judge-url", "--key-env", "--lora-targets", "--loss", "--name", "--positions", "--quality", "--snapshots",
-    "--speed-term", "--speeds", "--split", "--to", "--views", "NAME...", "PROMPT",
+    "--quantize", "--speed-term", "--speeds", "--split", "--to", "--views", "NAME...", "PROMPT",
 }  # fmt: skip
 # Flags that mean the same in two commands although their sentences differ in more than their ends.
 EXCUSED = {

@@ -1,0 +1,98 @@
+"""A compiled forward pass: one graph for a single query, and one for any other number of them.
+
+Attention stays outside the graphs as one operator, ``pastalm::attend``: it finds what a step sees in the attention
+context when it runs, not when it is compiled. So no graph depends on how many sequences, threads or slots a step has,
+and nothing needs to be padded. The weights are folded into the graphs in the layout that the processor multiplies
+fastest, which keeps them in memory twice.
+
+Compiled code is kept on disk, in the folder that ``TORCHINDUCTOR_CACHE_DIR`` names, by default below ``~/.cache``: the
+next start finds it there.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable
+from itertools import count
+from pathlib import Path
+from weakref import WeakValueDictionary
+
+import torch
+from torch import Tensor
+
+from pastalm.runtime.attention import AttentionContext, attend
+
+LARGEST = 64  # queries of a pass that is worth a graph; prompts are read without one
+CACHE = Path("~/.cache/pastalm/compiled")
+
+_log = logging.getLogger(__name__)
+_numbers = count()
+# An operator takes tensors and numbers only: this is where it finds the context that a number stands for.
+_contexts: WeakValueDictionary[int, AttentionContext] = WeakValueDictionary()
+
+# Logits [1, K, V] of tokens and positions [1, N], of the queries K.
+Pass = Callable[[Tensor, Tensor, Tensor], Tensor]
+
+
+@torch.library.custom_op("pastalm::attend", mutates_args=())
+def _attend(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    sinks: Tensor | None,
+    context: int,
+    layer: int,
+    scaling: float | None,
+    window: int | None,
+    softcap: float | None,
+) -> Tensor:
+    return attend(_contexts[context], layer, query, key, value, scaling, window, softcap, sinks)
+
+
+@_attend.register_fake
+def _attend_shape(query: Tensor, key: Tensor, value: Tensor, *_: object) -> Tensor:
+    return query.new_empty(query.shape[0], query.shape[2], query.shape[1], value.shape[3])
+
+
+class CompiledPass:
+    """``eager``, compiled. Where that cannot be done, now or at any later call, it says so once and stays eager: no
+    request ends because of it."""
+
+    def __init__(self, eager: Pass, context: AttentionContext, device: torch.device) -> None:
+        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(CACHE.expanduser()))
+        self.eager, self.context = eager, context
+        self.number = next(_numbers)
+        _contexts[self.number] = context
+        options = {"freezing": device.type == "cpu"}
+        self._compiled: Pass | None = torch.compile(eager, fullgraph=True, options=options)
+
+    @property
+    def active(self) -> bool:
+        """Whether it runs compiled code."""
+        return self._compiled is not None
+
+    def __call__(self, tokens_1N: Tensor, positions_1N: Tensor, keep_K: Tensor) -> Tensor:
+        """See :data:`Pass`."""
+        if self._compiled is None or tokens_1N.shape[1] > LARGEST:
+            return self.eager(tokens_1N, positions_1N, keep_K)
+        self.context.opaque = self.number
+        try:
+            return self._compiled(*_marked(tokens_1N, positions_1N, keep_K))[:, : len(keep_K)]
+        except Exception as error:
+            self._compiled = None
+            reason = " ".join(str(error).split())[:200] or type(error).__name__
+            _log.warning("The step cannot be compiled (%s); it runs without, more slowly.", reason)
+        finally:
+            self.context.opaque = None
+        return self.eager(tokens_1N, positions_1N, keep_K)
+
+
+def _marked(tokens_1N: Tensor, positions_1N: Tensor, keep_K: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The inputs, with the sizes that differ from step to step marked. A size of one is compiled apart, so one query
+    has a graph of its own, and of several more than one is wanted."""
+    if tokens_1N.shape[1] > 1:
+        keep_K = torch.cat([keep_K, keep_K]) if len(keep_K) == 1 else keep_K
+        for tensor, size in ((tokens_1N, 1), (positions_1N, 1), (keep_K, 0)):
+            torch._dynamo.maybe_mark_dynamic(tensor, size)
+    return tokens_1N, positions_1N, keep_K
