@@ -90,9 +90,10 @@ class CompiledPass:
 
 def _marked(tokens_1N: Tensor, positions_1N: Tensor, keep_K: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """The inputs, with the sizes that differ from step to step marked. A size of one is compiled apart, so one query
-    has a graph of its own, and of several more than one is wanted."""
+    has a graph of its own, and of several more than one is wanted. Copies, because a place in a buffer counts too."""
+    keep_K = keep_K.repeat(2) if len(keep_K) == 1 < tokens_1N.shape[1] else keep_K.clone()
+    tokens_1N, positions_1N = tokens_1N.clone(), positions_1N.clone()
     if tokens_1N.shape[1] > 1:
-        keep_K = torch.cat([keep_K, keep_K]) if len(keep_K) == 1 else keep_K
         for tensor, size in ((tokens_1N, 1), (positions_1N, 1), (keep_K, 0)):
             torch._dynamo.maybe_mark_dynamic(tensor, size)
     return tokens_1N, positions_1N, keep_K

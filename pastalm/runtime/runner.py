@@ -96,11 +96,14 @@ class Runner:
         return logits[:, keep] if keep is not None and not extra else logits
 
     def _warm_up(self) -> None:
-        """Compile now, not with the first request: a graph for one query and one for several."""
+        """Compile now, not with the first request: a graph for one query, and one for several of which some are wanted
+        (sizes that are equal in the first pass would be taken for the same one)."""
         cache = KVCache(1, 2, self.device)
-        for number in track((1, 2), "Compiling", total=2, unit="graphs"):
-            queries = [Query(0, 0, JUNK, 1 << JUNK)] * number
-            self.step(cache, [Part(0, queries, list(range(number)))])
+        for fed, wanted in track(
+            ((1, 1), (3, 2)), "Compiling", total=2, unit="graphs"
+        ):  # equal sizes are taken for one
+            queries = [Query(0, 0, JUNK, 1 << JUNK)] * fed
+            self.step(cache, [Part(0, queries, list(range(wanted)))])
 
     def dense(self, tokens: Tensor, positions: Tensor, visible: Tensor) -> Tensor:
         """Logits [n, V] of a whole layout at once, without a cache: the oracle. ``visible`` bool [n, n]."""
