@@ -11,6 +11,7 @@ from pastalm.cli.annotate import annotate
 from pastalm.cli.audit import audit
 from pastalm.cli.baseline import baseline
 from pastalm.cli.bench import bench
+from pastalm.cli.chat import chat
 from pastalm.cli.check import check
 from pastalm.cli.convert import convert
 from pastalm.cli.distil import distil
@@ -65,6 +66,12 @@ add(
     f"pasta run '{KNOWN}' --max-threads 4",
     "pasta run --file question.txt --model my-model --json",
     "echo 'Describe Oslo, Lima and Kyoto.' | pasta run --model my-model",
+)
+add(
+    app,
+    chat,
+    "pasta chat --model my-model",
+    "pasta chat --model my-model --temperature 0.7 --speed 1",
 )
 add(
     app,

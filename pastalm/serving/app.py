@@ -15,6 +15,7 @@ from fastapi.responses import JSONResponse, PlainTextResponse, StreamingResponse
 from fastapi.responses import Response as HTTPResponse
 from starlette.exceptions import HTTPException
 
+from pastalm import __version__
 from pastalm.runtime.response import Response
 from pastalm.serving.bodies import ChatCompletion, ErrorBody, Health, ModelCard, ModelList, TextCompletion
 from pastalm.serving.config import ServerConfig
@@ -27,14 +28,20 @@ from pastalm.serving.errors import (
     body_error,
 )
 from pastalm.serving.middleware import AccessLogMiddleware, ApiKeyMiddleware, BodyLimitMiddleware
-from pastalm.serving.reply import ChatReply, CompletionReply, Reply, failure
+from pastalm.serving.reply import ChatReply, CompletionReply, Reply
 from pastalm.serving.requests import ChatRequest, CommonRequest, CompletionRequest
+from pastalm.serving.responses import ResponseBody, ResponsesReply, ResponsesRequest
 from pastalm.serving.web import add_page
 from pastalm.serving.worker import Job, JobProgress, Outbox, Worker
 
 SEEDS = 1 << 31
 ERRORS: dict[int | str, dict[str, Any]] = {
     status: {"model": ErrorBody} for status in (400, 401, 404, 411, 413, 429, 500, 503)
+}
+
+ANSWERS: dict[int | str, dict[str, Any]] = {
+    **ERRORS,
+    200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}, "description": "The answer, or a stream."},
 }
 
 
@@ -48,7 +55,7 @@ def build_app(worker: Worker, config: ServerConfig) -> FastAPI:
         worker.close()
         worker.join()
 
-    app = FastAPI(title="PASTA", lifespan=life, docs_url=None, redoc_url=None)
+    app = FastAPI(title="PASTA", version=__version__, lifespan=life, redoc_url=None)
     app.add_middleware(BodyLimitMiddleware)
     if config.api_key:
         app.add_middleware(ApiKeyMiddleware, key=config.api_key)
@@ -59,6 +66,7 @@ def build_app(worker: Worker, config: ServerConfig) -> FastAPI:
     _add_errors(app)
     _add_routes(app, Handler(worker, config))
     add_page(app)
+    _describe(app)
     return app
 
 
@@ -74,6 +82,7 @@ class Handler:
         has its status."""
         if asked.model != self.config.name:
             raise ModelNotFoundError(asked.model, self.config.name)
+        asked.check()
         outbox: Outbox = asyncio.Queue()
         jobs = list(self._jobs(asked, outbox))
         reply = kind(asked, [job.options for job in jobs])
@@ -156,7 +165,7 @@ async def _events(
                 break
             index, message = await answers.next()
     except ServingError as error:
-        yield failure(error)
+        yield reply.failure(error)
     else:
         http.state.note = note(answers.responses)
         yield reply.ending(answers.responses)
@@ -190,15 +199,34 @@ def _add_routes(app: FastAPI, handler: Handler) -> None:
             raise ModelNotFoundError(name, config.name)
         return card
 
-    @app.post("/v1/chat/completions", response_model=ChatCompletion, responses=ERRORS)
+    @app.post("/v1/chat/completions", response_model=ChatCompletion, responses=ANSWERS)
     async def chat(asked: ChatRequest, http: Request) -> HTTPResponse:
         """Answer messages."""
         return await handler.answer(asked, ChatReply, http)
 
-    @app.post("/v1/completions", response_model=TextCompletion, responses=ERRORS)
+    @app.post("/v1/completions", response_model=TextCompletion, responses=ANSWERS)
     async def completions(asked: CompletionRequest, http: Request) -> HTTPResponse:
         """Go on with a prompt, or with each of several."""
         return await handler.answer(asked, CompletionReply, http)
+
+    @app.post("/v1/responses", response_model=ResponseBody, responses=ANSWERS)
+    async def responses(asked: ResponsesRequest, http: Request) -> HTTPResponse:
+        """Answer messages, in the shapes of the newer API."""
+        return await handler.answer(asked, ResponsesReply, http)
+
+
+def _describe(app: FastAPI) -> None:
+    """OpenAPI as it is: a body that cannot be is a 400, never FastAPI's 422."""
+    plain = app.openapi
+
+    def described() -> dict[str, Any]:
+        schema = plain()
+        for path in schema["paths"].values():
+            for operation in path.values():
+                operation["responses"].pop("422", None)
+        return schema
+
+    app.openapi = described  # type: ignore[method-assign]
 
 
 def _add_errors(app: FastAPI) -> None:

@@ -14,7 +14,7 @@ from pastalm.serving.threads import ThreadEvent
 LOWEST_LOGPROB = -9999.0  # JSON has no infinity
 
 
-def _optional(**more: Any) -> Any:
+def optional(**more: Any) -> Any:
     """A field that is left out of the body where it is None."""
     return Field(default=None, exclude_if=lambda value: value is None, **more)
 
@@ -47,7 +47,7 @@ class DecodingFigures(BaseModel):
     parallelism: float
     sync_wait_steps: int
     redundancy: float
-    annotated: str | None = _optional()
+    annotated: str | None = optional()
 
     @classmethod
     def of(cls, response: Response, options: dict[str, Any], *, annotated: bool) -> DecodingFigures:
@@ -77,8 +77,8 @@ class AssistantMessage(BaseModel):
 class MessageDelta(BaseModel):
     """The next piece of an answer to messages."""
 
-    role: Literal["assistant"] | None = _optional()
-    content: str | None = _optional()
+    role: Literal["assistant"] | None = optional()
+    content: str | None = optional()
 
 
 class TopLogprob(BaseModel):
@@ -145,7 +145,7 @@ class Choice(BaseModel):
 
     index: int
     finish_reason: Literal["stop", "length"] | None = None
-    pasta: DecodingFigures | None = _optional()
+    pasta: DecodingFigures | None = optional()
 
 
 class ChatChoice(Choice):
@@ -182,7 +182,7 @@ class WholeFrame(Frame):
     """``pasta`` stands here where a request has one answer."""
 
     usage: CompletionUsage
-    pasta: DecodingFigures | None = _optional()
+    pasta: DecodingFigures | None = optional()
 
 
 class ChatCompletion(WholeFrame):
@@ -208,9 +208,9 @@ class StreamChunk(Frame):
     text that hides how long the piece is. ``pasta`` holds thread events where the request asks for them."""
 
     choices: list[ChatChunkChoice] | list[TextChoice]
-    pasta: DecodingFigures | ThreadEvents | None = _optional()
+    pasta: DecodingFigures | ThreadEvents | None = optional()
     usage: CompletionUsage | None = None
-    obfuscation: str | None = _optional()
+    obfuscation: str | None = optional()
 
 
 class ErrorDetail(BaseModel):

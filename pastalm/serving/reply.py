@@ -28,7 +28,6 @@ from pastalm.serving.bodies import (
     TextCompletion,
     TextLogprobs,
     ThreadEvents,
-    WholeFrame,
 )
 from pastalm.serving.errors import ServingError
 from pastalm.serving.requests import CommonRequest
@@ -49,7 +48,7 @@ class Reply:
     PREFIX: ClassVar[str]
     CHUNK: ClassVar[str]  # what a chunk calls its kind
 
-    def whole(self, responses: Sequence[Response]) -> WholeFrame:
+    def whole(self, responses: Sequence[Response]) -> BaseModel:
         """All answers in one piece."""
         raise NotImplementedError
 
@@ -73,6 +72,10 @@ class Reply:
         if not self.asked.wants_usage:
             return DONE
         return _event(StreamChunk(**self._frame(self.CHUNK), choices=[], usage=self._usage(responses))) + DONE
+
+    def failure(self, error: ServingError) -> str:
+        """An error in the middle of a stream, which ends there."""
+        return f"data: {json.dumps(error.body())}\n\n"
 
     def _choice(self, index: int, text: str) -> Choice:
         """A choice of a chunk with this text."""
@@ -150,11 +153,6 @@ class CompletionReply(Reply):
 
     def _choice(self, index: int, text: str) -> TextChoice:
         return TextChoice(index=index, text=text)
-
-
-def failure(error: ServingError) -> str:
-    """An error in the middle of a stream, which ends there."""
-    return f"data: {json.dumps(error.body())}\n\n"
 
 
 def _event(body: BaseModel, exclude: set[str] | None = None) -> str:

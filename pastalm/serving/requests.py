@@ -5,13 +5,22 @@ Fields are checked for their names and types alone; what values mean is the engi
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    GetJsonSchemaHandler,
+    model_validator,
+)
 
 from pastalm.lang.prompt import Prompt, RawPrompt
 from pastalm.lang.tags import is_whole
-from pastalm.serving.unsupported import without_unsupported
+from pastalm.serving.errors import InvalidRequestError
+from pastalm.serving.unsupported import UNSUPPORTED, described, without_unsupported
 
 MAX_STOPS = 16
 MAX_PROMPTS = 64
@@ -38,9 +47,11 @@ def _prompts(prompt: Any) -> Any:
         return [prompt]
     if not isinstance(prompt, list) or not prompt:
         raise ValueError("prompt: give a text, a list of texts, a list of token ids, or a list of such lists.")
+    prompt = [_integer(one) for one in prompt]
     listed = [prompt] if all(_is_id(one) for one in prompt) else prompt
     if len(listed) > MAX_PROMPTS:
         raise ValueError(f"prompt takes at most {MAX_PROMPTS} prompts, not {len(listed)}.")
+    listed = [[_integer(token) for token in one] if isinstance(one, list) else one for one in listed]
     for one in listed:
         if not isinstance(one, str) and not (isinstance(one, list) and all(_is_id(token) for token in one)):
             raise ValueError("prompt: each must be a text or a list of token ids.")
@@ -60,7 +71,24 @@ def _is_id(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
+def _integer(value: Any) -> Any:
+    """JSON knows one kind of number: 1.0 is an integer there."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
 Text = Annotated[str, AfterValidator(_whole)]
+Whole = Annotated[int, BeforeValidator(_integer, json_schema_input_type=int)]
+
+
+Ids = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
+Texts = Annotated[list[str], Field(min_length=1, max_length=MAX_PROMPTS)]
+Several = Texts | Annotated[list[Ids], Field(min_length=1, max_length=MAX_PROMPTS)]
+PromptShapes = str | Several | Ids
+
+
+def _bounded(**keywords: Any) -> Any:
+    """A field that may be left out, with keywords of JSON Schema that describe its values; the engine checks them."""
+    return Field(default=None, json_schema_extra=keywords)
 
 
 class StreamOptions(BaseModel):
@@ -87,6 +115,7 @@ class CommonRequest(BaseModel):
     """
 
     model_config = ConfigDict(strict=True, extra="forbid")
+    NOT_DONE: ClassVar = UNSUPPORTED
     OPTIONS: ClassVar[tuple[str, ...]] = (
         *("max_tokens", "temperature", "top_p", "seed", "stop"),
         *("mode", "speed", "max_threads", "max_async_tokens"),
@@ -94,28 +123,37 @@ class CommonRequest(BaseModel):
     )
 
     model: str
-    max_tokens: int | None = None
-    temperature: float | None = None
-    top_p: float | None = None
-    seed: int | None = None
-    stop: Annotated[str | list[str] | None, AfterValidator(_few)] = None
-    n: int | None = None
-    presence_penalty: float | None = None
-    frequency_penalty: float | None = None
-    logit_bias: Annotated[dict[int, float] | None, BeforeValidator(_bias)] = None
+    max_tokens: Whole | None = _bounded(minimum=1)
+    temperature: float | None = _bounded(minimum=0)
+    top_p: float | None = _bounded(exclusiveMinimum=0, maximum=1)
+    seed: Whole | None = None
+    stop: Annotated[str | list[str] | None, AfterValidator(_few)] = _bounded(maxItems=MAX_STOPS)
+    n: Whole | None = _bounded(minimum=1, maximum=MAX_ANSWERS)
+    presence_penalty: float | None = _bounded(minimum=-2, maximum=2)
+    frequency_penalty: float | None = _bounded(minimum=-2, maximum=2)
+    logit_bias: Annotated[dict[int, float] | None, BeforeValidator(_bias)] = _bounded(
+        propertyNames={"pattern": "^(0|[1-9][0-9]{0,17})$"}
+    )
     stream: bool | None = None
     stream_options: StreamOptions | None = None
-    mode: str | None = None
-    speed: float | None = None
-    max_threads: int | None = None
-    max_async_tokens: int | None = None
+    mode: str | None = _bounded(enum=["async", "sequential", None])
+    speed: float | None = _bounded(minimum=-3, maximum=3)
+    max_threads: Whole | None = _bounded(minimum=1)
+    max_async_tokens: Whole | None = _bounded(minimum=1)
     annotated: bool | None = None
     pasta: PastaOptions | None = None
 
     @model_validator(mode="before")
     @classmethod
     def _refuse_what_is_not_done(cls, fields: Any) -> Any:
-        return without_unsupported(fields) if isinstance(fields, dict) else fields
+        return without_unsupported(fields, cls.NOT_DONE) if isinstance(fields, dict) else fields
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core: Any, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        """The fields that are not done stand in the schema as well, with the values that are accepted."""
+        schema = handler.resolve_ref_schema(handler(core))
+        schema["properties"] |= described(cls.NOT_DONE)
+        return schema
 
     @property
     def options(self) -> dict[str, Any]:
@@ -127,16 +165,15 @@ class CommonRequest(BaseModel):
     @property
     def wanted_logprobs(self) -> int | None:
         """How many of the likeliest tokens are told beside each token; None if no probabilities are."""
-        raise NotImplementedError
+        return None
 
-    @model_validator(mode="after")
-    def _check_answers(self) -> Self:
+    def check(self) -> None:
+        """Raise :class:`InvalidRequestError` for fields that do not go together."""
         n = 1 if self.n is None else self.n
         if not 1 <= n * len(self.prompts) <= MAX_ANSWERS:
-            raise ValueError(f"n must be at least 1, and a request gets at most {MAX_ANSWERS} answers.")
+            raise InvalidRequestError(f"n must be at least 1, and a request gets at most {MAX_ANSWERS} answers.")
         if self.wanted_logprobs is not None and self.stream:
-            raise ValueError("logprobs come with whole answers only: leave out stream, or logprobs.")
-        return self
+            raise InvalidRequestError("logprobs come with whole answers only: leave out stream, or logprobs.")
 
     @property
     def prompts(self) -> list[Prompt]:
@@ -200,9 +237,9 @@ class ChatRequest(CommonRequest):
     """A body of ``/v1/chat/completions``."""
 
     messages: list[ChatMessage] = Field(min_length=1)
-    max_completion_tokens: int | None = None
+    max_completion_tokens: Whole | None = _bounded(minimum=1)
     logprobs: bool | None = None
-    top_logprobs: int | None = None
+    top_logprobs: Whole | None = _bounded(minimum=0, maximum=20)
 
     @property
     def wanted_logprobs(self) -> int | None:
@@ -224,8 +261,8 @@ class ChatRequest(CommonRequest):
 class CompletionRequest(CommonRequest):
     """A body of ``/v1/completions``: prompts taken as they are, each a text or token ids."""
 
-    prompt: Annotated[list[Text | list[int]], BeforeValidator(_prompts)]
-    logprobs: int | None = None
+    prompt: Annotated[list[Text | list[int]], BeforeValidator(_prompts, json_schema_input_type=PromptShapes)]
+    logprobs: Whole | None = _bounded(minimum=0, maximum=20)
 
     @property
     def wanted_logprobs(self) -> int | None:

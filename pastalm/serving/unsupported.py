@@ -30,6 +30,7 @@ _TOOLS = "chunks are plain text, and nothing here would hold an answer to the sc
 _FORMAT = "chunks are written side by side, and no grammar besides that of the tags is enforced over them"
 _SAMPLING = "tokens are drawn with temperature and top_p"
 _REASONING = "the model does not reason apart from its answer"
+_STORED = "answers are not stored; send the whole conversation as input"
 _STATIC = "the answer's length and end are the model's to choose, within max_tokens and stop"
 
 UNSUPPORTED: dict[str, Unsupported] = {
@@ -57,12 +58,39 @@ UNSUPPORTED: dict[str, Unsupported] = {
 }
 
 
-def without_unsupported(fields: Mapping[str, Any]) -> dict[str, Any]:
+RESPONSES_UNSUPPORTED: dict[str, Unsupported] = {
+    **UNSUPPORTED,
+    "background": Unsupported((False,), "an answer comes while its client waits"),
+    "conversation": Unsupported((), _STORED),
+    "previous_response_id": Unsupported((), _STORED),
+    "prompt": Unsupported((), _STORED),
+    "include": Unsupported(([],), "an answer is its text"),
+    "context_management": Unsupported(([],), "a conversation is read as it is"),
+    "truncation": Unsupported(("disabled",), "a conversation is read as it is"),
+    "reasoning": Unsupported(({}, {"effort": "none"}, {"effort": None}), _REASONING),
+    "text": Unsupported(({}, {"format": {"type": "text"}}), _FORMAT),
+    "top_logprobs": Unsupported((0,), "probabilities come with chat completions"),
+    "image": Unsupported((), _TEXT),
+    "access_programs": Unsupported((), "there are none here"),
+    "max_tool_calls": Unsupported((), _TOOLS),
+}
+
+
+def described(table: Mapping[str, Unsupported]) -> dict[str, Any]:
+    """The fields of a table, and those without effect, as properties of a JSON schema."""
+    refused = {
+        name: {"description": f"Not supported: {field.reason}.", "enum": [None, *field.harmless]}
+        for name, field in table.items()
+    }
+    return refused | {name: {"description": "Accepted, and without effect."} for name in WITHOUT_EFFECT}
+
+
+def without_unsupported(fields: Mapping[str, Any], table: Mapping[str, Unsupported]) -> dict[str, Any]:
     """The fields of a body that something is done about. Raises ``ValueError``, with the reason, for one that asks for
     what is not done."""
     no_tools = fields.get("tool_choice") == "none" or fields.get("function_call") == "none"
-    for name, field in UNSUPPORTED.items():
+    for name, field in table.items():
         value = fields.get(name)
         if not field.accepts(value) and not (no_tools and name in ("tools", "functions")):
             raise ValueError(f"{name} is not supported: leave it out; {field.reason}.")
-    return {name: fields[name] for name in fields if name not in UNSUPPORTED and name not in WITHOUT_EFFECT}
+    return {name: fields[name] for name in fields if name not in table and name not in WITHOUT_EFFECT}
