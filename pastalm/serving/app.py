@@ -99,7 +99,11 @@ class Handler:
         return JSONResponse(reply.whole(answers.responses).model_dump())
 
     def _jobs(self, asked: CommonRequest, outbox: Outbox) -> Iterator[Job]:
-        given: dict[str, Any] = {"max_tokens": self.config.max_tokens, "mode": self.config.mode, "seed": secrets.randbelow(SEEDS)}
+        given: dict[str, Any] = {
+            "max_tokens": self.config.max_tokens,
+            "mode": self.config.mode,
+            "seed": secrets.randbelow(SEEDS),
+        }
         n, options = asked.n or 1, given | asked.options
         for index in range(n * len(asked.prompts)):
             own = options | {"seed": options["seed"] + index % n}  # several answers to a prompt are drawn apart
