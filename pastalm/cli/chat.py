@@ -16,6 +16,7 @@ from pastalm.cli.live import watch
 from pastalm.cli.models import load_engine, name_of
 from pastalm.cli.options import (
     BUNDLED,
+    AnswerTemperature,
     DecodingMode,
     Device,
     DType,
@@ -24,7 +25,6 @@ from pastalm.cli.options import (
     Remote,
     Seed,
     Speed,
-    Temperature,
     TopP,
 )
 from pastalm.runtime.mode import Mode
@@ -40,8 +40,8 @@ def chat(
     model: Model = BUNDLED,
     mode: DecodingMode = Mode.ASYNC,
     max_tokens: MaxTokens = 1024,
-    temperature: Temperature = 0.0,
-    top_p: TopP = 1.0,
+    temperature: AnswerTemperature = None,
+    top_p: TopP = None,
     seed: Seed = 0,
     speed: Speed = 0.0,
     device: Device = "auto",

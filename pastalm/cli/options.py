@@ -94,6 +94,15 @@ MaxModelLen = Annotated[
     int, typer.Option(min=2, help="Cache slots of one request: its prompt and all threads of its answer.")
 ]
 Temperature = Annotated[float, typer.Option(help="The sampling temperature; 0 takes the likeliest token.")]
+AnswerTemperature = Annotated[
+    float | None,
+    typer.Option(
+        "--temperature", help="The sampling temperature; 0 takes the likeliest token. Default: the model's own, else 0."
+    ),
+]
+TopP = Annotated[
+    float | None, typer.Option(help="Sample from the likeliest tokens of this share. Default: the model's own.")
+]
 Seed = Annotated[int, typer.Option(help="The seed: the same one gives the same result.")]
 Speed = Annotated[
     float,

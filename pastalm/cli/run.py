@@ -14,6 +14,7 @@ from pastalm.cli.live import watch
 from pastalm.cli.models import load_engine, name_of, working
 from pastalm.cli.options import (
     BUNDLED,
+    AnswerTemperature,
     Baseline,
     Compile,
     DecodingMode,
@@ -29,6 +30,7 @@ from pastalm.cli.options import (
     Remote,
     Seed,
     Speed,
+    TopP,
     TrustRemoteCode,
     place_option,
 )
@@ -60,12 +62,8 @@ def run(
     max_tokens: MaxTokens = 1024,
     max_threads: MaxThreads = None,
     max_async_tokens: MaxAsyncTokens = None,
-    temperature: Annotated[
-        float | None, typer.Option(help="0 takes the likeliest token. Default: the model's own, else 0.")
-    ] = None,
-    top_p: Annotated[
-        float | None, typer.Option(help="Sample from the likeliest tokens of this share. Default: the model's own.")
-    ] = None,
+    temperature: AnswerTemperature = None,
+    top_p: TopP = None,
     seed: Seed = 0,
     speed: Speed = 0.0,
     positions: Positions = None,

@@ -112,7 +112,7 @@ def pasta_attention(
     passed_over = [name for name, other in others.items() if isinstance(other, Tensor) and name not in KNOWN]
     if passed_over:
         raise RuntimeError(f"It gives its attention {passed_over[0]!r}, which would be passed over.")
-    context, layer = module.pasta_context, cast(int, module.layer_idx)
+    context, layer = cast(AttentionContext, module.pasta_context), cast(int, module.layer_idx)
     if context.opaque is not None and torch.compiler.is_compiling():
         numbers = (context.opaque, layer, scaling, sliding_window, softcap)
         return torch.ops.pastalm.attend(query, key, value, s_aux, *numbers), None

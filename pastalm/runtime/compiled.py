@@ -16,6 +16,7 @@ import os
 from collections.abc import Callable
 from itertools import count
 from pathlib import Path
+from typing import Any
 from weakref import WeakValueDictionary
 
 import torch
@@ -64,7 +65,7 @@ class CompiledPass:
         self.eager, self.context = eager, context
         self.number = next(_numbers)
         _contexts[self.number] = context
-        options = {"freezing": device.type == "cpu"}
+        options: dict[str, Any] = {"freezing": device.type == "cpu"}
         self._compiled: Pass | None = torch.compile(eager, fullgraph=True, options=options)
 
     @property

@@ -203,6 +203,10 @@ def _add_routes(app: FastAPI, handler: Handler) -> None:
             raise ModelNotFoundError(name, config.name)
         return card
 
+    _add_answers(app, handler)
+
+
+def _add_answers(app: FastAPI, handler: Handler) -> None:
     @app.post("/v1/chat/completions", response_model=ChatCompletion, responses=ANSWERS)
     async def chat(asked: ChatRequest, http: Request) -> HTTPResponse:
         """Answer messages."""
