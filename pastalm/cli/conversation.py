@@ -18,7 +18,7 @@ HELP = """\
 /help        show this
 /quit        leave; Ctrl-D does the same, Ctrl-C stops an answer"""
 
-Answer = Callable[[list[dict[str, str]], dict[str, Any]], "Response"]
+Answering = Callable[[list[dict[str, str]], dict[str, Any]], "Response"]
 
 
 class CommandError(ValueError):
@@ -33,7 +33,7 @@ class Conversation:
     messages: list[dict[str, str]] = field(default_factory=list)
     ended: bool = False
 
-    def ask(self, text: str, answer: Answer) -> Response:
+    def ask(self, text: str, answer: Answering) -> Response:
         """Take a turn. One that fails, or is stopped, is as if it had not been asked."""
         asked = [*self.messages, {"role": "user", "content": text}]
         response = answer(asked, self.options)

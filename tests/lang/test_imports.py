@@ -28,7 +28,7 @@ LAYERS = [
     "training",
     "evaluation",
 ]
-BELOW = {layer: set(LAYERS[:place]) for place, layer in enumerate(LAYERS)} | {"bundled": set()}
+BELOW = {layer: set(LAYERS[:place]) for place, layer in enumerate(LAYERS)} | {"bundled": set(), "assistant": set()}
 BELOW["serving"] = BELOW["evaluation"]
 BELOW["cli"] = BELOW["evaluation"] | {"evaluation", "serving"}
 BELOW["cli"].add("__version__")
