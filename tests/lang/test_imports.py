@@ -29,7 +29,7 @@ LAYERS = [
     "evaluation",
 ]
 BELOW = {layer: set(LAYERS[:place]) for place, layer in enumerate(LAYERS)} | {"bundled": set(), "assistant": set()}
-BELOW["serving"] = BELOW["evaluation"]
+BELOW["serving"] = BELOW["evaluation"] | {"__version__"}
 BELOW["cli"] = BELOW["evaluation"] | {"evaluation", "serving"}
 BELOW["cli"].add("__version__")
 BELOW["__main__"] = {"cli"}
