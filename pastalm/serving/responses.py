@@ -6,14 +6,14 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import count
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from pastalm.lang.prompt import Prompt
 from pastalm.runtime.response import Response
 from pastalm.serving.bodies import CompletionUsage, DecodingFigures, ThreadEvents, optional
-from pastalm.serving.errors import ServingError
+from pastalm.serving.errors import InvalidRequestError, ServingError
 from pastalm.serving.reply import Reply
 from pastalm.serving.requests import CommonRequest, Text, Whole
 from pastalm.serving.unsupported import RESPONSES_UNSUPPORTED
@@ -51,14 +51,15 @@ def _messages(given: Any) -> Any:
     return [{"role": "user", "content": given}] if isinstance(given, str) else given
 
 
-Messages = Annotated[list[InputMessage], BeforeValidator(_messages, json_schema_input_type=str | list[InputMessage])]
+Turns = Annotated[list[InputMessage], Field(min_length=1)]
+Messages = Annotated[Turns, BeforeValidator(_messages, json_schema_input_type=str | Turns)]
 
 
 class ResponsesRequest(CommonRequest):
     """A body of ``/v1/responses``. Answers are not stored."""
 
     NOT_DONE: ClassVar = RESPONSES_UNSUPPORTED
-    input: Messages = Field(min_length=1)
+    input: Messages
     instructions: Text | None = None
     max_output_tokens: Whole | None = Field(default=None, json_schema_extra={"minimum": 1})
 
@@ -74,11 +75,13 @@ class ResponsesRequest(CommonRequest):
         own = {} if self.max_output_tokens is None else {"max_tokens": self.max_output_tokens}
         return super().options | own
 
-    @model_validator(mode="after")
-    def _one_answer(self) -> Self:
+    def check(self) -> None:
+        """See :class:`CommonRequest`."""
         if self.n not in (None, 1):
-            raise ValueError("n must be 1: a response holds one answer; ask several times, or use chat completions.")
-        return self
+            raise InvalidRequestError(
+                "n must be 1: a response holds one answer; ask several times, or use chat completions."
+            )
+        super().check()
 
 
 class OutputText(BaseModel):
