@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from pastalm.lang.tokenizer import MissingTagsError, add_tags
     from pastalm.runtime.engine import Engine
     from pastalm.runtime.events import DoneEvent, Event, ForkEvent, JoinEvent, TokenEvent, WaitEvent
+    from pastalm.runtime.generate import generate
     from pastalm.runtime.limits import Limits
     from pastalm.runtime.load import LoadError, load
     from pastalm.runtime.probe import UnsupportedModelError
@@ -45,6 +46,7 @@ _HOMES = {
     "pastalm.lang.tokenizer": ("MissingTagsError", "add_tags"),
     "pastalm.runtime.engine": ("Engine",),
     "pastalm.runtime.events": ("DoneEvent", "Event", "ForkEvent", "JoinEvent", "TokenEvent", "WaitEvent"),
+    "pastalm.runtime.generate": ("generate",),
     "pastalm.runtime.limits": ("Limits",),
     "pastalm.runtime.load": ("LoadError", "load"),
     "pastalm.runtime.probe": ("UnsupportedModelError",),
@@ -78,6 +80,7 @@ __all__ = [
     "WaitEvent",
     "__version__",
     "add_tags",
+    "generate",
     "load",
     "parse",
     "render",
