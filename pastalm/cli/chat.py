@@ -26,6 +26,7 @@ from pastalm.cli.options import (
     Seed,
     Speed,
     TopP,
+    TrustRemoteCode,
 )
 from pastalm.runtime.mode import Mode
 
@@ -46,13 +47,14 @@ def chat(
     speed: Speed = 0.0,
     device: Device = "auto",
     dtype: DType = "auto",
+    trust_remote_code: TrustRemoteCode = False,
     remote: Remote = None,
 ) -> None:
     """Talk with a model. /help shows the commands; Ctrl-C stops an answer, Ctrl-D ends the conversation.
 
     Answers go to stdout, all else to stderr, so a conversation can be piped in and out.
     """
-    engine = load_engine(model, device, dtype, remote)
+    engine = load_engine(model, device, dtype, remote, trust_remote_code=trust_remote_code)
     options: dict[str, Any] = {"mode": mode.value, "max_tokens": max_tokens, "temperature": temperature}
     talk = Conversation({**options, "top_p": top_p, "seed": seed, "speed": speed})
     engine.request([{"role": "user", "content": "hello"}], **talk.options)  # what no turn could do is refused at once
