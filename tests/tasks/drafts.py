@@ -29,9 +29,7 @@ from pastalm.tasks.task import Chunk, Draft, Family
 
 SEEDS = range(300)
 LOOKED_UP = [module.FAMILY for module in (profiles, sorting, spelling, prose, ranking, short)]  # facts in other words
-WORKED_OUT = [
-    module.FAMILY for module in (distance, totals, chain, rewrite, sharing)
-]  # facts that need steps
+WORKED_OUT = [module.FAMILY for module in (distance, totals, chain, rewrite, sharing)]  # facts that need steps
 LISTS = (words.NAMES, words.CITIES, words.FRUITS, words.ANIMALS, words.JOBS, words.COLOURS, words.OBJECTS)
 
 
