@@ -23,7 +23,6 @@ FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\[[^]]*\]\(([^)\s]+)\)")
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 
-not_yet = pytest.mark.xfail(reason="the package is being put in order")
 every_document = pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 
 
@@ -44,7 +43,6 @@ def test_training_fits_in_sixteen_files() -> None:
     )
 
 
-@not_yet
 def test_no_file_is_longer_than_400_lines() -> None:
     lengths = {path: len(path.read_text(encoding="utf-8").splitlines()) for path in PYTHON}
     assert {path: lines for path, lines in lengths.items() if lines > 400} == {}

@@ -16,32 +16,25 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from transformers import PreTrainedTokenizerFast
-from typer.testing import CliRunner
 
 from pastalm import Engine
-from pastalm.annotation.endpoint import Settings as JudgeSettings
-from pastalm.annotation.judge import Judge
 from pastalm.annotation.verdict import JudgePrompt
-from pastalm.cli import app
-from pastalm.data.questions import Question, read_questions
+from pastalm.data.questions import read_questions
 from pastalm.files.fingerprint import fingerprint
 from pastalm.files.journal import Journal
 from pastalm.files.lines import DataError
 from pastalm.lang.positions import POLICIES
 from pastalm.lang.vocabulary import Vocabulary
 from pastalm.runtime.attention import attach
-from pastalm.runtime.load import LoadError, load
-from pastalm.tasks import sample as tasks
-from pastalm.tasks import to_json
+from pastalm.runtime.load import load
 from pastalm.training.base import SettingsError
-from pastalm.training.config import PreferConfig, SftConfig, flag
+from pastalm.training.config import PreferConfig, SftConfig
 from pastalm.training.losses import margin
-from pastalm.training.optimise import TextNats, reference_log_probabilities
+from pastalm.training.optimise import reference_log_probabilities
 from pastalm.training.pairs import PairCollator, Pairs
 from pastalm.training.prefer import train_prefer
 from pastalm.training.round import Round
 from pastalm.training.sampling import FIELDS, Sampling
-from pastalm.training.score import Candidate, judged
 from pastalm.training.sft import train_sft
 from tests.annotation.judge_server import JudgeDesk
 from tests.annotation.openai_server import serving
@@ -244,52 +237,6 @@ def test_what_was_sampled_is_taken_over(model: Path, data: Path, whole: Path, tm
         train_prefer(settings(model, data, tmp_path / "another", reuse=str(tmp_path)), variety)
 
 
-def begun(config: PreferConfig) -> Path:
-    """The folder of a run that has noted its settings, and then found no model."""
-    with pytest.raises(LoadError):
-        train_prefer(config, variety)
-    return Path(config.out)
-
-
-def test_another_run_that_does_not_fit_is_told_by_its_flag(data: Path, tmp_path: Path):
-    nothing = tmp_path / "no-model"
-    other = begun(settings(nothing, data, tmp_path / "a"))
-    with pytest.raises(SettingsError, match=r"--samples 3, but this one asks for 4: give the same, or another --reuse"):
-        train_prefer(settings(nothing, data, tmp_path / "b", reuse=str(other), samples=4), variety)
-    (other / "run.json").write_text("{")
-    with pytest.raises(SettingsError, match=r"is no run state of `pasta train`; give another --reuse"):
-        train_prefer(settings(nothing, data, tmp_path / "c", reuse=str(other)), variety)
-
-
-@pytest.mark.parametrize("changed", ["data", "model", "baseline"])
-def test_other_contents_under_the_same_name_are_refused(changed: str, tmp_path: Path):
-    own = {"data": write_prompts(tmp_path / "prompts.jsonl", 2)}
-    for name in ("model", "baseline"):
-        own[name] = tmp_path / name
-        own[name].mkdir()
-        (own[name] / "config.json").write_text("{}")
-    config = settings(own["model"], own["data"], tmp_path / "out", baseline=str(own["baseline"]))
-    out = begun(config)
-    begun(config)  # nothing has changed: it goes on
-    if changed == "data":
-        write_prompts(own["data"], 3)
-    else:
-        (own[changed] / "config.json").write_text("{ }")
-    with pytest.raises(SettingsError, match=f"holds a run with --{changed} .* which has changed since: .* --out"):
-        train_prefer(config, variety)
-    with pytest.raises(SettingsError, match=f"holds a run with --{changed} .* which has changed since: .* --reuse"):
-        train_prefer(replace(config, out=str(tmp_path / "again"), reuse=str(out)), variety)
-
-
-def test_a_run_neither_writes_where_its_model_lies_nor_into_a_file(data: Path, tmp_path: Path):
-    for model in (tmp_path, tmp_path / "round2" / "model"):
-        with pytest.raises(SettingsError, match=r"is also where this run writes, .*give another --out\.$"):
-            train_prefer(settings(model, data, tmp_path), variety)
-    with pytest.raises(SettingsError, match=r"is a file, so --out .* cannot be a folder"):
-        train_prefer(settings(tmp_path, data, data), variety)
-    assert not list(tmp_path.iterdir())
-
-
 def test_a_finished_run_does_nothing_and_other_settings_are_refused(model: Path, data: Path, whole: Path):
     before = {path: path.stat().st_mtime_ns for path in whole.rglob("*.safetensors")}
     config = settings(model, data, whole, snapshots="0.5")
@@ -371,20 +318,6 @@ def test_a_run_that_is_killed_again_and_again_comes_to_the_same_end(
         assert same(tmp_path / name, whole / name), name
 
 
-def test_the_command_with_the_tasks_checker(model: Path, tmp_path: Path):
-    data = tmp_path / "tasks.jsonl"
-    data.write_text("\n".join(map(to_json, tasks("train", 0, 4))) + "\n")
-    flags = ["--samples=3", "--max-tokens=40", "--rounds=1", "--steps=1", "--lambda=2", "--learning-rate=1e-3"]
-    command = ["train", "prefer", "--model", str(model), "--data", str(data), "--out", str(tmp_path / "out"), *flags]
-    done = CliRunner().invoke(app, command)
-    assert done.exit_code == 0, done.output
-    assert "Model written to" in done.output
-    assert done.output.count("Round 1: ") == 1 and "of 4 prompts; all / chosen / rejected" in done.output
-    assert {one["quality"] for one in lines(tmp_path / "out" / "round1" / "scores.jsonl")} <= {0.0, 1.0}
-    changed = CliRunner().invoke(app, [*command, "--speed-term", "parallelism"])
-    assert changed.exit_code == 2 and "holds a run with --speed-term 'speedup'" in " ".join(changed.output.split())
-
-
 def test_a_judge_is_the_quality(model: Path, data: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Each answer against the baseline's in both orders; what the judge has said is not asked again."""
     pytest.importorskip("openai")
@@ -408,25 +341,6 @@ def test_a_judge_is_the_quality(model: Path, data: Path, whole: Path, tmp_path: 
     finished = {(one["prompt"], one["sample"]) for one in whole_answers}
     for one in lines(tmp_path / "a" / "round1" / "scores.jsonl"):
         assert one["quality"] == (1.0 if (one["prompt"], one["sample"]) in finished else 0.0)
-
-
-def test_quality_from_verdicts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    pytest.importorskip("openai")
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    question = Question("p", answer="good good good")
-    candidates = [
-        Candidate(question, "good good", "good"),
-        Candidate(question, "good good good good", "good"),
-        Candidate(question, "bad", "good"),
-        Candidate(Question("p", index=1), "good good", "good"),
-    ]
-    with (
-        serving(JudgeDesk(plan=lambda shown, nth: "stated")) as desk,
-        Judge(JudgeSettings("m", "key", desk.url), tmp_path / "cache.jsonl") as judge,
-    ):
-        found = judged(judge)(candidates)
-    win = 0.8 + 0.8  # in both orders, each with a confidence of 0.8
-    assert found == pytest.approx([(win + 1) / (win + 1), 2 * win + 1, 1 / (2 * win + 1), win + 1])
 
 
 def test_verdicts_that_are_brought_later(model: Path, data: Path, whole: Path, tmp_path: Path):
@@ -472,38 +386,3 @@ def test_quality_without_a_judge(model: Path, data: Path, whole: Path, tmp_path:
     assert len({round(one["parts"]["likelihood"], 6) for one in scored}) > 1
     for one in scored:
         assert one["quality"] == pytest.approx(prod(one["parts"].values()))
-
-
-def test_nats_of_a_text_are_those_of_the_model(model: Path, data: Path, tmp_path: Path):
-    """Token by token in one causal pass of transformers' own, the end of the answer included."""
-    loaded, tokenizer = load(str(model), "cpu", "float32")
-    vocabulary = Vocabulary(tokenizer)
-    texts = [(Question("add 1"), "foo bar"), (Question("x", index=1), "12"), (Question("add 1"), "")]
-    found = TextNats(settings(model, data, tmp_path))(texts)
-    for (question, text), nats in zip(texts, found, strict=True):
-        prompt = vocabulary.prompts.encode(question.prompt)
-        answer = [*vocabulary.encode(text), tokenizer.eos_token_id]
-        with torch.no_grad():
-            logp = torch.log_softmax(loaded(torch.tensor([[*prompt, *answer]])).logits[0], -1)
-        each = [logp[len(prompt) - 1 + k, token].item() for k, token in enumerate(answer)]
-        assert nats == pytest.approx(-sum(each) / len(each), rel=1e-4)
-
-
-def test_the_command_without_checker_or_judge(model: Path, data: Path, tmp_path: Path):
-    command = ["train", "prefer", "--model", str(model), "--data", str(data), "--out", str(tmp_path / "out")]
-    done = CliRunner().invoke(app, command)
-    assert done.exit_code == 2 and "name a judge with --judge-model" in " ".join(done.output.split())
-    assert not (tmp_path / "out").exists()
-
-
-@pytest.mark.parametrize(
-    ("field", "value"),
-    [
-        ("samples", 1), ("speed_term", "far"), ("loss", "best"), ("rounds", 0), ("alpha", 2), ("snapshots", "0.5,2"),
-        ("snapshots", "half"), ("quality_weight", float("nan")), ("judge_url", "http://x"), ("batch_size", 0),
-        ("lora", -1),
-    ],
-)  # fmt: skip
-def test_wrong_settings_get_a_sentence(field: str, value: object):
-    with pytest.raises(ValueError, match=rf"{flag(field)}\b.*\.$"):
-        PreferConfig("m", "d", "o", **{field: value})
