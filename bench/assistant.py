@@ -12,24 +12,20 @@ from __future__ import annotations
 import argparse
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from pastalm.files.atomic import write_text
 from pastalm.files.rows import objects
 from pastalm.training.config import PreferConfig, SftConfig
 from pastalm.training.prefer import train_prefer
-from pastalm.training.score import Candidate
 from pastalm.training.sft import train_sft
 
 BASE = "smollm2"
 SETS = ("assistant", "instruct")
 ADAPTER = {"lora": 32, "lora_alpha": 32.0, "dtype": "auto"}
-LEAST_SHARE = 0.6  # of the baseline's length, below which an answer counts as cut short
+QUALITY = "redundancy,repetition,coverage,likelihood"  # what needs no judge
 _MARK = re.compile(r"(<async topic=(?:'[^']*'|\"[^\"]*\")>)(\d+\.|[-*•])(?=[ \t])")
-_HEAD = re.compile(r"\*\*([^*\n]{2,60})\*\*")
-_SENTENCE = re.compile(r"(?<=[.!?\n])\s+")
 
 
 def marks_outside(annotated: str) -> str:
@@ -42,32 +38,6 @@ def lines(name: str, split: str) -> Iterator[str]:
     """The records of a part of the data set, as JSON."""
     for _, fields in objects(f"pasta-instruct/{name}", split):
         yield json.dumps(fields | {"annotated": marks_outside(fields["annotated"])}, ensure_ascii=False)
-
-
-def quality(candidates: Sequence[Candidate]) -> list[float]:
-    """How good answers are as far as a program sees it, from 0 to 1: no sentence three times, no head twice, few words
-    in a row that stand there already, and not much shorter than the baseline's."""
-    return [_quality(one.text, one.baseline) for one in candidates]
-
-
-def _quality(text: str, baseline: str) -> float:
-    sentences = [one.lower() for one in _SENTENCE.split(text) if len(one.split()) >= 5]
-    if any(sentences.count(one) >= 3 for one in sentences):
-        return 0.0
-    heads = [head.strip().lower() for head in _HEAD.findall(text)]
-    share = min(1.0, len(text) / max(1.0, LEAST_SHARE * len(baseline)))
-    return distinct(heads) * max(0.0, 2 * distinct(grams(text)) - 1) * share
-
-
-def grams(text: str, length: int = 4) -> list[tuple[str, ...]]:
-    """Its runs of so many words."""
-    words = text.lower().split()
-    return [tuple(words[k : k + length]) for k in range(len(words) - length + 1)]
-
-
-def distinct(items: Sequence[Any]) -> float:
-    """The share of items that are not repeats; 1 of nothing."""
-    return len(set(items)) / len(items) if items else 1.0
 
 
 def stages(out: Path, options: argparse.Namespace) -> tuple[SftConfig, SftConfig, PreferConfig]:
@@ -83,7 +53,7 @@ def stages(out: Path, options: argparse.Namespace) -> tuple[SftConfig, SftConfig
     prefer = PreferConfig(
         str(out / "sft"), str(out / "prompts.jsonl"), str(out / "prefer"), baseline=str(out / "baseline"), rounds=1,
         samples=options.samples, limit=options.prompts, temperature=0.8, max_tokens=400, quality_weight=8.0,
-        speed_term="harmonic", epochs=2, batch_size=4, learning_rate=1e-4, warmup=5, **ADAPTER,
+        speed_term="bounded", quality=QUALITY, epochs=2, batch_size=4, learning_rate=1e-4, warmup=5, **ADAPTER,
     )  # fmt: skip
     return sft("sft", 0.15), sft("baseline", 1.0), prefer
 
@@ -110,7 +80,7 @@ def main() -> None:
     pasta, baseline, prefer = stages(options.out, options)
     train_sft(pasta)
     train_sft(baseline)
-    train_prefer(prefer, quality)
+    train_prefer(prefer)
 
 
 if __name__ == "__main__":

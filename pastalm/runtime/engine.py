@@ -218,17 +218,9 @@ class Engine:
         script = compile_script(answer, vocabulary, policy, end=False)
         return self.replay_script(self.encode(prompt), script, policy, max_threads=max_threads)
 
-    def replay_script(
-        self,
-        prompt: Many[int],
-        script: Script,
-        policy: PositionPolicy,
-        *,
-        max_threads: int | None = None,
-        observe: Observer | None = None,
-    ) -> Response:
-        """Like :meth:`replay`, of ids: exactly these tokens are fed."""
-        return self.run(self.replay_request(prompt, script, policy, max_threads=max_threads, observe=observe))
+    def replay_script(self, prompt: Many[int], script: Script, policy: PositionPolicy, **options: Any) -> Response:
+        """Like :meth:`replay`, of ids: exactly these tokens are fed. Takes the options of :meth:`replay_request`."""
+        return self.run(self.replay_request(prompt, script, policy, **options))
 
     def replay_request(
         self,

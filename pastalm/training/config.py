@@ -16,7 +16,7 @@ from pastalm.lang.positions import DEFAULT, POLICIES, position_policy
 ALL_LINEAR = "all-linear"
 DTYPES = ("auto", "float32", "bfloat16")
 SEEDS = 2**32  # numpy takes no larger ones
-SPEED_TERMS = ("speedup", "parallelism", "harmonic", "arithmetic")
+SPEED_TERMS = ("speedup", "parallelism", "harmonic", "arithmetic", "bounded")
 QUALITIES = ("checker", "judge", "verdicts", "redundancy", "repetition", "coverage", "likelihood")
 LOSSES = ("bonbon", "ipo", "dpo")
 VIEWS = ("own", "server")

@@ -1,10 +1,12 @@
 """How good a sampled answer is: speed + lambda * quality, and which two answers of a prompt make a pair.
 
-Speed terms (the last two are ours: the paper's ablation names them and does not write them out):
+Speed terms (the paper's ablation names the means and does not write them out; the last is ours):
 
 - ``speedup``: tokens of the baseline's answer / critical path, the paper's choice;
 - ``parallelism``: content tokens / critical path, which padding raises;
-- ``harmonic``, ``arithmetic``: that mean of the two.
+- ``harmonic``, ``arithmetic``: that mean of the two;
+- ``bounded``: the first, with the baseline's tokens counted up to 1.2 times the answer's own content, so that an answer
+  does not become fast by saying less.
 
 An answer that a limit ended has speed and quality 0: a cut makes the critical path short, which is not speed. So it
 is never chosen over one that ended by itself, and may well be rejected.
@@ -30,6 +32,7 @@ from pastalm.lang.script import Script
 from pastalm.lang.vocabulary import Vocabulary
 from pastalm.training.sampling import read_script
 
+BOUND = 1.2  # times an answer's content: so much longer a baseline's answer may be and count
 COVERED = 0.6  # of the baseline's content: an answer that has as much is not called short
 
 
@@ -81,6 +84,8 @@ def speed_term(kind: str, answer: dict[str, Any], baseline: dict[str, Any]) -> f
         return speedup
     if kind == "parallelism":
         return parallelism
+    if kind == "bounded":
+        return min(speedup, BOUND * parallelism)
     return (harmonic_mean if kind == "harmonic" else mean)([speedup, parallelism])
 
 

@@ -1,4 +1,4 @@
-"""The assistant's training: where list marks stand, what its quality counts, and what its stages are given."""
+"""The assistant's training: where list marks stand, and what its stages are given."""
 
 from __future__ import annotations
 
@@ -6,10 +6,8 @@ import argparse
 import json
 from pathlib import Path
 
-from bench.assistant import make_data, marks_outside, quality, stages
-from pastalm.data.questions import Question
+from bench.assistant import make_data, marks_outside, stages
 from pastalm.lang.parse import parse
-from pastalm.training.score import Candidate
 
 
 def test_list_marks_stand_before_their_chunks() -> None:
@@ -25,27 +23,13 @@ def test_list_marks_stand_before_their_chunks() -> None:
     assert parse(after).plain == parse(before).plain
 
 
-def test_quality_falls_with_what_a_program_sees() -> None:
-    good = "1. **Walk**: Go for a short walk each day.\n2. **Rest**: Sleep for eight hours in a dark room."
-    scores = quality([
-        Candidate(Question("q"), text, good)
-        for text in (
-            good,
-            good.replace("Rest", "Walk"),
-            good[: len(good) // 4],
-            "Here are some ways to do it. " * 3,
-            "",
-        )
-    ])  # fmt: skip
-    assert scores[0] == 1.0
-    assert all(score < 0.8 for score in scores[1:])
-    assert scores[3] == scores[4] == 0.0
-
-
 def test_the_stages_build_on_each_other(tmp_path: Path) -> None:
     make_data(tmp_path)
     pasta, baseline, prefer = stages(tmp_path, argparse.Namespace(epochs=2.0, prompts=300, samples=10))
     assert (prefer.model, prefer.baseline) == (pasta.out, baseline.out)
+    assert prefer.speed_term == "bounded" and set(prefer.qualities()) == {
+        "redundancy", "repetition", "coverage", "likelihood",
+    }  # fmt: skip
     assert baseline.plain == 1.0 and 0 < pasta.plain < 1
     records = [json.loads(line) for line in Path(pasta.data).read_text(encoding="utf-8").splitlines()]
     held = [json.loads(line) for line in Path(pasta.eval_data).read_text(encoding="utf-8").splitlines()]

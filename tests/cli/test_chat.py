@@ -7,6 +7,7 @@ import pty
 import subprocess
 import sys
 from pathlib import Path
+from select import select
 from time import monotonic
 
 import pytest
@@ -96,7 +97,8 @@ class Terminal:
         """Read until ``text`` is shown; what was shown before it is done with."""
         until = monotonic() + PATIENCE
         while text not in self.shown and monotonic() < until:
-            self.shown += os.read(self.screen, 4096).decode(errors="replace")
+            if select([self.screen], [], [], 0.1)[0]:
+                self.shown += os.read(self.screen, 4096).decode(errors="replace")
         before, found, self.shown = self.shown.partition(text)
         assert found, before
 
@@ -118,6 +120,7 @@ def test_in_a_terminal(chat_dir: Path) -> None:
         terminal.wait_for("writing")
         terminal.process.send_signal(2)
         terminal.wait_for("Stopped; the question is forgotten.")
+        terminal.wait_for("> ")
         terminal.type("\x04")
         assert terminal.process.wait(PATIENCE) == 0
     finally:

@@ -95,11 +95,11 @@ def test_a_promise_may_start_in_text_only_and_only_where_threads_may_have_childr
 def test_more_speed_more_chunks_and_zero_is_the_model(engine: Engine) -> None:
     def chunks(**options: float) -> int:
         found = 0
-        for seed in range(6):
+        for seed in (0, 2, 4):
             found += len(engine.generate(PROMPT, seed=seed, **{**WILD, "max_tokens": 400}, **options).threads) - 1
         return found
 
-    assert chunks(speed=3) >= 2 * chunks() > chunks(speed=-3)
+    assert chunks(speed=3) > 2 * chunks() > chunks(speed=-3)
     once = engine.generate(PROMPT, seed=4, **WILD)
     assert shape(engine.generate(PROMPT, seed=4, speed=0.0, **WILD)) == shape(once)
 

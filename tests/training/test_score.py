@@ -41,6 +41,8 @@ def test_speed_terms():
         "harmonic": pytest.approx(2 * 3 * 1.5 / (3 + 1.5)),
         "arithmetic": pytest.approx((3 + 1.5) / 2),
     }
+    assert speed_term("bounded", ANSWER, BASELINE) == pytest.approx(1.2 * 30 / 20)  # 60 count as 36
+    assert speed_term("bounded", ANSWER, {"tokens": 20, "text": ""}) == 20 / 20
     assert speed_term("speedup", ANSWER | {"critical_path": 0}, {"tokens": 0, "text": ""}) == 1.0  # two empty answers
 
 

@@ -107,7 +107,7 @@ class RemoteEngine(Engine):
             raise RequestError(f"A completion server shows no logits: {asked} has nothing to work on there.")
         return super().request(prompt, **options)
 
-    def replay_script(self, *_: Any, **__: Any) -> NoReturn:
+    def replay_request(self, *_: Any, **__: Any) -> NoReturn:
         """Raises :class:`RequestError`: the tokens of a completion are the server's."""
         raise RequestError("A completion server chooses its tokens by itself: a known answer cannot be replayed there.")
 
