@@ -37,9 +37,9 @@ class Runner:
         narrow(model)
         self.sampler = Sampler(self.vocabulary_size, self.device)
         self._buffers = StepBuffers(self.device)
-        self._pass: Pass = self._logits
+        self.run_model: Pass = self._logits
         if compile:
-            self._pass = CompiledPass(self._logits, self._context, self.device)
+            self.run_model = CompiledPass(self._logits, self._context, self.device)
             self._warm_up()
 
     def _forward_in(self, context: AttentionContext) -> Forward:
@@ -71,7 +71,7 @@ class Runner:
         sampling = step.fill(parts, cache.slots, self.sampler.masks)
         self._buffers.copy(step)
         with self._seeing(CacheMetadata(cache, step)):
-            logits = self._pass(step.tokens, step.positions, step.wanted)[0]
+            logits = self.run_model(step.tokens, step.positions, step.wanted)[0]
         return self.sampler.sample(logits, sampling) if parts[0].draws else [], logits
 
     @torch.inference_mode()

@@ -88,16 +88,14 @@ def test_the_law_is_found_again_and_has_no_term_below_zero() -> None:
 def test_the_parts_of_a_step_are_all_of_it_and_the_code_is_as_before(engine: Engine) -> None:
     from transformers import AttentionInterface
 
-    from pastalm.runtime.runner import Runner
-
-    before = Runner.forward
+    before = engine.runner.run_model
     found = list(measure_parts(engine, [(1, 1), (2, 2)], 16, 3))
     assert [(one.sequences, one.threads) for one in found] == [(1, 1), (2, 2)]
     for one in found:
         values = [getattr(one, part) for part in PARTS]
         assert all(value >= 0 for value in values) and one.model > 0 < one.attention
         assert one.sampling > 0 < one.input and one.total == pytest.approx(sum(values))
-    assert Runner.forward is before and AttentionInterface()[NAME] is pasta_attention
+    assert engine.runner.run_model == before and AttentionInterface()[NAME] is pasta_attention
 
 
 def test_known_answers_alone_and_many_at_once(engine: Engine) -> None:

@@ -36,7 +36,7 @@ def observed(engine: Engine, **options: object) -> tuple[Response, list[torch.Te
 def test_compiled_equals_eager(tokenizer: PreTrainedTokenizerFast, monkeypatch: pytest.MonkeyPatch) -> None:
     eager = Engine(tiny("gemma2", len(tokenizer)), tokenizer)  # windows, soft caps, shared heads
     engine = Engine(tiny("gemma2", len(tokenizer)), tokenizer, compile=True)
-    compiled = engine.runner._pass
+    compiled = engine.runner.run_model
     assert isinstance(compiled, CompiledPass) and compiled.active
     monkeypatch.setattr(compiled, "eager", None)  # from here on nothing but graphs
     torch._dynamo.utils.counters.clear()

@@ -18,7 +18,7 @@ ANSWER |= {"script": {"tokens": [1, 2], "block": [0, 0], "blocks": [[-1, "", 0, 
 
 def drawn_round(out: Path, finished: list[bool], monkeypatch: pytest.MonkeyPatch, **other: object) -> Round:
     """A round of one prompt whose answers are drawn already: equal but for who came to an end."""
-    monkeypatch.setattr("pastalm.training.round.draw", lambda *_: None)
+    monkeypatch.setattr("pastalm.training.round.draw", lambda *_, **__: None)
     round_ = Round(settings(Path("m"), Path("d"), out, **other), 1, "m", [Question("p")])
     round_.folder.mkdir(parents=True)
     answers = [ANSWER | {"prompt": 0, "sample": k, "finished": end} for k, end in enumerate(finished)]

@@ -14,7 +14,6 @@ from transformers import AttentionInterface
 from pastalm.evaluation.bench.steps import WARM_UP, now, running
 from pastalm.runtime.attention import NAME, pasta_attention
 from pastalm.runtime.engine import Engine
-from pastalm.runtime.runner import Runner
 from pastalm.runtime.sampler import Sampler
 from pastalm.runtime.step_input import StepBuffers, StepInput
 
@@ -58,7 +57,7 @@ def measure_parts(engine: Engine, widths: Sequence[tuple[int, int]], context: in
 
 def _parts(sequences: int, threads: int, spent: dict[str, float], total: float, steps: int) -> StepParts:
     own = {
-        "model": spent["forward"] - spent["attention"],
+        "model": spent["run_model"] - spent["attention"],
         "attention": spent["attention"],
         "sampling": spent["sample"],
         "input": spent["fill"],
@@ -77,7 +76,8 @@ class Stopwatch:
 
     def __enter__(self) -> Stopwatch:
         self._open = ExitStack()
-        for owner, name in ((Runner, "forward"), (Sampler, "sample"), (StepInput, "fill"), (StepBuffers, "copy")):
+        runner = self.engine.runner
+        for owner, name in ((runner, "run_model"), (Sampler, "sample"), (StepInput, "fill"), (StepBuffers, "copy")):
             self._open.enter_context(self._timing(owner, name))
         AttentionInterface.register(NAME, self._timed("attention", pasta_attention))
         self._open.callback(AttentionInterface.register, NAME, pasta_attention)
@@ -87,7 +87,7 @@ class Stopwatch:
         self._open.close()
 
     @contextmanager
-    def _timing(self, owner: type, name: str) -> Iterator[None]:
+    def _timing(self, owner: object, name: str) -> Iterator[None]:
         own = getattr(owner, name)
         setattr(owner, name, self._timed(name, own))
         try:
