@@ -12,6 +12,7 @@ from pastalm.runtime.checkpoint import Checkpoint, LoadError
 
 NEEDED = ("gguf", "accelerate")  # what transformers reads such files with
 PACKED_FIELDS = ("quantization_config", "_model_name_or_path")  # of a config that was read from a GGUF file
+ROUNDING = 0.1  # tables that differ by less than this share of their size are one table, rounded in two ways
 
 
 def require_reader(checkpoint: Checkpoint) -> None:
@@ -25,7 +26,8 @@ def require_reader(checkpoint: Checkpoint) -> None:
 
 def load_unpacked(checkpoint: Checkpoint, dtype: torch.dtype) -> Any:
     """The model of a GGUF file with ordinary weights of this dtype. What the library makes of such a file can neither
-    be saved nor trained; its weights go into a fresh model of the same class, tied ones tied."""
+    be saved nor trained; its weights go into a fresh model of the same class, with its tables tied
+    if they were before they were quantised."""
     packed: Any = AutoModelForCausalLM.from_pretrained(
         checkpoint.where,
         gguf_file=checkpoint.gguf_file,
@@ -33,8 +35,21 @@ def load_unpacked(checkpoint: Checkpoint, dtype: torch.dtype) -> Any:
         quantization_config=GgufConfig(dequantize=True),
     )
     fields = {name: value for name, value in packed.config.to_dict().items() if name not in PACKED_FIELDS}
+    if stored_twice(packed):
+        fields["tie_word_embeddings"] = True
+        packed.get_input_embeddings().weight = packed.get_output_embeddings().weight
     model: Any = AutoModelForCausalLM.from_config(type(packed.config).from_dict(fields), dtype=dtype)
     model.load_state_dict(packed.state_dict())
     model.tie_weights()
     model.generation_config = packed.generation_config
     return model.eval()
+
+
+@torch.no_grad()
+def stored_twice(model: Any) -> bool:
+    """Whether the embedding and the head are one table of which the file has two copies, of different precision.
+    Quantising tools keep the head's finer; tables that were trained apart have nothing in common."""
+    table, head = (layer.weight for layer in (model.get_input_embeddings(), model.get_output_embeddings()))
+    if table is head or table.shape != head.shape:
+        return False
+    return bool(torch.dist(table.float(), head.float()) < ROUNDING * head.float().norm())

@@ -97,6 +97,22 @@ def test_quantised_blocks_are_unpacked(tmp_path: Path) -> None:
         torch.testing.assert_close(weight, model.state_dict()[name], atol=0.02, rtol=0.02)
 
 
+@pytest.mark.parametrize(("difference", "tied"), [(0.04, True), (0.2, False)])
+def test_one_table_stored_twice_is_tied_to_the_head(difference: float, tied: bool, tmp_path: Path) -> None:
+    """As quantising tools write a tied model: the embedding rounded more coarsely than the head."""
+    model, tokenizer = source(tied=False)
+    head = model.get_output_embeddings().weight.detach().clone()
+    noise = torch.randn(head.shape, generator=torch.Generator().manual_seed(1))
+    coarse = head + difference * head.norm() / noise.norm() * noise
+    model.get_input_embeddings().weight.data.copy_(coarse)
+    write_gguf(tmp_path / "model.gguf", model, tokenizer)
+    found, _ = load(str(tmp_path), "cpu", "float32")
+    assert found.config.tie_word_embeddings == tied
+    assert (found.get_input_embeddings().weight is found.get_output_embeddings().weight) == tied
+    torch.testing.assert_close(found.get_output_embeddings().weight.detach(), head)
+    torch.testing.assert_close(found.get_input_embeddings().weight.detach(), head if tied else coarse)
+
+
 def test_the_tokenizer_comes_without_the_model(written: tuple[LlamaForCausalLM, Path]) -> None:
     _, folder = written
     assert load_tokenizer(str(folder)).get_vocab() == load_tokenizer(str(folder / "model.gguf")).get_vocab()
