@@ -34,14 +34,14 @@ FAMILIES: dict[str, dict[str, Any]] = {
 }
 
 
-def tiny(family: str, vocabulary: int) -> PreTrainedModel:
-    """A random model of 4 layers. Weights are large enough that logits differ and greedy answers are not one token."""
+def tiny(family: str, vocabulary: int, layers: int = 4) -> PreTrainedModel:
+    """A random model. Its weights are large enough that logits differ and greedy answers are not one token."""
     torch.manual_seed(0)
     settings = {
         "vocab_size": vocabulary,
         "hidden_size": 32,
         "intermediate_size": 64,
-        "num_hidden_layers": 4,
+        "num_hidden_layers": layers,
         "num_attention_heads": 4,
         "num_key_value_heads": 2,
         "head_dim": 8,

@@ -34,8 +34,8 @@ def observed(engine: Engine, **options: object) -> tuple[Response, list[torch.Te
 
 @needs_a_compiler
 def test_compiled_equals_eager(tokenizer: PreTrainedTokenizerFast, monkeypatch: pytest.MonkeyPatch) -> None:
-    eager = Engine(tiny("gemma2", len(tokenizer)), tokenizer)  # windows, soft caps, shared heads
-    engine = Engine(tiny("gemma2", len(tokenizer)), tokenizer, compile=True)
+    eager = Engine(tiny("gemma2", len(tokenizer), layers=2), tokenizer)  # windows, soft caps, shared heads
+    engine = Engine(tiny("gemma2", len(tokenizer), layers=2), tokenizer, compile=True)
     compiled = engine.runner.run_model
     assert isinstance(compiled, CompiledPass) and compiled.active
     monkeypatch.setattr(compiled, "eager", None)  # from here on nothing but graphs
@@ -77,4 +77,4 @@ def test_what_cannot_be_compiled_runs_without(
 
 
 def test_without_compile_nothing_is_compiled(tokenizer: PreTrainedTokenizerFast) -> None:
-    assert not isinstance(Runner(tiny("llama", len(tokenizer)))._pass, CompiledPass)
+    assert not isinstance(Runner(tiny("llama", len(tokenizer))).run_model, CompiledPass)
