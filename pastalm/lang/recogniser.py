@@ -8,7 +8,7 @@ from enum import Enum, auto
 from typing import Protocol
 
 from pastalm.lang.codec import TextCodec
-from pastalm.lang.tags import is_topic, normal_topic
+from pastalm.lang.tags import MAX_TOPIC_WORDS, is_topic, normal_topic
 from pastalm.lang.topic import MAX_TOPIC_CHARACTERS, TopicState
 from pastalm.lang.vocabulary import Vocabulary
 
@@ -158,11 +158,14 @@ class Recogniser:
     def _legal_topic(self) -> Legal:
         v = self.vocabulary
         state, end = self.topic_state, (v.promise_tokens,)
+        ending = Legal(("tokens",), end, only=True)
         if state.may_end and len(v.decode(self.topic)) >= MAX_TOPIC_CHARACTERS:
-            return Legal(("tokens",), end, only=True)
+            return ending
         pieces = v.topic_pieces(state.words, state.in_word, state.pending)
         done = state.may_end and not (pieces and self._is_used())
-        return Legal(("topic", state, done), pieces + end * done, only=True)
+        # A model that wants a fourth word has nothing to add to the third: its next best tokens are noise.
+        full = done and state.words == MAX_TOPIC_WORDS
+        return Legal(("topic", state, done), pieces + end * done, only=True, instead=ending if full else None)
 
     def _is_used(self) -> bool:
         """Whether the topic so far is one that cannot be promised once more; the model then goes on with it."""

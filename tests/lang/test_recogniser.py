@@ -128,6 +128,17 @@ def test_no_topic_is_promised_twice(vocabulary: Vocabulary, seed: int) -> None:
     assert reader(vocabulary).used is None and len(again) >= len(set(again)) > 0
 
 
+def test_a_topic_of_three_words_ends_where_a_fourth_would_begin(vocabulary: Vocabulary) -> None:
+    v, ends = vocabulary, Legal(("tokens",), (vocabulary.promise_tokens,), only=True)
+    thread = Recogniser(v, main=True, may_promise=True, constrained=True, used=frozenset({"x y zz"}))
+    thread.read(v.promise_topic)
+    for token, instead in zip(v.encode("x y zzz"), [None, None, None, None, ends, None, ends], strict=True):
+        thread.read(token)
+        assert thread.legal().instead == instead, token  # "x y zz" is used: it cannot end there
+    space = v.encode(" ")[0]
+    assert space not in thread.legal().ids and v.encode("z")[0] in thread.legal().ids
+
+
 def test_a_topic_is_used_whatever_its_case_and_spaces(vocabulary: Vocabulary) -> None:
     thread = Recogniser(vocabulary, main=True, may_promise=True, constrained=True, used=frozenset({"x y"}))
     for token in [vocabulary.promise_topic, *vocabulary.encode("X  y")]:
