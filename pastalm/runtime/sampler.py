@@ -141,7 +141,6 @@ class Sampler:
         self.size, self.masks = size, LegalMasks(size, device)
         self._space = torch.empty(2, 0, -(-size // STRIDE) * STRIDE, device=device)
 
-    @torch.inference_mode()
     def sample(self, logits_KV: Tensor, rows: SamplingInput) -> list[int]:
         """One token for each row of logits, which stay as they are. The ids go to the host in one copy; a row that
         draws a token that ``top_p`` drops takes another."""
@@ -166,7 +165,7 @@ class Sampler:
             self._space = self._space.new_empty(2, number, self._space.shape[2])
         scores = self._space[0, :number]
         scores[:, self.size :] = -inf
-        own, blocks = scores[:, : self.size].copy_(logits_KV), scores.unflatten(-1, (-1, STRIDE))
+        own, blocks = scores[:, : self.size].copy_(logits_KV), scores.view(number, -1, STRIDE)
         own.masked_fill_(self._illegal(blocks, rows), -inf)
         if changes := [(row, *one) for row, draw in enumerate(rows.draws) for one in draw.changes()]:
             places = torch.tensor([(row, token) for row, token, _ in changes], device=scores.device)
@@ -209,8 +208,10 @@ class Sampler:
 
 
 def likeliest(scores_KnS: Tensor) -> Tensor:
-    """The token [K] with the highest score in each row, the first of equal ones. By blocks: a plain argmax over a
+    """The token [K] with the highest score in each row, the first of equal ones. By blocks: a plain argmax over a large
     vocabulary takes several times as long on a CPU."""
+    if scores_KnS.shape[1] <= STRIDE:
+        return scores_KnS.flatten(1).argmax(-1)
     block = scores_KnS.amax(-1).argmax(-1)
     own = scores_KnS[torch.arange(len(block), device=block.device), block]
     return block * STRIDE + own.argmax(-1)

@@ -170,7 +170,8 @@ class StepInput:
         """Fill a section; places beyond the values are padding, and hold zeros."""
         section = self._filled[name]
         section[: len(values)] = values
-        section[len(values) :] = 0
+        if len(values) < len(section):
+            section[len(values) :] = 0
 
 
 class StepBuffers:
