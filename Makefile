@@ -42,12 +42,15 @@ run: $(BASE)  ## answer a question with the assistant, or a task with the bundle
 
 setup: $(READY)  ## the environment with everything in it
 
-test: $(ASSISTANT) lint types test-oldest  ## lint, types, all tests, and the runtime's tests with the oldest transformers
+test: $(READY) $(ASSISTANT)  ## lint, types, all tests, and the runtime's tests with the oldest transformers
+	$(MAKE) -j 2 lint types $(OLD_READY)
 	$(VENV)/bin/python -m pytest -n 2 --dist worksteal
+	$(MAKE) test-oldest
 
-test-oldest: $(OLD_READY)  ## the runtime and the language with the oldest transformers
+test-oldest: $(OLD_READY)  ## what of the runtime depends on transformers, with the oldest one
 	PYTHONPATH=$(OLD) $(VENV)/bin/python -c 'import transformers as t; assert t.__version__ == "$(OLDEST)", t.__version__'
-	PYTHONPATH=$(OLD) $(VENV)/bin/python -m pytest -n 2 --dist worksteal tests/runtime tests/lang --ignore tests/runtime/test_compiled.py
+	PYTHONPATH=$(OLD) $(VENV)/bin/python -m pytest -n 2 --dist worksteal tests/runtime \
+		--ignore tests/runtime/remote --ignore tests/runtime/test_compiled.py
 
 lint: $(READY)  ## ruff
 	$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check .
