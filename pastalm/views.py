@@ -18,17 +18,21 @@ from pastalm.lang.script import Script
 from pastalm.layout import IGNORE
 
 ROOT = -1  # the parent of a prompt's first token
+NOBODY = -1  # the giver of a token that the runtime writes
 
 
 @dataclass(frozen=True)
 class ViewLayout:
     """All views of a prompt and its answer as one tree. ``tokens``, ``positions``, ``targets`` [n] as in
-    :class:`pastalm.layout.Layout`; ``parents`` [n] is the index of the token before each, -1 at the beginning."""
+    :class:`pastalm.layout.Layout`; ``parents`` [n] is the index of the token before each, -1 at the beginning.
+    ``givers`` [tokens of the script] is the index of the token whose target each is, -1 for ``<async>``, which the
+    runtime writes."""
 
     tokens: Tensor
     positions: Tensor
     targets: Tensor
     parents: Tensor
+    givers: Tensor
 
     def mask(self) -> Tensor:
         """Bool [n, n]: whether token i (row) sees token j (column), which it does if j is i or an ancestor of i."""
@@ -45,18 +49,19 @@ def view_layout(prompt: Sequence[int], script: Script, *, prompt_targets: bool =
     Targets are those of :func:`pastalm.layout.layout`: the next token of the same thread, each once, in the view in
     which it is sampled. ``prompt_targets`` gives the prompt's tokens theirs.
     """
-    tree = _Tree()
+    tree = _Tree(givers=[NOBODY] * len(script.tokens))
     last = tree.walk(ROOT, prompt)
     if prompt_targets:
         tree.targets[:last] = prompt[1:]
     _lay_thread(tree, script, 0, last, range(len(script.tokens)))
-    return ViewLayout(*map(torch.tensor, (tree.tokens, tree.depths, tree.targets, tree.parents)))
+    return ViewLayout(*map(torch.tensor, (tree.tokens, tree.depths, tree.targets, tree.parents, tree.givers)))
 
 
 @dataclass
 class _Tree:
     """Sequences of tokens with shared beginnings; a node is the index of its token."""
 
+    givers: list[int]
     tokens: list[int] = field(default_factory=list)
     parents: list[int] = field(default_factory=list)
     depths: list[int] = field(default_factory=list)
@@ -86,7 +91,7 @@ def _lay_thread(tree: _Tree, script: Script, block: int, start: int, span: range
         if script.block[index] != block:
             index = _lay_chunk(tree, script, block, seen, range(index, span.stop))
             continue
-        tree.targets[seen] = script.tokens[index]
+        tree.targets[seen], tree.givers[index] = script.tokens[index], seen
         if index in syncs:  # the joined text is a prompt of its own
             seen = tree.walk(start, script.tokens[span.start : index + 1])
         else:

@@ -70,6 +70,16 @@ def test_targets_are_those_of_the_runtime(answer: Answer, vocabulary: Vocabulary
     )
 
 
+@given(answer=answers())
+def test_each_token_knows_who_predicts_it(answer: Answer, vocabulary: Vocabulary) -> None:
+    script = compile_script(answer, vocabulary, CONTIGUOUS)
+    laid = view_layout([1, 2, 3], script)
+    written = [token for token in script.tokens if token != vocabulary.async_start]
+    assert laid.targets[laid.givers[laid.givers >= 0]].tolist() == written
+    assert (laid.givers < 0).sum() == len(script.blocks) - 1
+    assert len(set(laid.givers[laid.givers >= 0].tolist())) == len(written)
+
+
 def test_each_view_is_what_a_causal_model_reads(tiny_llama: LlamaForCausalLM, vocabulary: Vocabulary) -> None:
     """One pass over the tree gives every target the logits that a plain causal pass over its own view gives."""
     text = "so <async topic='a b'>one two</async> and <async topic='c'>three</async><sync/> then"

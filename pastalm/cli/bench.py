@@ -20,6 +20,7 @@ from pastalm.cli.options import (
     Model,
     Out,
     Quantize,
+    Remote,
     name_option,
     place_option,
 )
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from pastalm.runtime.engine import Engine
 
 PARTS = ("steps", "parts", "replay", "load", "peers")
+REMOTE_PARTS = ("replay", "load")
 
 
 class BenchError(ValueError):
@@ -59,6 +61,7 @@ def bench(
     dtype: DType = "auto",
     compile: Compile = False,
     quantize: Quantize = None,
+    remote: Remote = None,
     json: Json = False,
 ) -> None:
     """Measure how fast a model decodes on this machine, and write one report: Markdown, JSON and a figure.
@@ -66,14 +69,19 @@ def bench(
     steps: the time of a step against threads, sequences and context, the law that fits it, and the bytes it reads
     against the bandwidth of a copy. parts: where a step's time goes. replay: known answers in parallel and
     sequentially. load: many of them at once. peers: the same texts by transformers, llama.cpp and a server.
+    With --remote, replay and load decode the model's own answers to the prompts of the known ones.
     """
-    if shape and model:
-        raise BenchError("Give --model or --shape, not both.")
-    wanted = _wanted(only)
+    if shape and (model or remote):
+        raise BenchError("Give --model or --shape, not both." if model else "A --shape runs here, not at a --remote.")
+    wanted = _wanted(only, REMOTE_PARTS if remote else PARTS)
     grid = [_numbers(values, name) for values, name in ((sequences, "sequences"), (threads, "threads"))]
     lengths = _numbers(contexts, "contexts")
     answers = _answers(data, limit or 8)
     options: dict[str, Any] = {"compile": compile, "quantize": quantize}
+    if remote:
+        engine = load_engine(model or BUNDLED, device, dtype, remote, **options)
+        _show(_server_report(engine, name_of(model or BUNDLED), remote, wanted, answers, grid[0]), out, json)
+        return
     if shape:
         engine = _random(shape, device, dtype, answers, **options)
     else:
@@ -86,12 +94,12 @@ def bench(
     _show(report, out, json)
 
 
-def _wanted(only: str) -> tuple[str, ...]:
-    """The parts of --only, or all."""
-    wanted = tuple(part.strip() for part in only.split(",") if part.strip()) or PARTS
-    unknown = [part for part in wanted if part not in PARTS]
+def _wanted(only: str, parts: tuple[str, ...]) -> tuple[str, ...]:
+    """The parts of --only, or all ``parts``."""
+    wanted = tuple(part.strip() for part in only.split(",") if part.strip()) or parts
+    unknown = [part for part in wanted if part not in parts]
     if unknown:
-        raise BenchError(f"Unknown part {unknown[0]!r} in --only; choose from {', '.join(PARTS)}.")
+        raise BenchError(f"Unknown part {unknown[0]!r} in --only; choose from {', '.join(parts)}.")
     return wanted
 
 
@@ -146,6 +154,29 @@ def _report(engine: Engine, name: str) -> BenchReport:
     from pastalm.evaluation.bench.steps import copy_bandwidth
 
     return BenchReport(name, place_of(engine), copy_bandwidth(engine))
+
+
+def _server_report(
+    engine: Engine,
+    name: str,
+    urls: Sequence[str],
+    wanted: Sequence[str],
+    answers: Sequence[AnnotatedAnswer],
+    loads: list[int],
+) -> BenchReport:
+    """What a model behind a completion server comes to with the prompts of ``answers``."""
+    from pastalm.evaluation.bench.remote import MeasuredServer
+    from pastalm.evaluation.bench.report import BenchReport
+    from pastalm.progress import track
+
+    server, prompts = MeasuredServer(engine, urls), [one.prompt for one in answers]
+    report = BenchReport(name, {"device": engine.device}, costs=list(server.costs.values()))
+    if "replay" in wanted:
+        report.pairs = list(track(server.pairs(prompts), "Answering", len(prompts)))
+    if "load" in wanted:
+        report.load = list(track(server.load(prompts, loads), "Answering many at once", len(loads)))
+    engine.release()
+    return report
 
 
 def _measure_steps(

@@ -32,6 +32,7 @@ from pastalm.cli.options import (
     Model,
     Name,
     Out,
+    Remote,
     Speed,
     TrustRemoteCode,
     name_argument,
@@ -82,6 +83,7 @@ def evaluate(
     dtype: DType = "auto",
     trust_remote_code: TrustRemoteCode = False,
     compile: Compile = False,
+    remote: Remote = None,
     name: Name = "",
     judge_model: JudgeModel = "",
     judge_url: JudgeUrl = "",
@@ -117,7 +119,8 @@ def evaluate(
     prints = fingerprint(_place(model)), fingerprint(_place(baseline)) if baseline else ""
     asked = (model, prompts, baseline, mode.value, max_tokens, speed, max_threads, device, dtype)
     settings = EvalSettings(*asked, *prints, max_batch=max_batch, skeleton=skeleton)
-    called, engines = name or name_of(model), Engines(settings, trust_remote_code=trust_remote_code, compile=compile)
+    engines = Engines(settings, remote, trust_remote_code=trust_remote_code, compile=compile)
+    called = name or name_of(model)
     if not knob:
         report = _evaluated(out, settings, questions, called, reuse, engines, judge)
         _show(report, out, json)
@@ -131,26 +134,26 @@ def evaluate(
 
 
 class Engines:
-    """The two engines of an evaluation, each loaded when it is first needed."""
+    """The two engines of an evaluation, each loaded when it is first needed. ``remote`` are the servers of the model;
+    a baseline of another name is loaded here."""
 
-    def __init__(self, settings: EvalSettings, **options: Any) -> None:
-        self.settings, self.options = settings, options
+    def __init__(self, settings: EvalSettings, remote: Sequence[str] | None = None, **options: Any) -> None:
+        self.settings, self.remote, self.options = settings, remote, options
 
     @cached_property
     def model(self) -> Engine:
         """The model's."""
-        return self._load(self.settings.model, self.settings.dtype)
+        return self._load(self.settings.model, self.settings.dtype, self.remote)
 
     @cached_property
     def baseline(self) -> Engine:
         """The baseline's, which may be the model itself; of the same number type, since their times are compared."""
         if not self.settings.baseline:
             return self.model
-        number = str(self.model.runner.model.dtype).removeprefix("torch.")
-        return self._load(self.settings.baseline, number)
+        return self._load(self.settings.baseline, self.model.dtype or self.settings.dtype)
 
-    def _load(self, model: str, dtype: str) -> Engine:
-        return load_engine(model, self.settings.device, dtype, **self.options)
+    def _load(self, model: str, dtype: str, remote: Sequence[str] | None = None) -> Engine:
+        return load_engine(model, self.settings.device, dtype, remote, **self.options)
 
 
 def _knob(speeds: str) -> list[float]:

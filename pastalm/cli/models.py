@@ -18,9 +18,6 @@ if TYPE_CHECKING:
     from pastalm.runtime.engine import Engine
 
 
-REMOTE_KEY = "PASTA_REMOTE_KEY"  # the environment variable with the key of a completion server
-
-
 class NoModelError(ValueError):
     """A model or tokenizer that is not there, and what to do."""
 
@@ -66,7 +63,7 @@ def load_engine(
         if remote:
             if any(options.pop(name, None) for name in ("compile", "quantize")):
                 raise NoModelError("--compile and --quantize are about a model here, not about one behind --remote.")
-            return Engine.remote(remote, None, model, os.environ.get(REMOTE_KEY), **options)
+            return Engine.remote(remote, None, model, **options)
         return Engine.from_pretrained(model, device, dtype, trust_remote_code=trust_remote_code, **options)
 
 

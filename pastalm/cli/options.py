@@ -141,6 +141,7 @@ SHARED = {
     "device": Device,
     "dtype": DType,
     "trust_remote_code": TrustRemoteCode,
+    "remote": Remote,
     "max_tokens": MaxTokens,
     "max_batch": MaxBatch,
     "temperature": Temperature,

@@ -16,6 +16,7 @@ EXAMPLES = (
     "pasta train prefer --model stage1 --data tasks.jsonl --out inf --lambda inf --reuse stage2",
     "pasta train prefer --model stage1 --baseline plain --data prompts.jsonl --out stage2 --judge-model my-judge "
     "--judge-url http://localhost:8000/v1",
+    "pasta train prefer --model stage1 --remote http://localhost:8000/v1 --rounds 1 --data tasks.jsonl --out s1",
     "accelerate launch --num_processes 8 -m pastalm.cli train prefer --model stage1 --data tasks.jsonl --out s2",
 )
 

@@ -26,6 +26,7 @@ class PositionPolicy:
         return max(1, ceil((content + 2) / self.unit))
 
 
+CONTIGUOUS = "contiguous"  # what a plain completion server knows: a token stands behind the one before
 POLICIES = {
     policy.name: policy
     for policy in (
@@ -33,7 +34,7 @@ POLICIES = {
         PositionPolicy("pred1", 1, lambda tokens, content: tokens),
         PositionPolicy("const40", 10, lambda tokens, content: 40),
         PositionPolicy("oracle", 10, lambda tokens, content: content + 2, needs_length=True),
-        PositionPolicy("contiguous", 10, lambda tokens, content: 0),
+        PositionPolicy(CONTIGUOUS, 10, lambda tokens, content: 0),
         PositionPolicy("const80", 10, lambda tokens, content: 80),
     )
 }

@@ -10,10 +10,18 @@ from typing import Any
 import torch
 from huggingface_hub import constants
 from huggingface_hub.utils import get_session
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GenerationConfig,
+    PretrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 from pastalm.lang.tokenizer import add_tags
-from pastalm.runtime.adapter import apply_adapter
+from pastalm.runtime.adapter import apply_adapter, read_positions
 from pastalm.runtime.bases import BASES
 from pastalm.runtime.checkpoint import Checkpoint, LoadError, find_checkpoint
 from pastalm.runtime.device import choose_device, choose_dtype
@@ -64,6 +72,27 @@ def load_tokenizer(name_or_path: str, *, trust_remote_code: bool = False) -> Pre
         return tokenizer
 
 
+def load_generation_config(name_or_path: str) -> GenerationConfig | None:
+    """What a model's files say about its answers, by the same names; None where they say nothing."""
+    checkpoint = find_checkpoint(name_or_path)
+    try:
+        return GenerationConfig.from_pretrained(checkpoint.where, local_files_only=_is_offline(checkpoint))
+    except OSError:
+        return None
+
+
+def trained_positions(name_or_path: str) -> str | None:
+    """The position policy that a model's files, or those of an adapter, say it was trained with, if they do."""
+    checkpoint = find_checkpoint(name_or_path)
+    if checkpoint.adapter:
+        return read_positions(checkpoint.adapter)
+    try:
+        fields, _ = PretrainedConfig.get_config_dict(checkpoint.where, local_files_only=_is_offline(checkpoint))
+    except OSError:
+        return None
+    return fields.get("pasta_positions")
+
+
 def quantisation(config: Any) -> str | None:
     """How the weights of a checkpoint with this config are quantised, None if they are not. A GGUF file's are unpacked
     when they are loaded."""
@@ -97,7 +126,11 @@ def _options(checkpoint: Checkpoint) -> dict[str, Any]:
     if checkpoint.gguf_file:
         require_reader(checkpoint)
         return {"gguf_file": checkpoint.gguf_file}
-    return {} if checkpoint.is_local else {"local_files_only": not hub_answers()}
+    return {} if checkpoint.is_local else {"local_files_only": _is_offline(checkpoint)}
+
+
+def _is_offline(checkpoint: Checkpoint) -> bool:
+    return checkpoint.is_local or not hub_answers()
 
 
 def hub_answers() -> bool:

@@ -54,11 +54,6 @@ class Scheduler:
         return not self.running and not self.waiting and len(self._free) == self.max_batch
 
     @property
-    def free_rows(self) -> int:
-        """How many more sequences can run at once."""
-        return len(self._free)
-
-    @property
     def slots_used(self) -> int:
         """How many slots of the cache hold a token."""
         return sum(sequence.visibility.used - 1 for sequence in [*self.running])

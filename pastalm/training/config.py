@@ -11,7 +11,7 @@ from math import inf
 from os.path import expanduser
 from typing import Any, ClassVar
 
-from pastalm.lang.positions import DEFAULT, POLICIES, position_policy
+from pastalm.lang.positions import CONTIGUOUS, DEFAULT, POLICIES, position_policy
 
 ALL_LINEAR = "all-linear"
 DTYPES = ("auto", "float32", "bfloat16")
@@ -165,10 +165,10 @@ class SftConfig(TrainingConfig):
             except ValueError as error:
                 raise ValueError(f"--positions: {error}") from error
         one_of(self, views=VIEWS)
-        if self.views == "server" and self.positions not in ("", "contiguous"):
+        if self.views == "server" and self.positions not in ("", CONTIGUOUS):
             raise ValueError(f"--views server goes with --positions contiguous, not with {self.positions}.")
         if self.views == "server":
-            self._set("positions", "contiguous")
+            self._set("positions", CONTIGUOUS)
         shares(self, "plain")
         at_least_one(self, "row")
 
@@ -178,8 +178,9 @@ class PreferConfig(TrainingConfig):
     """What a stage-2 run needs.
 
     Sampling: ``samples`` answers to each prompt of ``data``, a file or ``tasks:SPLIT:NUMBER:SEED``, at ``temperature``,
-    ``max_batch`` at once, of at most ``max_tokens``. ``baseline`` is the model whose sequential greedy answers speed
-    and quality are measured against; empty takes ``model``.
+    ``max_batch`` at once, of at most ``max_tokens``; ``remote`` are the base URLs of completion servers that run
+    ``model`` and draw them, and the model then learns on the servers' views of each answer. ``baseline`` is the model
+    whose sequential greedy answers speed and quality are measured against; empty takes ``model``.
 
     Scoring: speed + ``quality_weight`` * quality. ``speed_term`` is one of ``SPEED_TERMS``. ``quality`` names factors
     with commas between (:mod:`pastalm.training.score`): the data's checker, the model ``judge_model`` at ``judge_url``,
@@ -202,6 +203,9 @@ class PreferConfig(TrainingConfig):
     baseline: str = setting("", "Baseline-SFT, against which speed and quality count. Default: --model, sequential.")
     reuse: str = setting(
         "", "Another run's directory, to take over round 1's samples and what the judge said.", free=True
+    )
+    remote: list[str] | None = setting(  # noqa: RUF009 -- the default is None
+        None, "A completion server (.../v1) that runs --model and draws its answers; may be given several times."
     )
     rounds: int = setting(2, "How often; the second round samples from the first's model.", free=True)
     samples: int = setting(10, "Answers a prompt.")
@@ -241,6 +245,11 @@ class PreferConfig(TrainingConfig):
         not_negative(self, "margin")
         shares(self, "alpha")
         self.qualities()
+        if self.remote and self.rounds != 1:
+            raise ValueError(
+                "A server behind --remote runs one model, so it draws one round: give --rounds 1, and serve the model "
+                "that comes out for the next, in another --out."
+            )
         if self.judge_url and not self.judge_model:
             raise ValueError("There is a --judge-url but no judge: name the model with --judge-model.")
         self.snapshot_shares()

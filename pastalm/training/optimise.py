@@ -19,6 +19,7 @@ from pastalm.data.questions import Question
 from pastalm.files.atomic import new_folder
 from pastalm.files.journal import Journal
 from pastalm.lang.answer import Answer
+from pastalm.lang.positions import CONTIGUOUS
 from pastalm.lang.script import compile_script
 from pastalm.lang.vocabulary import Vocabulary
 from pastalm.progress import track
@@ -45,8 +46,9 @@ def optimise(round_: Round) -> None:
         set_seed(config.seed)
         model, tokenizer = load_base(config, merged=True)
         vocabulary = Vocabulary(tokenizer)
-        pairs = Pairs(round_.pairs(), {one.index: one.prompt for one in round_.questions}, samples, vocabulary)
-        collator = _collator(model, tokenizer)
+        prompts = {one.index: one.prompt for one in round_.questions}
+        pairs = Pairs(round_.pairs(), prompts, samples, vocabulary, in_views=bool(config.remote))
+        collator = _collator(model, tokenizer, config)
         _add_references(round_, pairs, collator)
         pairs.fill(config.batch_size * config.accumulate * processes())
         trainer = _trainer(model, vocabulary, pairs, collator, config)
@@ -61,8 +63,8 @@ def optimise(round_: Round) -> None:
     gc.collect()  # the Trainer holds on to itself, and the next round needs the room
 
 
-def _collator(model: Any, tokenizer: Any) -> PairCollator:
-    policy = policy_of(model.config)
+def _collator(model: Any, tokenizer: Any, config: PreferConfig) -> PairCollator:
+    policy = policy_of(model.config, CONTIGUOUS if config.remote else None)
     model.config.pasta_positions = policy.name
     return PairCollator(policy, tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0)
 

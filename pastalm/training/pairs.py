@@ -20,6 +20,7 @@ from pastalm.lang.script import Script
 from pastalm.lang.vocabulary import Vocabulary
 from pastalm.layout import IGNORE
 from pastalm.training.sampling import read_script
+from pastalm.views import view_layout
 
 
 @dataclass(frozen=True)
@@ -45,29 +46,37 @@ class PreferencePair:
     references: tuple[float, float] = (0.0, 0.0)
 
 
-def sampled_answer(prompt: Sequence[int], answer: dict[str, Any], vocabulary: Vocabulary) -> SampledAnswer:
-    """A sampled answer from its line in a journal, as an example.
+def sampled_answer(
+    prompt: Sequence[int], answer: dict[str, Any], vocabulary: Vocabulary, *, in_views: bool = False
+) -> SampledAnswer:
+    """A sampled answer from its line in a journal, as an example; ``in_views`` says that a completion server decoded
+    it, in views and without a grammar.
 
     An answer whose main thread ended by itself gets the end of answer, which the runtime's script leaves out. No loss
     is on tokens that were not chosen: those for which the grammar left one choice (their probability was 1, and to
     train them would be a way to the margin that changes no answer), and the ``</async>`` of a chunk that a limit ended.
     """
     script = read_script(answer["script"])
-    forced = forced_tokens(script, vocabulary, answer["cut"])
+    forced = sorted(forced_tokens(script, vocabulary, answer["cut"], constrained=not in_views))
     if answer["ended"] and answer["end"] is not None:
         script.append([answer["end"]], 0)
-    example = Example(prompt, script)
-    return SampledAnswer(example, tuple(_giver(script, index, len(prompt)) for index in sorted(forced)))
+    if in_views:
+        silent = view_layout(prompt, script).givers[forced].tolist()
+    else:
+        silent = [_giver(script, index, len(prompt)) for index in forced]
+    return SampledAnswer(Example(prompt, script, in_views), tuple(silent))
 
 
-def forced_tokens(script: Script, vocabulary: Vocabulary, cut: Sequence[int] = ()) -> set[int]:
+def forced_tokens(
+    script: Script, vocabulary: Vocabulary, cut: Sequence[int] = (), *, constrained: bool = True
+) -> set[int]:
     """Indices of the script's tokens that the runtime wrote because the grammar allowed nothing else, or because it cut
     the chunk off; not ``<async>``, which never is a target."""
     forced: set[int] = set()
     for block, opened in enumerate(script.blocks):
         own = [index for index, owner in enumerate(script.block) if owner == block][block > 0 :]
         # The depth of the grammar does not matter here: tokens are forced only inside promises.
-        reader = Recogniser(vocabulary, main=opened.parent < 0, may_promise=True, constrained=True)
+        reader = Recogniser(vocabulary, main=opened.parent < 0, may_promise=True, constrained=constrained)
         for index in own:
             if reader.legal().forced == script.tokens[index]:
                 forced.add(index)
@@ -88,13 +97,20 @@ class Pairs(Dataset):
     them come None, as many as make every step of an epoch complete.
 
     ``lines`` are those of the pairs' file, ``prompts`` the prompts by number; ``references`` are the log-probabilities
-    under the reference model by prompt, once these are known.
+    under the reference model by prompt, once these are known. ``in_views``: see :func:`sampled_answer`.
     """
 
     def __init__(
-        self, lines: Sequence[dict[str, Any]], prompts: Mapping[int, Prompt], samples: Journal, vocabulary: Vocabulary
+        self,
+        lines: Sequence[dict[str, Any]],
+        prompts: Mapping[int, Prompt],
+        samples: Journal,
+        vocabulary: Vocabulary,
+        *,
+        in_views: bool = False,
     ) -> None:
         self.lines, self.prompts, self.samples, self.vocabulary = lines, prompts, samples, vocabulary
+        self.in_views = in_views
         self.references: dict[int, tuple[float, float]] = {}
         self.empty = 0
 
@@ -112,7 +128,7 @@ class Pairs(Dataset):
         prompt = line["prompt"]
         ids = self.vocabulary.prompts.encode(self.prompts[prompt])
         chosen, rejected = (
-            sampled_answer(ids, self.samples[prompt, line[side]["sample"]], self.vocabulary)
+            sampled_answer(ids, self.samples[prompt, line[side]["sample"]], self.vocabulary, in_views=self.in_views)
             for side in ("chosen", "rejected")
         )
         return PreferencePair(prompt, chosen, rejected, self.references.get(prompt, (0.0, 0.0)))

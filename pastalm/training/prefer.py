@@ -15,8 +15,9 @@ from pastalm.annotation.judge import Judge
 from pastalm.data.questions import Question, read_questions
 from pastalm.files.journal import ranks
 from pastalm.files.lock import held
+from pastalm.lang.positions import CONTIGUOUS
 from pastalm.lang.vocabulary import Vocabulary
-from pastalm.runtime.load import load_tokenizer
+from pastalm.runtime.load import load_tokenizer, trained_positions
 from pastalm.training.base import SettingsError, settle_dtype, starting_point
 from pastalm.training.checkpoints import (
     STATE,
@@ -48,7 +49,7 @@ from pastalm.training.score import (
 VERDICTS = "judge.jsonl"  # in a run's folder: the judge's cache, by name of the judge
 
 # What the baseline's answers and those of round 1 depend on, and so must be equal where these are taken over.
-SAMPLED = ("model", "baseline", "samples", "temperature", "max_tokens", "limit", "seed")
+SAMPLED = ("model", "remote", "baseline", "samples", "temperature", "max_tokens", "limit", "seed")
 
 
 def train_prefer(config: PreferConfig, quality: Quality | None = None) -> Path:
@@ -64,6 +65,7 @@ def train_prefer(config: PreferConfig, quality: Quality | None = None) -> Path:
     out = Path(config.out)
     require_elsewhere(config.model, _overwritten(config))
     require_folder(config.out)
+    _require_contiguous(config)
     questions = read_questions(config.data, config.limit)
     if quality is None and "checker" in config.qualities():
         require_checks(questions, config.data)
@@ -80,6 +82,16 @@ def train_prefer(config: PreferConfig, quality: Quality | None = None) -> Path:
         if leads():
             point(out / "model", last.model)
     return out / "model"
+
+
+def _require_contiguous(config: PreferConfig) -> None:
+    """Raise :class:`SettingsError` for a model that was trained for positions that no server gives it."""
+    trained = trained_positions(config.model) if config.remote else None
+    if trained not in (None, CONTIGUOUS):
+        raise SettingsError(
+            f"{config.model} was trained with the positions {trained!r}, but those of a server behind --remote are "
+            f"{CONTIGUOUS}: leave --remote out, or take a model of `pasta train sft --views server`."
+        )
 
 
 def _overwritten(config: PreferConfig) -> list[Path]:
@@ -110,8 +122,9 @@ def _answer_baseline(round_: Round) -> None:
         sampling = Sampling(
             1, 0.0, config.max_tokens, config.seed, max_batch=config.max_batch, mode="sequential", dtype=config.dtype
         )
-        start, trust = config.baseline or config.model, config.trust_remote_code
-        draw(start, round_.questions, sampling, round_.baseline, "Baseline", trust=trust)
+        start, remote = config.baseline or config.model, None if config.baseline else config.remote
+        trust, path = config.trust_remote_code, round_.baseline
+        draw(start, round_.questions, sampling, path, "Baseline", trust=trust, remote=remote)
 
 
 def point(link: Path, model: Path) -> None:

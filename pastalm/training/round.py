@@ -26,13 +26,24 @@ GROUPS = ("all", "chosen", "rejected")  # of answers, whose means are shown
 
 
 def draw(
-    model: str, questions: Sequence[Question], sampling: Sampling, path: Path, what: str, *, trust: bool = False
+    model: str,
+    questions: Sequence[Question],
+    sampling: Sampling,
+    path: Path,
+    what: str,
+    *,
+    trust: bool = False,
+    remote: Sequence[str] | None = None,
 ) -> None:
     """Have ``model`` answer, every process its share; returns in the first process when all answers are there.
-    ``trust`` runs the code that the model brings along."""
+    ``trust`` runs the code that the model brings along; with ``remote`` it answers at these completion servers."""
     with Journal(path, FIELDS, rank()) as journal:
-        engine = Engine.from_pretrained(model, own_device(), sampling.dtype, trust_remote_code=trust)
+        if remote:
+            engine = Engine.remote(remote, None, model)
+        else:
+            engine = Engine.from_pretrained(model, own_device(), sampling.dtype, trust_remote_code=trust)
         total = sample(engine, questions, sampling, journal, (rank(), processes()), what)
+        engine.release()
 
         def complete() -> bool:
             journal.refresh()
@@ -101,8 +112,9 @@ class Round:
             config.max_batch,
             dtype=config.dtype,
         )
-        path, trust = self.folder / "samples.jsonl", self.config.trust_remote_code
-        draw(self.start, self.questions, sampling, path, f"Round {self.number}, sampling", trust=trust)
+        path, what = self.folder / "samples.jsonl", f"Round {self.number}, sampling"
+        trust, remote = config.trust_remote_code, config.remote
+        draw(self.start, self.questions, sampling, path, what, trust=trust, remote=remote)
 
     def _score(self, factors: Mapping[str, Quality]) -> None:
         with (

@@ -1,4 +1,4 @@
-"""Skeleton-of-Thought with a real engine whose choices are written down, or random; what APAR's forks cost here."""
+"""Skeleton-of-Thought with a real engine whose choices are written down, or random."""
 
 from __future__ import annotations
 
@@ -9,17 +9,11 @@ from torch import Tensor
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from pastalm import Engine
-from pastalm.evaluation.baselines.apar import fork_token_path
 from pastalm.evaluation.baselines.outline import points
 from pastalm.evaluation.baselines.skeleton import Skeleton
 from pastalm.evaluation.comparison import Pair
-from pastalm.lang.clock import critical_path
-from pastalm.lang.parse import parse
-from pastalm.lang.positions import position_policy
 from pastalm.lang.prompt import Prompt, RawPrompt
 from pastalm.lang.recogniser import Legal
-from pastalm.lang.script import compile_script
-from pastalm.lang.vocabulary import Vocabulary
 from pastalm.runtime.sequence import Sequence
 from pastalm.runtime.thread import Path
 from tests.conftest import byte_level_tokenizer
@@ -182,20 +176,3 @@ def test_a_skeleton_is_read_line_by_line() -> None:
         3: "Three",
     }
     assert list(points("\n".join(f"{k}. point" for k in range(1, 15)))) == list(range(1, 11))
-
-
-def test_a_fork_of_one_token_saves_the_rest_of_each_promise(vocabulary: Vocabulary) -> None:
-    def script(text: str):
-        return compile_script(parse(text), vocabulary, position_policy("contiguous"))
-
-    # Main writes a, promise x (5 tokens: tag, x, tag, 1, tag), b, promise y (5), c. The first chunk has 20 tokens and
-    # </async>: it begins after 6 steps, with one-token forks after 2.
-    text = f"a<async topic='x'>{'z' * 20}</async>b<async topic='y'>z</async>c"
-    digits = len(vocabulary.encode("3"))
-    promise = 3 + len(vocabulary.encode("x")) + digits
-    assert critical_path(script(text), vocabulary) == 1 + promise + 21
-    assert fork_token_path(script(text), vocabulary) == 1 + 1 + 21
-    # A sync waits for the chunk in both; a c d and the sync come after it.
-    synced = script(f"a<async topic='x'>{'z' * 20}</async><sync/>cd")
-    assert fork_token_path(synced, vocabulary) == critical_path(synced, vocabulary) - (promise - 1) == 23 + 1 + 2 - 1
-    assert fork_token_path(script("abc"), vocabulary) == critical_path(script("abc"), vocabulary) == 3

@@ -13,6 +13,7 @@ import torch
 from pastalm.evaluation.bench.answers import LoadPoint
 from pastalm.evaluation.bench.breakdown import PARTS, StepParts
 from pastalm.evaluation.bench.peers import PeerTimes, speedups
+from pastalm.evaluation.bench.remote import ServerCosts
 from pastalm.evaluation.bench.steps import Law, StepPoint
 from pastalm.evaluation.comparison import Pair, summarise
 from pastalm.files.atomic import write_json, write_text
@@ -22,7 +23,8 @@ from pastalm.runtime.response import Response
 
 @dataclass
 class BenchReport:
-    """What was measured; a part that was not asked for is empty. ``bandwidth`` is that of a copy, bytes a second."""
+    """What was measured; a part that was not asked for is empty. ``bandwidth`` is that of a copy, bytes a second.
+    ``costs`` are those of a model behind a completion server, whose pairs are answers of its own."""
 
     model: str
     place: dict[str, Any]
@@ -33,6 +35,7 @@ class BenchReport:
     pairs: list[Pair[Response]] = field(default_factory=list)
     load: list[LoadPoint] = field(default_factory=list)
     peers: list[PeerTimes] = field(default_factory=list)
+    costs: list[ServerCosts] = field(default_factory=list)
 
     def as_json(self) -> dict[str, Any]:
         """Everything as plain JSON types."""
@@ -47,6 +50,7 @@ class BenchReport:
             "replay_means": asdict(summarise(self.pairs)) if self.pairs else None,
             "load": [asdict(one) | {"speedup": one.speedup} for one in self.load],
             "peers": [asdict(one) | {"speedup": self.against(one)} for one in self.peers],
+            "costs": [asdict(one) | {"again": one.again} for one in self.costs],
         }
 
     def against(self, peer: PeerTimes) -> dict[str, float]:
@@ -94,16 +98,23 @@ def _pair(pair: Pair[Response]) -> dict[str, Any]:
 
 def markdown(report: BenchReport) -> Iterator[str]:
     """The lines of the report."""
-    place = report.place
     yield f"# Bench of {report.model}"
     yield ""
-    size, number = f"{place['parameters'] / 1e6:,.1f}M parameters", place["dtype"]
-    yield f"{size} in {number} on {place['device']}, torch {place['torch']}, {place['threads']} threads of the host."
-    yield f"A large copy runs at {report.bandwidth / 1e9:.1f} GB/s, read and written."
+    yield from _place(report)
     for title, heads, rows, notes in _sections(report):
         if rows:
             yield from ("", f"## {title}", "", _line(heads), _line(["--:"] * len(heads)), *map(_line, rows))
             yield from ("", *notes) if notes else ()
+
+
+def _place(report: BenchReport) -> Iterator[str]:
+    place = report.place
+    if report.costs:
+        yield f"Behind the completion server at {place['device']}; what the model runs on is the server's to know."
+        return
+    size, number = f"{place['parameters'] / 1e6:,.1f}M parameters", place["dtype"]
+    yield f"{size} in {number} on {place['device']}, torch {place['torch']}, {place['threads']} threads of the host."
+    yield f"A large copy runs at {report.bandwidth / 1e9:.1f} GB/s, read and written."
 
 
 def _line(cells: Sequence[str]) -> str:
@@ -127,11 +138,14 @@ def _sections(report: BenchReport) -> Iterator[tuple[str, Sequence[str], list[Se
     heads = ("sequences", "threads", *PARTS, "ms in all")
     yield "Where a step's time goes, ms", heads, [_parts(one) for one in report.parts], []
     heads = ("answer", "tokens", "critical path", "theoretical x", "realised x", "efficiency")
-    yield "Known answers", heads, [_answer(number, one) for number, one in enumerate(report.pairs, 1)], _means(report)
+    answers = [_answer(number, one) for number, one in enumerate(report.pairs, 1)]
+    yield "Answers" if report.costs else "Known answers", heads, answers, _means(report)
     heads = ("sequences", "seconds", "sequentially", "speedup x", "tokens/s", "sequentially")
     yield "Many answers at once", heads, [_load(one) for one in report.load], []
     heads = ("engine", "ms a token", "we, in parallel x", "we, sequentially x", "note")
     yield "Other engines", heads, [_peer(report, one) for one in report.peers], []
+    heads = ("mode", "answers", "seconds", "tokens", "completions", "tokens sent", "in its cache", "computed again")
+    yield "What the server was asked", heads, [_cost(one) for one in report.costs if one.answers], []
 
 
 def _step(one: StepPoint, share: float) -> Sequence[str]:
@@ -168,6 +182,12 @@ def _means(report: BenchReport) -> list[str]:
         f"Geometric means: theoretical {means.theoretical:.2f}, realised {means.realised:.2f}, "
         f"efficiency {means.efficiency:.2f}."
     ]
+
+
+def _cost(one: ServerCosts) -> Sequence[str]:
+    counts = one.tokens, one.requests, one.sent
+    cached, again = ("not told" if count is None else str(count) for count in (one.cached, one.again))
+    return (one.mode, str(one.answers), f"{one.seconds:.2f}", *map(str, counts), cached, again)
 
 
 def _load(one: LoadPoint) -> Sequence[str]:

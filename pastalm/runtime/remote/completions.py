@@ -89,7 +89,7 @@ class Completions:
     def _completion(self, thread: Thread, seen: tuple[int, ...]) -> Completion:
         limits, sampling, language = self.interpreter.limits, self.sequence.sampling, self.interpreter.language
         left = limits.max_tokens - self.interpreter.sampled
-        room = left if limits.slots is None else limits.slots - len(seen)
+        room = left if limits.slots is None else limits.slots + 1 - len(seen)
         return Completion(
             prompt=seen,
             max_tokens=max(1, min(left, room)),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import os
 from collections.abc import Sequence as Many
 from threading import RLock
 from typing import Any, NoReturn
@@ -9,18 +11,20 @@ from typing import Any, NoReturn
 from transformers import PreTrainedTokenizerBase
 
 from pastalm.lang.codec import TextCodec
-from pastalm.lang.positions import PositionPolicy, position_policy
+from pastalm.lang.positions import CONTIGUOUS, PositionPolicy, position_policy
 from pastalm.lang.prompt import Prompt, PromptEncoder
-from pastalm.lang.tokenizer import has_tags
+from pastalm.lang.tokenizer import end_tokens, has_tags
 from pastalm.lang.vocabulary import Vocabulary
 from pastalm.runtime.engine import Engine
-from pastalm.runtime.load import load_tokenizer
+from pastalm.runtime.load import load_generation_config, load_tokenizer, trained_positions
 from pastalm.runtime.remote.scheduler import RemoteScheduler
 from pastalm.runtime.remote.server import CompletionServer
 from pastalm.runtime.request import RequestError
 from pastalm.runtime.sequence import Sequence
 
-POSITIONS = "contiguous"  # a plain server places a token behind the one before
+_log = logging.getLogger(__name__)
+
+KEY = "PASTA_REMOTE_KEY"  # the environment variable that holds the key of a server, if it wants one
 
 NEED_LOGITS = ("observe", "logprobs", "logit_bias", "presence_penalty", "frequency_penalty")
 
@@ -30,7 +34,8 @@ class RemoteEngine(Engine):
 
     ``base_url`` is the server's, ending in ``/v1``, or several of servers with the same model: requests are spread
     over them by their prompts. ``model`` is its name there (None: the server has one only), ``tokenizer`` the model's
-    fast tokenizer, or a directory or hub id that has it. ``max_model_len`` bounds prompt and answer together (None:
+    fast tokenizer, or a directory or hub id that has it; ``api_key`` None is what the environment has as
+    ``PASTA_REMOTE_KEY``. ``max_model_len`` bounds prompt and answer together (None:
     what the server says). At most ``max_streams`` completions run at once. ``timeout`` and ``attempts`` are those of
     :class:`~pastalm.runtime.remote.server.CompletionServer`.
 
@@ -54,16 +59,21 @@ class RemoteEngine(Engine):
         attempts: int = 6,
     ) -> None:
         urls = [base_url] if isinstance(base_url, str) else list(base_url)
-        self.tokenizer = load_tokenizer(tokenizer) if isinstance(tokenizer, str) else tokenizer
+        config = None
+        if isinstance(tokenizer, str):
+            config, trained = load_generation_config(tokenizer), trained_positions(tokenizer)
+            if trained not in (None, CONTIGUOUS):
+                _log.warning("The model was trained with the positions %r; a server's are contiguous.", trained)
+            tokenizer = load_tokenizer(tokenizer)
+        self.tokenizer = tokenizer
         self.codec, self.prompts = TextCodec(self.tokenizer), PromptEncoder(self.tokenizer)
-        end = self.tokenizer.eos_token_id
-        self.eos = frozenset() if end is None else frozenset([end])
+        self.eos = frozenset(end_tokens(self.tokenizer, config))
         self.vocabulary = Vocabulary(self.tokenizer, self.eos) if has_tags(self.tokenizer) else None
-        self.positions, self.max_batch = POSITIONS, max_batch
+        self.positions, self.max_batch = CONTIGUOUS, max_batch
         self.constrained = self.unique_topics = False  # the server's sampler follows no grammar
         self._urls = urls
         self._remote = RemoteScheduler(
-            CompletionServer(urls, model, api_key, timeout=timeout, attempts=attempts),
+            CompletionServer(urls, model, api_key or os.environ.get(KEY), timeout=timeout, attempts=attempts),
             max_batch,
             max_streams=max_streams,
         )
@@ -73,7 +83,8 @@ class RemoteEngine(Engine):
         except BaseException:
             self._remote.close()
             raise
-        self.max_model_len = min(filter(None, (max_model_len, longest)), default=None)
+        # A token that nothing comes after takes no slot of a cache, but counts for a server.
+        self.max_model_len = min(filter(None, (max_model_len, longest and longest - 1)), default=None)
 
     @property
     def window(self) -> int | None:
@@ -96,9 +107,9 @@ class RemoteEngine(Engine):
         return len(self.tokenizer)
 
     @property
-    def scheduler_counts(self) -> dict[str, int]:
-        """What finished requests have cost: completions asked for, and tokens of their prompts."""
-        return {"requests": self._remote.requests, "prompt_tokens": self._remote.prompt_tokens}
+    def cache_bytes(self) -> int:
+        """0: the cache is the server's."""
+        return 0
 
     def request(self, prompt: Prompt, **options: Any) -> Sequence:
         """See :class:`~pastalm.runtime.engine.Engine`. Raises :class:`RequestError` for what needs logits, too."""
@@ -118,9 +129,9 @@ class RemoteEngine(Engine):
 
     def policy(self, asked: str | None = None) -> PositionPolicy:
         """Positions are the server's. Raises :class:`RequestError` for others."""
-        if asked not in (None, POSITIONS):
-            raise RequestError(f"A completion server knows the positions {POSITIONS!r} only, not {asked!r}.")
-        return position_policy(POSITIONS)
+        if asked not in (None, CONTIGUOUS):
+            raise RequestError(f"A completion server knows the positions {CONTIGUOUS!r} only, not {asked!r}.")
+        return position_policy(CONTIGUOUS)
 
     def scheduler(self, max_batch: int, max_model_len: int, max_rows: int | None = None) -> Any:
         """The one scheduler there is: it holds the connections."""

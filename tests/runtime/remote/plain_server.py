@@ -25,20 +25,23 @@ from pastalm.lang.script import Script
 from pastalm.views import ROOT, view_layout
 
 MODEL = "tiny"
-Writer = Callable[[Sequence[int], Mapping[str, float]], int]  # prompt and bias to the next token
+Writer = Callable[[Sequence[int], Mapping[str, Any]], int]  # prompt, and body of the request, to the next token
 
 
-def greedy(model: PreTrainedModel) -> Writer:
-    """The likeliest token of a small model, with the attention that transformers gives it."""
+def writing(model: PreTrainedModel) -> Writer:
+    """The tokens of a small model, with the attention that transformers gives it."""
     model = deepcopy(model)
     model.set_attn_implementation("sdpa")
 
     @torch.inference_mode()
-    def write(ids: Sequence[int], bias: Mapping[str, float]) -> int:
+    def write(ids: Sequence[int], body: Mapping[str, Any]) -> int:
         logits = model(input_ids=torch.tensor([ids])).logits[0, -1].clone()
-        for token, nats in bias.items():
+        for token, nats in (body.get("logit_bias") or {}).items():
             logits[int(token)] += nats
-        return int(logits.argmax())
+        if not body.get("temperature"):
+            return int(logits.argmax())
+        draws = torch.Generator().manual_seed(body["seed"] + len(ids))
+        return int((logits / body["temperature"]).softmax(-1).multinomial(1, generator=draws))
 
     return write
 
@@ -52,7 +55,7 @@ def knowing(*answers: tuple[Sequence[int], Script]) -> Writer:
         for token, parent, target in zip(laid.tokens.tolist(), laid.parents.tolist(), laid.targets.tolist()):
             paths.append((*(paths[parent] if parent != ROOT else ()), token))
             known[paths[-1]] = target
-    return lambda ids, bias: known[tuple(ids)]
+    return lambda ids, _: known[tuple(ids)]
 
 
 @dataclass
@@ -103,7 +106,7 @@ class PlainServer:
                     if fault.stall:
                         await asyncio.sleep(30)
                     return
-                token = await asyncio.to_thread(self.write, ids, body.get("logit_bias") or {})
+                token = await asyncio.to_thread(self.write, ids, body)
                 ids.append(token)
                 stopped = token in body["stop_token_ids"]
                 last = stopped or number + 1 == body["max_tokens"]

@@ -22,7 +22,7 @@ from pastalm.runtime.events import ForkEvent, JoinEvent, TokenEvent
 from pastalm.runtime.remote.engine import RemoteEngine
 from pastalm.runtime.remote.server import RemoteError
 from pastalm.runtime.request import RequestError
-from tests.runtime.remote.plain_server import MODEL, Fault, PlainServer, Writer, greedy, knowing, serving
+from tests.runtime.remote.plain_server import MODEL, Fault, PlainServer, Writer, knowing, serving, writing
 from tests.strategies import answers
 
 CONTIGUOUS = position_policy("contiguous")
@@ -115,10 +115,10 @@ def test_a_child_that_fails_for_good_ends_its_request_alone(
         (vocabulary.encode(PROMPT), script_of(TWO, vocabulary)), (prompt, script_of(plain_text, vocabulary))
     )
 
-    def write(ids: Sequence[int], bias: Any) -> int:
+    def write(ids: Sequence[int], body: Any) -> int:
         if ids[-1] == vocabulary.async_start and len(ids) > 20:
             raise RuntimeError("a child of the first prompt")
-        return known(ids, bias)
+        return known(ids, body)
 
     with remote(write, tokenizer, timeout=1.0, attempts=2) as (engine, _):
         good, bad = engine.request("bar"), engine.request(PROMPT)
@@ -133,7 +133,7 @@ def test_a_child_that_fails_for_good_ends_its_request_alone(
 
 
 def test_a_client_that_leaves_ends_its_completions(vocabulary: Vocabulary, tokenizer: PreTrainedTokenizerFast) -> None:
-    def write(ids: Sequence[int], bias: Any) -> int:
+    def write(ids: Sequence[int], body: Any) -> int:
         sleep(0.01)
         return vocabulary.encode("x")[0]
 
@@ -165,7 +165,7 @@ def test_many_requests_at_once(vocabulary: Vocabulary, tokenizer: PreTrainedToke
 
 
 def test_sequential_mode_writes_no_tags(tiny_llama: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast) -> None:
-    with remote(greedy(tiny_llama), tokenizer) as (engine, _):
+    with remote(writing(tiny_llama), tokenizer) as (engine, _):
         found = engine.generate(PROMPT, mode="sequential", max_tokens=20)
     local = Engine(tiny_llama, tokenizer).generate(PROMPT, mode="sequential", max_tokens=20)
     assert found.text == local.text
@@ -175,6 +175,19 @@ def test_limits_end_an_answer(two: tuple[Engine, PlainServer]) -> None:
     found = two[0].generate(PROMPT, max_tokens=12)
     assert found.finish_reason == "length"
     assert found.metrics.tokens <= 12
+
+
+@pytest.mark.parametrize("mode", ["async", "sequential"])
+def test_an_answer_may_fill_all_that_the_server_has(
+    mode: str, tiny_llama: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    plain = PlainServer(writing(tiny_llama), longest=60)
+    with serving(plain.app) as url:
+        engine = Engine.remote(url, MODEL, tokenizer)
+        found = engine.generate(PROMPT, mode=mode)
+        engine.release()
+    assert found.finish_reason == "length"
+    assert found.prompt_tokens + found.metrics.tokens == 60
 
 
 def test_what_a_server_cannot_do_is_refused(two: tuple[Engine, PlainServer]) -> None:
@@ -190,7 +203,7 @@ def test_a_model_that_the_server_does_not_know(
     tokenizer: PreTrainedTokenizerFast, tiny_llama: LlamaForCausalLM
 ) -> None:
     with (
-        serving(PlainServer(greedy(tiny_llama)).app) as url,
+        serving(PlainServer(writing(tiny_llama)).app) as url,
         pytest.raises(RemoteError, match="does not know the model"),
     ):
         RemoteEngine(url, "other", tokenizer)

@@ -9,14 +9,14 @@ import pytest
 from transformers import LlamaForCausalLM
 
 from pastalm.runtime.remote.server import Completion, CompletionServer, RemoteError
-from tests.runtime.remote.plain_server import MODEL, Fault, PlainServer, greedy, serving
+from tests.runtime.remote.plain_server import MODEL, Fault, PlainServer, serving, writing
 
 PROMPT = (5, 6, 7)
 
 
 @pytest.fixture
 def plain(tiny_llama: LlamaForCausalLM) -> PlainServer:
-    return PlainServer(greedy(tiny_llama))
+    return PlainServer(writing(tiny_llama))
 
 
 @pytest.fixture
@@ -37,7 +37,7 @@ def complete(url: str, asked: Completion, **options: float) -> list[int]:
 
 
 def likeliest(model: LlamaForCausalLM, number: int) -> list[int]:
-    ids, write = list(PROMPT), greedy(model)
+    ids, write = list(PROMPT), writing(model)
     for _ in range(number):
         ids.append(write(ids, {}))
     return ids[len(PROMPT) :]
