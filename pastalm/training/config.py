@@ -99,7 +99,7 @@ class TrainingConfig:
         False, "Run the Python code that a checkpoint brings along; read that code before you allow it.", free=True
     )
     compile: bool = setting(
-        False, "Compile the model with torch.compile: minutes at first, then faster steps.", free=True
+        False, "Compile the model, in stage 2 also where it draws answers: minutes at first, then faster steps.", free=True
     )
     save_every: int = setting(200, "Steps between checkpoints.", free=True)
     log_every: int = setting(
@@ -231,6 +231,11 @@ class PreferConfig(TrainingConfig):
     margin: float = setting(0.0, "BoNBoN's margin in nats; 0 takes the one that belongs to --samples.")
     beta: float = setting(0.1, "DPO's beta, IPO's tau.")
     snapshots: str = setting("", "Shares of a round after which the model is kept, such as 0.1,0.5.", free=True)
+
+    @property
+    def loading(self) -> dict[str, Any]:
+        """How a model is loaded that draws answers, as options of ``Engine.from_pretrained``."""
+        return {"trust_remote_code": self.trust_remote_code, "compile": self.compile}
 
     def __post_init__(self) -> None:
         super().__post_init__()

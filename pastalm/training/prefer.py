@@ -123,8 +123,7 @@ def _answer_baseline(round_: Round) -> None:
             1, 0.0, config.max_tokens, config.seed, max_batch=config.max_batch, mode="sequential", dtype=config.dtype
         )
         start, remote = config.baseline or config.model, None if config.baseline else config.remote
-        trust, path = config.trust_remote_code, round_.baseline
-        draw(start, round_.questions, sampling, path, "Baseline", trust=trust, remote=remote)
+        draw(start, round_.questions, sampling, round_.baseline, "Baseline", remote=remote, **config.loading)
 
 
 def point(link: Path, model: Path) -> None:

@@ -32,16 +32,17 @@ def draw(
     path: Path,
     what: str,
     *,
-    trust: bool = False,
     remote: Sequence[str] | None = None,
+    **options: Any,
 ) -> None:
     """Have ``model`` answer, every process its share; returns in the first process when all answers are there.
-    ``trust`` runs the code that the model brings along; with ``remote`` it answers at these completion servers."""
+    With ``remote`` it answers at these completion servers, else here, loaded with the ``options`` of
+    :meth:`Engine.from_pretrained`."""
     with Journal(path, FIELDS, rank()) as journal:
         if remote:
             engine = Engine.remote(remote, None, model)
         else:
-            engine = Engine.from_pretrained(model, own_device(), sampling.dtype, trust_remote_code=trust)
+            engine = Engine.from_pretrained(model, own_device(), sampling.dtype, **options)
         total = sample(engine, questions, sampling, journal, (rank(), processes()), what)
         engine.release()
 
@@ -113,8 +114,7 @@ class Round:
             dtype=config.dtype,
         )
         path, what = self.folder / "samples.jsonl", f"Round {self.number}, sampling"
-        trust, remote = config.trust_remote_code, config.remote
-        draw(self.start, self.questions, sampling, path, what, trust=trust, remote=remote)
+        draw(self.start, self.questions, sampling, path, what, remote=config.remote, **config.loading)
 
     def _score(self, factors: Mapping[str, Quality]) -> None:
         with (
