@@ -99,7 +99,7 @@ class TrainingConfig:
         False, "Run the Python code that a checkpoint brings along; read that code before you allow it.", free=True
     )
     compile: bool = setting(
-        False, "Compile the model, in stage 2 also where it draws answers: minutes at first, then faster steps.", free=True
+        False, "Compile the model, in stage 2 also to draw answers: minutes at first, then faster steps.", free=True
     )
     save_every: int = setting(200, "Steps between checkpoints.", free=True)
     log_every: int = setting(
