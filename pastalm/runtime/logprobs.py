@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import islice
 
 import torch
 from torch import Tensor
@@ -18,6 +19,7 @@ class Logprobs:
 
     top: int
     _noted: dict[Written, tuple[int, float, list[int], list[float]]] = field(default_factory=dict)
+    _told: int = 0  # tokens that :meth:`fresh` has given out
 
     def note(self, place: Written, logits_V: Tensor, token: int) -> None:
         """A token has been chosen from these logits."""
@@ -27,11 +29,20 @@ class Logprobs:
 
     def of_text(self, interpreter: Interpreter) -> tuple[TokenLogprob, ...]:
         """Those of the text's tokens, in the order of the document. Tags, topics and lengths have none."""
-        decode = interpreter.language.codec.decode
-        found = []
-        for place in text_places(interpreter.main, interpreter.language.vocabulary):
-            if place in self._noted:
-                token, logprob, ids, values = self._noted[place]
-                top = tuple((decode([one]), value) for one, value in zip(ids, values, strict=True))
-                found.append(TokenLogprob(decode([token]), logprob, top))
+        return self._from(0, interpreter)
+
+    def fresh(self, interpreter: Interpreter) -> tuple[TokenLogprob, ...]:
+        """The same of the tokens that have become known since the last call: all that it gives out, joined, is what
+        :meth:`of_text` says in the end."""
+        found = self._from(self._told, interpreter)
+        self._told += len(found)
+        return found
+
+    def _from(self, start: int, interpreter: Interpreter) -> tuple[TokenLogprob, ...]:
+        places = text_places(interpreter.main, interpreter.language.vocabulary)
+        decode, found = interpreter.language.codec.decode, []
+        for place in islice((place for place in places if place in self._noted), start, None):
+            token, logprob, ids, values = self._noted[place]
+            top = tuple((decode([one]), value) for one, value in zip(ids, values, strict=True))
+            found.append(TokenLogprob(decode([token]), logprob, top))
         return tuple(found)

@@ -9,9 +9,11 @@ from dataclasses import replace
 from heapq import heappop, heappush
 from time import perf_counter
 
+import torch
 from torch import Tensor
 
 from pastalm.runtime.kv_cache import STEP, KVCache
+from pastalm.runtime.memory import is_out_of_memory
 from pastalm.runtime.outcome import respond
 from pastalm.runtime.runner import Runner
 from pastalm.runtime.sampler import Draw
@@ -33,7 +35,8 @@ class Scheduler:
     taken first: rows side by side need no copy. Prompts are read in pieces between the steps of the others, and what
     the prompt of a running sequence begins with is copied, not read again. ``max_rows`` bounds the threads of a step:
     beyond it each sequence has its fair share, at least one thread, and its others wait. An error ends the sequence
-    that it is about, a forward pass that fails ends those in it; the others go on. One thread at a time may call it.
+    that it is about, a forward pass that fails ends those in it, and one without memory is tried again without the
+    sequence that came last; the others go on. One thread at a time may call it.
     """
 
     def __init__(self, runner: Runner, max_batch: int, max_model_len: int, max_rows: int | None = None) -> None:
@@ -71,6 +74,12 @@ class Scheduler:
         """Make the beginning of the cache now, not with the first request. Raises what torch raises where there is no
         room."""
         self.runner.step(self.cache, [Part(0, [Query(0, 0, JUNK, 1 << JUNK)], [0])])
+
+    def shrink(self) -> None:
+        """Give the memory of the cache back while nothing runs; the next requests make it grow again."""
+        if not self.running:
+            self.cache = KVCache(1, STEP - 1, self.runner.device)
+            torch.cuda.empty_cache()  # what is freed stays with torch otherwise
 
     def cancel(self, sequence: Sequence) -> None:
         """Take a sequence out, wherever it is: its row is free for the next. A finished one stays as it is."""
@@ -141,20 +150,30 @@ class Scheduler:
                 groups[sequence] = sequence.next_threads(share)
                 operations = [op for thread in groups[sequence] for op in sequence.interpreter.take(thread)]
                 parts[sequence] = _part(sequence, operations, groups[sequence])
-        if not parts:
+        found, start = self._run(parts), 0
+        if found is None:
             return
-        try:
-            tokens, logits = self.runner.step(self.cache, list(parts.values()))
-        except BaseException as error:  # what each of them has been fed is not known any more
-            with ExitStack() as ended:
-                for sequence in parts:
-                    ended.callback(sequence.fail, error)
-            return
-        self.threads, start = len(tokens), 0
+        tokens, logits = found
+        self.threads = len(tokens)
         for sequence in parts:
             own = slice(start, start := start + len(groups[sequence]))
             with sequence.guarded():
                 self._accept(sequence, groups[sequence], tokens[own], logits[own])
+
+    def _run(self, parts: dict[Sequence, Part]) -> tuple[list[int], Tensor] | None:
+        """One forward pass. Sequences that it cannot run with are ended and taken out of ``parts``; None if all are."""
+        while parts:
+            try:
+                return self.runner.step(self.cache, list(parts.values()))
+            except BaseException as error:
+                # Without memory the others are tried again, into the same slots. Otherwise it is not known what each
+                # has been fed.
+                newest = max(parts, key=lambda one: one.started)
+                with ExitStack() as ended:
+                    for sequence in [newest] if is_out_of_memory(error) else [*parts]:
+                        del parts[sequence]
+                        ended.callback(sequence.fail, error)
+        return None
 
     def _shares(self, sequences: list[Sequence]) -> list[int]:
         """How many threads each sequence may run in this step: all that it wants, or what is fair."""

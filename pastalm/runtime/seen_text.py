@@ -13,10 +13,13 @@ Written = tuple[Path, int]  # a thread, and the number of the token in it
 
 
 def text_places(thread: Thread, vocabulary: Vocabulary | None) -> Iterator[Written]:
-    """Where the text tokens of a thread and of all chunks in it stand, in the order of the document."""
+    """Where the text tokens of a thread and of all chunks in it stand, in the order of the document. While the answer
+    is written, they end in the first chunk that is not complete."""
     for number, item in _without_promises(thread, len(thread.written), vocabulary):
         if isinstance(item, Thread):
             yield from text_places(item, vocabulary)
+            if not item.complete:
+                return
         elif isinstance(item, int):
             yield thread.path, number
 

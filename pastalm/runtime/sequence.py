@@ -13,6 +13,7 @@ from torch import Tensor
 from pastalm.lang.recogniser import Legal
 from pastalm.runtime.interpreter import Interpreter
 from pastalm.runtime.logprobs import Logprobs
+from pastalm.runtime.memory import OutOfMemoryError, is_out_of_memory
 from pastalm.runtime.request import Observer
 from pastalm.runtime.response import Response
 from pastalm.runtime.sampler import SamplingParams
@@ -105,7 +106,7 @@ class Sequence:
     def fail(self, error: BaseException) -> None:
         """An error ends it. Raises again what is no ``Exception``, such as an interrupt from the keyboard."""
         if isinstance(error, Exception):
-            self.error = error
+            self.error = OutOfMemoryError() if is_out_of_memory(error) else error
         else:
             self.error = InterruptedError("Decoding was interrupted.")
             raise error

@@ -31,7 +31,7 @@ from pastalm.serving.middleware import AccessLogMiddleware, ApiKeyMiddleware, Bo
 from pastalm.serving.reply import ChatReply, CompletionReply, Reply
 from pastalm.serving.requests import ChatRequest, CommonRequest, CompletionRequest
 from pastalm.serving.responses import ResponseBody, ResponsesReply, ResponsesRequest
-from pastalm.serving.web import add_page
+from pastalm.serving.web import add_pages
 from pastalm.serving.worker import Job, JobProgress, Outbox, Worker
 
 SEEDS = 1 << 31
@@ -55,7 +55,7 @@ def build_app(worker: Worker, config: ServerConfig) -> FastAPI:
         worker.close()
         worker.join()
 
-    app = FastAPI(title="PASTA", version=__version__, lifespan=life, redoc_url=None)
+    app = FastAPI(title="PASTA", version=__version__, lifespan=life, docs_url=None, redoc_url=None)
     app.add_middleware(BodyLimitMiddleware)
     if config.api_key:
         app.add_middleware(ApiKeyMiddleware, key=config.api_key)
@@ -65,7 +65,7 @@ def build_app(worker: Worker, config: ServerConfig) -> FastAPI:
         app.add_middleware(AccessLogMiddleware)
     _add_errors(app)
     _add_routes(app, Handler(worker, config))
-    add_page(app)
+    add_pages(app)
     _describe(app)
     return app
 
@@ -179,8 +179,8 @@ def _add_routes(app: FastAPI, handler: Handler) -> None:
     worker, config = handler.worker, handler.config
     card = ModelCard(id=config.name, created=config.created)
 
-    @app.head("/health", include_in_schema=False)
     @app.get("/health", response_model=Health, responses={503: {"model": Health}})
+    @app.api_route("/health", methods=["GET", "HEAD"], include_in_schema=False)  # takes both; the other is described
     async def health() -> HTTPResponse:
         """Whether requests are taken, and how many are open."""
         status = Health(status="ok" if worker.alive else "stopped", open=worker.open)

@@ -8,7 +8,7 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, Field
 
-from pastalm.runtime.response import Response
+from pastalm.runtime.response import Response, TokenLogprob
 from pastalm.serving.threads import ThreadEvent
 
 LOWEST_LOGPROB = -9999.0  # JSON has no infinity
@@ -108,18 +108,18 @@ class ChatLogprobs(BaseModel):
     refusal: None = None
 
     @classmethod
-    def of(cls, response: Response) -> ChatLogprobs | None:
-        """Those of an answer, if they were asked for."""
-        if response.logprobs is None:
+    def of(cls, tokens: Sequence[TokenLogprob] | None) -> ChatLogprobs | None:
+        """Those of an answer or a piece of it; None where they were not asked for."""
+        if tokens is None:
             return None
-        content = [ChatLogprob.of(one.text, one.logprob) for one in response.logprobs]
-        for said, one in zip(content, response.logprobs, strict=True):
+        content = [ChatLogprob.of(one.text, one.logprob) for one in tokens]
+        for said, one in zip(content, tokens, strict=True):
             said.top_logprobs = [TopLogprob.of(*pair) for pair in one.top]
         return cls(content=content)
 
 
 class TextLogprobs(BaseModel):
-    """The same in the shape of ``/v1/completions``. ``text_offset``: where each token begins in the text."""
+    """The same in the shape of ``/v1/completions``. ``text_offset``: where each token begins in the answer's text."""
 
     tokens: list[str]
     token_logprobs: list[float]
@@ -127,16 +127,15 @@ class TextLogprobs(BaseModel):
     text_offset: list[int]
 
     @classmethod
-    def of(cls, response: Response) -> TextLogprobs | None:
-        """Those of an answer, if they were asked for."""
-        if response.logprobs is None:
+    def of(cls, tokens: Sequence[TokenLogprob] | None, start: int = 0) -> TextLogprobs | None:
+        """Those of an answer, or of a piece whose tokens begin at ``start``; None where they were not asked for."""
+        if tokens is None:
             return None
-        tokens = [one.text for one in response.logprobs]
         return cls(
-            tokens=tokens,
-            token_logprobs=[max(one.logprob, LOWEST_LOGPROB) for one in response.logprobs],
-            top_logprobs=[{text: max(v, LOWEST_LOGPROB) for text, v in one.top} for one in response.logprobs],
-            text_offset=list(accumulate(map(len, tokens[:-1]), initial=0)) if tokens else [],
+            tokens=[one.text for one in tokens],
+            token_logprobs=[max(one.logprob, LOWEST_LOGPROB) for one in tokens],
+            top_logprobs=[{text: max(v, LOWEST_LOGPROB) for text, v in one.top} for one in tokens],
+            text_offset=list(accumulate((len(one.text) for one in tokens), initial=start))[:-1],
         )
 
 
@@ -159,7 +158,7 @@ class ChatChunkChoice(Choice):
     """A piece of an answer of ``/v1/chat/completions``."""
 
     delta: MessageDelta
-    logprobs: None = None
+    logprobs: ChatLogprobs | None = None
 
 
 class TextChoice(Choice):

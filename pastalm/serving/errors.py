@@ -16,10 +16,12 @@ class ServingError(Exception):
     code: str | None = None
     outcome = "error"  # what the metrics call the end of such a request
 
+    retry_seconds: int | None = None  # when it may go better
+
     @property
     def headers(self) -> dict[str, str]:
-        """Headers that go with the error."""
-        return {}
+        """Headers that go with the error. OpenAI's clients heed ``Retry-After``."""
+        return {} if self.retry_seconds is None else {"Retry-After": str(self.retry_seconds)}
 
     def body(self) -> dict[str, Any]:
         """The error as it is sent."""
@@ -84,18 +86,24 @@ class InternalError(ServingError):
 
 
 class OverloadedError(ServingError):
-    """So many requests wait already that one more is turned away; ``seconds`` is when to ask again."""
+    """So many requests wait already that one more is turned away; in ``seconds`` there should be room."""
 
     status, kind, code, outcome = 429, "rate_limit_error", "overloaded", "overloaded"
 
     def __init__(self, message: str, seconds: float) -> None:
-        self.seconds = min(MAX_RETRY_SECONDS, max(1, ceil(seconds)))
-        super().__init__(f"{message} Ask again in {self.seconds} s.")
+        self.retry_seconds = min(MAX_RETRY_SECONDS, max(1, ceil(seconds)))
+        super().__init__(f"{message} Ask again in {self.retry_seconds} s.")
 
-    @property
-    def headers(self) -> dict[str, str]:
-        """When to ask again, in seconds; OpenAI's clients heed it."""
-        return {"Retry-After": str(self.seconds)}
+
+class InsufficientMemoryError(ServingError):
+    """There is no memory for this request beside those that run."""
+
+    status, code, outcome, retry_seconds = 503, "out_of_memory", "out_of_memory", 5
+
+    def __init__(self) -> None:
+        super().__init__(
+            f"The server has no memory for this request now. Ask again in {self.retry_seconds} s, or for fewer tokens."
+        )
 
 
 class StoppedError(ServingError):

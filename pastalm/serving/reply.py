@@ -6,13 +6,14 @@ import json
 import secrets
 import time
 import uuid
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from pydantic import BaseModel
 
-from pastalm.runtime.response import Response
+from pastalm.runtime.response import Response, TokenLogprob
 from pastalm.serving.bodies import (
     AssistantMessage,
     ChatChoice,
@@ -33,6 +34,7 @@ from pastalm.serving.errors import ServingError
 from pastalm.serving.requests import CommonRequest
 from pastalm.serving.worker import JobProgress
 
+Logprobs = Sequence[TokenLogprob] | None
 DONE = "data: [DONE]\n\n"
 PADDED_LENGTH = 32  # characters that a piece and its obfuscation have together, or a multiple
 
@@ -59,7 +61,7 @@ class Reply:
     def piece(self, index: int, progress: JobProgress) -> str:
         """A chunk of text, and of thread events."""
         events = ThreadEvents(events=list(progress.events)) if progress.events else None
-        return self._chunk(self._choice(index, progress.text), progress.text, events)
+        return self._chunk(self._choice(index, progress.text, progress.logprobs), progress.text, events)
 
     def closing(self, index: int, response: Response) -> str:
         """The chunk after the last text of an answer: why it ended, and the figures."""
@@ -77,8 +79,8 @@ class Reply:
         """An error in the middle of a stream, which ends there."""
         return f"data: {json.dumps(error.body())}\n\n"
 
-    def _choice(self, index: int, text: str) -> Choice:
-        """A choice of a chunk with this text."""
+    def _choice(self, index: int, text: str, logprobs: Logprobs = None) -> Choice:
+        """A choice of a chunk with this text and the probabilities of these tokens."""
         raise NotImplementedError
 
     def _chunk(self, choice: Choice, text: str = "", pasta: DecodingFigures | ThreadEvents | None = None) -> str:
@@ -124,7 +126,7 @@ class ChatReply(Reply):
             ChatChoice(
                 **self._ended(index, one),
                 message=AssistantMessage(content=one.text),
-                logprobs=ChatLogprobs.of(one),
+                logprobs=ChatLogprobs.of(one.logprobs),
             )
             for index, one in enumerate(responses)
         ]
@@ -134,25 +136,31 @@ class ChatReply(Reply):
         """The role."""
         return self._chunk(ChatChunkChoice(index=index, delta=MessageDelta(role="assistant", content="")))
 
-    def _choice(self, index: int, text: str) -> ChatChunkChoice:
-        return ChatChunkChoice(index=index, delta=MessageDelta(content=text or None))
+    def _choice(self, index: int, text: str, logprobs: Logprobs = None) -> ChatChunkChoice:
+        delta = MessageDelta(content=text or None)
+        return ChatChunkChoice(index=index, delta=delta, logprobs=ChatLogprobs.of(logprobs))
 
 
+@dataclass(frozen=True)
 class CompletionReply(Reply):
-    """Answers of ``/v1/completions``."""
+    """Answers of ``/v1/completions``. ``told``: how long the tokens are whose probabilities a stream has told, by the
+    index of the answer."""
 
     PREFIX, CHUNK = "cmpl", "text_completion"
+    told: Counter[int] = field(default_factory=Counter)
 
     def whole(self, responses: Sequence[Response]) -> TextCompletion:
         """See :class:`Reply`."""
         choices = [
-            TextChoice(**self._ended(index, one), text=one.text, logprobs=TextLogprobs.of(one))
+            TextChoice(**self._ended(index, one), text=one.text, logprobs=TextLogprobs.of(one.logprobs))
             for index, one in enumerate(responses)
         ]
         return TextCompletion(**self._whole("text_completion", responses), choices=choices)
 
-    def _choice(self, index: int, text: str) -> TextChoice:
-        return TextChoice(index=index, text=text)
+    def _choice(self, index: int, text: str, logprobs: Logprobs = None) -> TextChoice:
+        start = self.told[index]
+        self.told[index] += sum(len(one.text) for one in logprobs or ())
+        return TextChoice(index=index, text=text, logprobs=TextLogprobs.of(logprobs, start))
 
 
 def _event(body: BaseModel, exclude: set[str] | None = None) -> str:

@@ -172,8 +172,6 @@ class CommonRequest(BaseModel):
         n = 1 if self.n is None else self.n
         if not 1 <= n * len(self.prompts) <= MAX_ANSWERS:
             raise InvalidRequestError(f"n must be at least 1, and a request gets at most {MAX_ANSWERS} answers.")
-        if self.wanted_logprobs is not None and self.stream:
-            raise InvalidRequestError("logprobs come with whole answers only: leave out stream, or logprobs.")
 
     @property
     def prompts(self) -> list[Prompt]:

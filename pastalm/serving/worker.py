@@ -15,11 +15,13 @@ from pastalm.lang.positions import position_policy
 from pastalm.lang.prompt import Prompt
 from pastalm.runtime.engine import Engine
 from pastalm.runtime.events import DoneEvent, Event
-from pastalm.runtime.response import Response
+from pastalm.runtime.memory import OutOfMemoryError
+from pastalm.runtime.response import Response, TokenLogprob
 from pastalm.runtime.sequence import Sequence
 from pastalm.serving.document import Document
 from pastalm.serving.errors import (
     ClientLeftError,
+    InsufficientMemoryError,
     InternalError,
     InvalidRequestError,
     OverloadedError,
@@ -34,11 +36,13 @@ LAST_PLACE = ((1 << 31) - 1,)  # behind all that an answer holds
 
 @dataclass(frozen=True)
 class JobProgress:
-    """What a step has brought: text of the answer that has become known, in the order of the document, and what each
-    thread did, if the job asks for that."""
+    """What a step has brought: text of the answer that has become known, in the order of the document; if the job asks
+    for them, what each thread did, and the probabilities of the tokens that have become known. The text of the last of
+    these may come with a later piece, as that of half a character does."""
 
     text: str
     events: tuple[ThreadEvent, ...] = ()
+    logprobs: tuple[TokenLogprob, ...] | None = None
 
 
 # What a client hears of its job: progress if it streams, and last the response, or why there is none.
@@ -77,7 +81,8 @@ class Job:
 class Worker:
     """Decodes up to ``max_batch`` jobs at once; up to ``max_waiting`` more stand in line, in the order they came.
 
-    ``engine`` needs ``max_model_len``, the cache slots of one job; the cache grows with the jobs that come.
+    ``engine`` needs ``max_model_len``, the cache slots of one job; the cache grows with the jobs that come, and is
+    given back after ``idle_seconds`` without any.
     ``max_rows`` bounds the threads of a step, of all jobs together: see :class:`pastalm.runtime.scheduler.Scheduler`.
     :meth:`submit`, :meth:`cancel` and :meth:`close` may be called from any thread and return at once; what they ask for
     happens between two steps.
@@ -90,6 +95,7 @@ class Worker:
         max_batch: int = 8,
         max_waiting: int = 256,
         max_rows: int | None = None,
+        idle_seconds: float = 60.0,
         metrics: ServerMetrics | None = None,
     ) -> None:
         if engine.max_model_len is None:
@@ -100,6 +106,7 @@ class Worker:
                 f"{max_waiting}."
             )
         self.engine, self.max_batch, self.max_open = engine, max_batch, max_batch + max_waiting
+        self.idle_seconds = idle_seconds
         self.scheduler = engine.scheduler(max_batch, engine.max_model_len, max_rows)
         try:
             self.scheduler.reserve()
@@ -188,8 +195,16 @@ class Worker:
     def _take_calls(self) -> None:
         """Do what is asked for; without any job at work, wait for that."""
         if not self._requests:
-            self._inbox.get()()
+            self._wait()()
         self._drain_inbox()
+
+    def _wait(self) -> Callable[[], None]:
+        """The next thing that is asked for. A long wait gives the memory of the cache back."""
+        try:
+            return self._inbox.get(timeout=self.idle_seconds)
+        except Empty:
+            self.scheduler.shrink()
+            return self._inbox.get()
 
     def _drain_inbox(self) -> None:
         with suppress(Empty):
@@ -239,13 +254,15 @@ class Worker:
             job.document.take(event)
         step, threads = request.interpreter.rounds, job.threads
         events = tuple(threads.take(event, step) for event in happened) if threads else ()
-        text = job.document.read()
-        if text or events:
-            job.send(JobProgress(text, events))
+        text, logprobs = job.document.read(), request.logprobs and request.logprobs.fresh(request.interpreter)
+        if text or events or logprobs:
+            job.send(JobProgress(text, events, logprobs or None))
 
     def _fail(self, job: Job, error: Exception) -> None:
+        if isinstance(error, OutOfMemoryError):
+            return self._finish(job, InsufficientMemoryError())
         logging.getLogger(__name__).error("A request failed.", exc_info=error)
-        self._finish(job, InternalError())
+        return self._finish(job, InternalError())
 
     def _finish(self, job: Job, last: Response | ServingError) -> None:
         self._requests.pop(job, None)

@@ -17,6 +17,7 @@ from pastalm.runtime.replay import Replay
 from pastalm.runtime.request import policy_of
 from pastalm.runtime.scheduler import Scheduler
 from pastalm.runtime.seen_text import seen_counts, text_places
+from pastalm.runtime.sequence import Sequence
 from pastalm.runtime.thread import Thread
 from tests.runtime.families import tiny
 
@@ -33,12 +34,17 @@ def engine(tokenizer: PreTrainedTokenizerFast) -> Engine:
     return Engine(tiny("llama", len(tokenizer)), tokenizer)
 
 
+def known(engine: Engine, **options: Any) -> Sequence:
+    """A request that is answered with the known answer."""
+    policy = policy_of(engine.runner.model.config)
+    request = engine.request("hello", max_tokens=200, **options)
+    request.teacher = Replay(compile_script(parse(ANSWER), engine.vocabulary, policy, end=False), min(engine.eos))
+    return request
+
+
 def main_of(engine: Engine) -> Thread:
     """The main thread of the known answer."""
-    policy = policy_of(engine.runner.model.config)
-    known = Replay(compile_script(parse(ANSWER), engine.vocabulary, policy, end=False), min(engine.eos))
-    request = engine.request("hello", max_tokens=200)
-    request.teacher = known
+    request = known(engine)
     engine.run(request)
     return request.interpreter.main
 
@@ -136,6 +142,18 @@ def test_logprobs_of_threads_are_in_the_order_of_the_document(engine: Engine) ->
         assert ascii_of("".join(one.text for one in response.logprobs)) == ascii_of(response.text)
         assert len(response.logprobs) == response.metrics.content_tokens
     assert engine.generate("hello", **SHORT).logprobs is None
+
+
+def test_logprobs_that_become_known_step_by_step_are_those_of_the_whole(engine: Engine) -> None:
+    request, told, more = known(engine, logprobs=1, eager=True), [], True
+    scheduler = Scheduler(engine.runner, 1, 400)
+    scheduler.add(request)
+    assert request.logprobs is not None
+    while more:
+        more = scheduler.step()
+        told.append(request.logprobs.fresh(request.interpreter))
+    assert sum(told, ()) == request.result().logprobs and len(list(filter(None, told))) > 4
+    assert "".join(one.text for piece in told for one in piece) == "aabccdef"
 
 
 @pytest.mark.parametrize(

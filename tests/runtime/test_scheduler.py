@@ -8,6 +8,7 @@ from typing import Any
 from weakref import WeakSet
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
@@ -16,8 +17,11 @@ from transformers import PreTrainedTokenizerFast
 from pastalm import Engine
 from pastalm.lang.recogniser import Legal
 from pastalm.lang.render import render
+from pastalm.runtime.kv_cache import KVCache
+from pastalm.runtime.memory import OutOfMemoryError
 from pastalm.runtime.scheduler import Scheduler
 from pastalm.runtime.sequence import Sequence
+from pastalm.runtime.step_input import Part
 from pastalm.runtime.thread import Path, answer_of
 from tests.runtime.families import tiny
 from tests.runtime.scripted import START, Case, Scribbler, cases, interpreter_of, play
@@ -78,6 +82,60 @@ def test_a_forward_pass_that_fails_ends_those_in_it(engine: Engine) -> None:
             request.result()
     assert later.result().text == engine.generate("hello world", **OPTIONS).text
     assert scheduler.idle
+
+
+def test_a_request_without_memory_ends_alone(engine: Engine) -> None:
+    scheduler = Scheduler(engine.runner, 3, 1 << 44)
+    before, after = (engine.request("hello world", **OPTIONS) for _ in range(2))
+    huge = engine.request("hello world", mode="sequential", max_tokens=1 << 42)  # more than any machine has
+    for request in (before, huge, after):
+        scheduler.add(request)
+    while scheduler.step():
+        pass
+    with pytest.raises(OutOfMemoryError, match="no memory for this request: ask for fewer tokens"):
+        huge.result()
+    expected = engine.generate("hello world", **OPTIONS).text
+    assert before.result().text == after.result().text == expected
+    assert scheduler.idle and scheduler.cache.slots <= 256, "the cache is not as it was"
+
+
+def test_a_step_without_memory_goes_on_without_the_last_request(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step = engine.runner.step
+
+    def narrow(cache: KVCache, parts: list[Part]) -> tuple[list[int], Tensor]:
+        if len(parts) > 2:
+            torch.empty(1 << 60)  # what torch says where there is no memory
+        return step(cache, parts)
+
+    requests = [engine.request("hello world", **OPTIONS) for _ in range(4)]
+    expected = engine.generate("hello world", **OPTIONS).text
+    monkeypatch.setattr(engine.runner, "step", narrow)
+    scheduler = Scheduler(engine.runner, 4, 400)
+    for request in requests:
+        scheduler.add(request)
+    while scheduler.step():
+        pass
+    assert [request.result().text for request in requests[:2]] == [expected] * 2
+    assert all(isinstance(request.error, OutOfMemoryError) for request in requests[2:]) and scheduler.idle
+
+
+def test_the_cache_is_bounded_used_again_and_given_back(engine: Engine) -> None:
+    scheduler, sizes = Scheduler(engine.runner, 4, 400), []
+    scheduler.reserve()
+    start = scheduler.cache.bytes
+    for _ in range(3):
+        for tokens in (300, 20, 20, 20, 20, 20):
+            scheduler.add(engine.request("hello world", max_tokens=tokens, mode="sequential"))
+        while scheduler.step():
+            scheduler.shrink()  # nothing while requests run
+        sizes.append(scheduler.cache.bytes)
+    assert sizes == sizes[:1] * 3 and (scheduler.cache.rows, scheduler.cache.slots) == (4, 512)
+    assert sizes[0] == start * 4 * 2
+    scheduler.shrink()
+    scheduler.reserve()
+    assert scheduler.cache.bytes == start
 
 
 def test_requests_that_end_at_once_do_not_keep_a_running_one_waiting(engine: Engine) -> None:

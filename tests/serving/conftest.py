@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import dataclass
 from http.client import HTTPConnection
 from json import dumps
@@ -92,3 +93,11 @@ def served(bundled: Engine) -> Iterator[RunningServer]:
 def tiny(tiny_llama: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast) -> Engine:
     """A tiny random model without a chat template; it writes until a limit ends it."""
     return Engine(tiny_llama, tokenizer, max_model_len=1200)
+
+
+@pytest.fixture(scope="package")
+def chatty(tiny_llama: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast) -> Engine:
+    """The same with a template that shows messages of every role."""
+    own = deepcopy(tokenizer)
+    own.chat_template = "{% for m in messages %}[{{ m.role }}]{{ m.content }}{% endfor %}[assistant]"
+    return Engine(tiny_llama, own, max_model_len=1200)

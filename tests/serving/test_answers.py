@@ -60,9 +60,44 @@ def test_probabilities_of_a_completion_s_tokens(served: RunningServer, bundled: 
         assert got.text[offset:].startswith(token) and len(top) == 3
 
 
-def test_probabilities_of_a_stream_are_refused(served: RunningServer) -> None:
-    with pytest.raises(openai.BadRequestError, match="logprobs come with whole answers only"):
-        ask(served, stream=True, logprobs=True)
+def test_probabilities_of_a_chat_s_stream(served: RunningServer) -> None:
+    fields: dict[str, Any] = {"logprobs": True, "top_logprobs": 2, "n": 2}
+    whole = ask(served, **fields)
+    told: list[list[Any]] = [[], []]
+    pieces: list[list[str]] = [[], []]
+    for chunk in ask(served, stream=True, **fields):
+        for choice in chunk.choices:
+            told[choice.index] += choice.logprobs.content if choice.logprobs else []
+            spelt = "".join(one.token for one in choice.logprobs.content) if choice.logprobs else ""
+            assert spelt == (choice.delta.content or ""), "a piece has other tokens than its own"
+            pieces[choice.index].append(spelt)
+    for choice, tokens, texts in zip(whole.choices, told, pieces, strict=True):
+        assert said(tokens) == said(choice.logprobs.content) and all(len(one.top_logprobs) == 2 for one in tokens)
+        assert "".join(texts) == choice.message.content and len(list(filter(None, texts))) > 3
+    assert whole.choices[0].pasta["threads"] > 2
+
+
+def said(tokens: list[Any]) -> list[tuple[str, float]]:
+    """Tokens with their probabilities; those of steps of another width differ in the last digits."""
+    return [(one.token, pytest.approx(one.logprob, abs=1e-3)) for one in tokens]
+
+
+def test_probabilities_of_a_completion_s_stream(served: RunningServer) -> None:
+    create = served.client().completions.create
+    fields: dict[str, Any] = {"model": "bundled", "prompt": SPELL, "max_tokens": 30, "logprobs": 3}
+    whole, text = create(**fields).choices[0], ""
+    offsets: list[int] = []
+    for chunk in create(**fields, stream=True):
+        choice = chunk.choices[0]
+        if choice.logprobs:
+            assert "".join(choice.logprobs.tokens) == choice.text
+            assert choice.logprobs.text_offset[0] == len(text)
+            offsets += choice.logprobs.text_offset
+        text += choice.text
+    assert text == whole.text and offsets == whole.logprobs.text_offset
+
+
+def test_too_many_probabilities_are_refused(served: RunningServer) -> None:
     with pytest.raises(openai.BadRequestError, match="logprobs is a whole number from 0 to 20, not 21"):
         ask(served, logprobs=True, top_logprobs=21)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from itertools import pairwise
 from time import sleep
@@ -189,6 +190,22 @@ def test_on_a_narrow_screen(browser: Browser, served: RunningServer, scheme: str
 
 def brightness(color: str) -> int:
     return sum(int(part) for part in color.removeprefix("rgb(").removesuffix(")").split(","))
+
+
+def test_the_description_of_the_api_is_drawn(page: Page, served: RunningServer) -> None:
+    page.goto(f"http://127.0.0.1:{served.port}/docs")
+    chat = page.get_by_role("region", name="POST /v1/chat/completions", exact=True)
+    expect(chat).to_contain_text("Answer messages.")
+    chat.get_by_role("link", name="ChatRequest").click()
+    fields = page.get_by_role("region", name="ChatRequest", exact=True)
+    expect(fields.get_by_role("row", name=re.compile("^speed "))).to_contain_text("number or null from -3 to 3")
+    expect(fields.get_by_role("row", name="messages (required)")).to_contain_text("list of ChatMessage")
+    linked = page.locator("main a").evaluate_all("all => all.map((one) => one.getAttribute('href').slice(1))")
+    assert len(linked) > 20 and all(page.evaluate("id => !!document.getElementById(id)", id) for id in set(linked))
+    for role in ("banner", "main", "navigation", "status"):
+        assert page.get_by_role(role).count() == 1, role
+    page.set_viewport_size({"width": 340, "height": 700})
+    assert page.evaluate("document.documentElement.scrollWidth") <= 340
 
 
 def test_a_refusal_is_the_server_s_sentence(page: Page) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from http.client import HTTPConnection
 from typing import Any, get_type_hints
 
@@ -34,6 +35,7 @@ FIELDS = [
     for path, (_, _, types) in SENT.items()
     for name in sorted({n for one in types for n in get_type_hints(one)})
 ]
+SHOWN = ("/", "/docs", "/health")  # what a browser or a probe opens
 ASKS = {  # a value that asks for something, of each field that is refused then
     "audio": {"format": "wav", "voice": "alloy"},
     "best_of": 3,
@@ -201,9 +203,32 @@ def test_health_can_be_asked_without_a_body(served: RunningServer) -> None:
     assert answer.status == 200 and int(answer.headers["Content-Length"]) > 0
 
 
-def test_a_method_that_is_not_served_names_those_that_are(served: RunningServer) -> None:
-    answer = head(served, "DELETE", "/v1/models", {})
-    assert answer.status == 405 and answer.headers["Allow"] == "GET"
+@pytest.mark.parametrize(
+    ("path", "allowed"),
+    [("/v1/models", "GET"), ("/v1/completions", "POST"), ("/v1/responses", "POST"), *((p, "GET, HEAD") for p in SHOWN)],
+)
+def test_a_method_that_is_not_served_names_those_that_are(served: RunningServer, path: str, allowed: str) -> None:
+    answer = head(served, "DELETE", path, {})
+    assert answer.status == 405 and sorted(answer.headers["Allow"].split(", ")) == allowed.split(", ")
+
+
+@pytest.mark.parametrize("path", ["/", "/docs"])
+def test_pages_load_nothing_from_elsewhere(served: RunningServer, path: str) -> None:
+    connection = HTTPConnection("127.0.0.1", served.port)
+    connection.request("GET", path)
+    answer = connection.getresponse()
+    page = answer.read().decode()
+    asked = re.findall(r"""(?:src|href)="([^"#]+)""", page)
+    assert answer.status == 200 and "default-src 'self'" in answer.headers["Content-Security-Policy"]
+    for url in asked:
+        assert "//" not in url and url.split(":")[0] in {url, "data"}, url
+        if url.startswith("page/"):
+            connection.request("GET", f"/{url}")
+            file = connection.getresponse()
+            assert file.status == 200 and b"//cdn" not in (text := file.read())
+            assert {*re.findall(rb"https?://[^\s\"'`]+", text)} <= {b"http://www.w3.org/2000/svg"}
+    connection.close()
+    assert not re.search("https?://", page) and any(url.startswith("page/") for url in asked)
 
 
 ORIGIN = {"Origin": "https://chat.example.org"}

@@ -11,7 +11,14 @@ from typing import Any
 import pytest
 
 from pastalm import Engine, Response
-from pastalm.serving.errors import ClientLeftError, InternalError, InvalidRequestError, OverloadedError, StoppedError
+from pastalm.serving.errors import (
+    ClientLeftError,
+    InsufficientMemoryError,
+    InternalError,
+    InvalidRequestError,
+    OverloadedError,
+    StoppedError,
+)
 from pastalm.serving.worker import Job, JobMessage, JobProgress, Worker
 
 SHORT = {"max_tokens": 12, "mode": "sequential"}
@@ -65,6 +72,38 @@ def test_an_error_in_a_request_is_its_own(tiny: Engine, caplog: pytest.LogCaptur
     with caplog.at_level(logging.ERROR):
         asyncio.run(run())
     assert "a bug" in caplog.text and "nonsense" in caplog.text
+
+
+def test_a_request_without_memory_is_told_and_the_others_go_on(tiny: Engine) -> None:
+    async def run() -> None:
+        async with working(roomy, max_batch=2) as worker:
+            good = submitted(worker, "hello", SHORT)
+            huge = submitted(worker, "hello", {**SHORT, "max_tokens": 1 << 42})
+            after = submitted(worker, "hello", SHORT)
+            error = await message(huge)
+            assert isinstance(error, InsufficientMemoryError) and error.status == 503
+            assert error.headers == {"Retry-After": "5"} and "no memory for this request now" in str(error)
+            for job in (good, after):
+                response = await message(job)
+                assert isinstance(response, Response) and response.text == expected
+
+    roomy = Engine(tiny.runner.model, tiny.tokenizer, max_model_len=1 << 44)
+    expected = tiny.generate("hello", **SHORT).text
+    asyncio.run(run())
+
+
+def test_an_idle_server_gives_its_cache_back(tiny: Engine) -> None:
+    async def run() -> None:
+        async with working(tiny, idle_seconds=0.05) as worker:
+            start = worker.scheduler.cache.bytes
+            response = await message(submitted(worker, "hello", {**SHORT, "max_tokens": 600}))
+            grown = worker.scheduler.cache.bytes
+            await asyncio.sleep(0.5)
+            assert worker.scheduler.cache.bytes < start < grown
+            again = await message(submitted(worker, "hello", {**SHORT, "max_tokens": 600}))
+            assert isinstance(response, Response) and isinstance(again, Response) and again.text == response.text
+
+    asyncio.run(run())
 
 
 def test_a_job_is_taken_back_from_the_batch_and_from_the_line(tiny: Engine) -> None:

@@ -61,6 +61,9 @@ class RemoteScheduler:
     def reserve(self) -> None:
         """The cache is the server's: there is nothing to make."""
 
+    def shrink(self) -> None:
+        """There is nothing to give back either."""
+
     def cancel(self, sequence: Sequence) -> None:
         """Take a sequence out, wherever it is; its completions end. A finished one stays as it is."""
         if sequence in self.waiting:
