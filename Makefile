@@ -4,6 +4,8 @@ VENV := .venv
 BASE := $(VENV)/.base
 READY := $(VENV)/.ready
 ASSISTANT := $(VENV)/.assistant
+# What lm-evaluation-harness imports at once. The extra `harness` brings all that some task may want, three times as long.
+HARNESS := lm_eval sacrebleu portalocker colorama tabulate lxml
 QUESTION := Give me tips for a job interview.
 # The oldest transformers that pyproject.toml promises, with what it needs; laid over the environment of the tests.
 OLDEST := 5.17.0
@@ -17,6 +19,7 @@ $(BASE): pyproject.toml constraints.txt
 
 $(READY): $(BASE)
 	$(VENV)/bin/python -m pip install --quiet -c constraints.txt -e '.[train,annotate,eval,plots,serve,gguf,test,lint]'
+	$(VENV)/bin/python -m pip install --quiet --no-deps -c constraints.txt $(HARNESS)
 	touch $@
 
 $(OLD_READY): $(READY)

@@ -196,7 +196,8 @@ def _require_each_once(named: Sequence[str], letters: str) -> None:
 
 
 def shares_of(pairs: Sequence[AnswerPair], files: Iterable[Path]) -> dict[JudgePrompt, tuple[float, str]]:
-    """What the verdicts of some files say of each order of the pairs: how much A is preferred, and where it stands.
+    """What the verdicts of some files say of each order of two answers: how much A is preferred, and where it stands.
+    Of a ranking that is more than the ``pairs``; only of these two verdicts must not contradict each other.
 
     Raises ``DataError`` with the place of a verdict that is wrong, on an unknown item, or on one that has a verdict.
     """
@@ -211,7 +212,7 @@ def shares_of(pairs: Sequence[AnswerPair], files: Iterable[Path]) -> dict[JudgeP
             raise DataError(f"{place}: the item {name} has a verdict already, at {places[name]}.")
         places[name] = place
         for order, share in _said(items[name], verdict, place).items():
-            if order in wanted and found.setdefault(order, (share, place))[0] != share:
+            if found.setdefault(order, (share, place))[0] != share and order in wanted:
                 raise DataError(f"{place}: contradicts the verdict at {found[order][1]} on the same two answers.")
     return found
 
@@ -232,20 +233,22 @@ def _said(item: JudgeItem, verdict: Any, place: str) -> Mapping[JudgePrompt, flo
 
 
 def take_verdicts(cache: Path, model: str, files: Sequence[Path], *, partial: bool = False) -> tuple[int, int]:
-    """Put the verdicts of some files into a judge's cache, as the judge ``model``; returns how many orders they decide,
-    and how many of those that are wanted are still open.
+    """Put the verdicts of some files into a judge's cache, as the judge ``model``; returns how many wanted orders they
+    decide, and how many are still open.
 
     Raises ``DataError`` as :func:`shares_of`, for a verdict that contradicts the cache, and, unless ``partial``, for
     pairs that no verdict decides.
     """
     pairs = read_pairs(cache)
     found = shares_of(pairs, files)
+    wanted = [order for pair in pairs for order in pair.orders]
+    decided = found.keys() & set(wanted)
     with Journal(cache) as known:
-        for order, (share, place) in found.items():
+        for order in decided:
+            share, place = found[order]
             before = known.get(order.key(model))
             if before is not None and before["share"] != share:
                 raise DataError(f"{place}: contradicts what {model} has said before on the same two answers.")
-        wanted = [order for pair in pairs for order in pair.orders]
         lacking = [order for order in wanted if order not in found and order.key(model) not in known]
         if lacking and not partial:
             raise DataError(
@@ -257,7 +260,7 @@ def take_verdicts(cache: Path, model: str, files: Sequence[Path], *, partial: bo
                 known.append(
                     {"id": order.key(model), "share": share, "model": model, "version": VERSION, "place": place}
                 )
-    return len(found), len(lacking)
+    return len(decided), len(lacking)
 
 
 def _digest(*texts: str) -> str:

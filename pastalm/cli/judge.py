@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,6 +12,9 @@ from pastalm.cli.options import JudgeModel, place_argument
 from pastalm.cli.tables import page_console, print_table
 from pastalm.cli.verbs import Group, add
 from pastalm.files.lines import DataError
+
+if TYPE_CHECKING:
+    from pastalm.evaluation.bootstrap import Estimate
 
 EXPORT = ("pasta judge export scores items.jsonl", "pasta judge export scores items.md --form pairs")
 IMPORT = ("pasta judge import scores items.jsonl --judge-model anna",)
@@ -75,9 +78,14 @@ def agree(
     folder: Folder,
     judges: Annotated[list[str], typer.Argument(metavar="NAME...", help="The judges, as they were named.")],
 ) -> None:
-    """Show how far judges agree, each with itself in both orders and each two with each other, with Cohen's kappa."""
+    """Show how far judges agree, each with itself in both orders and each two with each other, with Cohen's kappa.
+
+    In the folder of `pasta train prefer --quality verdicts,redundancy,..`, also how often each term that needs no judge
+    orders two samples of a prompt as the judge does, with 95% intervals.
+    """
     from pastalm.annotation.agreement import agreements
     from pastalm.annotation.judge import read_pairs
+    from pastalm.evaluation.terms import term_agreements
     from pastalm.files.journal import read_journal
 
     cache = _cache(folder)
@@ -89,7 +97,17 @@ def agree(
         (one.what, str(one.pairs), f"{100 * one.share:.1f}%", "-" if one.kappa is None else f"{one.kappa:.2f}")
         for one in found
     ]
-    print_table(page_console(), ("judges", "pairs", "agree", "kappa"), rows, title="Agreement", left=("judges",))
+    console = page_console()
+    print_table(console, ("judges", "pairs", "agree", "kappa"), rows, title="Agreement", left=("judges",))
+    for name in judges:
+        if terms := term_agreements(cache.parent, shares, name):
+            rows = [(one.term, str(one.pairs), _interval(one.share, 100, "%"), _interval(one.tau)) for one in terms]
+            print_table(console, ("term", "pairs", "agree", "tau"), rows, title=f"Terms of quality and {name}")
+
+
+def _interval(figure: Estimate, factor: float = 1, unit: str = "") -> str:
+    value, low, high = (f"{factor * number:.{1 if unit else 2}f}" for number in (figure.value, figure.low, figure.high))
+    return f"{value}{unit} ({low} to {high})"
 
 
 def _cache(folder: Path) -> Path:

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import permutations
 from math import prod
 from pathlib import Path
 
@@ -16,9 +17,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from transformers import PreTrainedTokenizerFast
+from typer.testing import CliRunner
 
 from pastalm import Engine
 from pastalm.annotation.verdict import JudgePrompt
+from pastalm.cli import app
 from pastalm.data.questions import read_questions
 from pastalm.files.fingerprint import fingerprint
 from pastalm.files.journal import Journal
@@ -357,10 +360,9 @@ def test_verdicts_that_are_brought_later(model: Path, data: Path, whole: Path, t
     for index, one in enumerate(waiting):
         texts = {answer["text"] for answer in finished if answer["prompt"] == index}
         assert set(one["answers"]) == texts | {baseline[index]} and len(set(one["answers"])) == len(one["answers"])
-        for text in texts - {baseline[index]}:  # the longer is better, by 0.9
-            for first, second in ((text, baseline[index]), (baseline[index], text)):
-                share = 0.9 if (len(first), first) > (len(second), second) else 0.1
-                verdicts[JudgePrompt(one["prompt"], first, second).key("people")] = share
+        for first, second in permutations(texts | {baseline[index]}, 2):  # the longer is better, by 0.9
+            share = 0.9 if (len(first), first) > (len(second), second) else 0.1
+            verdicts[JudgePrompt(one["prompt"], first, second).key("people")] = share
     with Journal(out / "judge.jsonl") as cache:
         for key, share in verdicts.items():
             cache.append({"id": key, "share": share})
@@ -373,6 +375,8 @@ def test_verdicts_that_are_brought_later(model: Path, data: Path, whole: Path, t
             assert one["parts"]["verdicts"] == pytest.approx(expected)
             assert one["quality"] == pytest.approx(expected * one["parts"]["redundancy"])
     assert (out / "round1" / "samples.jsonl").read_bytes() == (whole / "round1" / "samples.jsonl").read_bytes()
+    agreed = CliRunner().invoke(app, ["judge", "agree", str(out), "people"])
+    assert agreed.exit_code == 0 and "Terms of quality and people" in agreed.stdout and "redundancy" in agreed.stdout
 
 
 def test_quality_without_a_judge(model: Path, data: Path, whole: Path, tmp_path: Path):
