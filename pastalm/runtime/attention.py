@@ -8,7 +8,7 @@ that has no mask function, so that transformers builds no mask of its own.
 
 from __future__ import annotations
 
-from typing import Any, Protocol, cast
+from typing import Any, NamedTuple, Protocol, cast
 
 import torch
 from torch import Tensor, nn
@@ -19,25 +19,23 @@ NAME = "pasta"
 KNOWN = frozenset(["position_ids", "cache_position", "logits_to_keep"])  # they say nothing that the metadata do not
 
 
+class Scoring(NamedTuple):
+    """How a layer scores keys: ``scaling`` of the products (None: one over the root of the head's width), only keys
+    within ``window`` positions, scores bounded by ``softcap`` as in Gemma 2, attention ``sinks`` [Hq], ``dropout``."""
+
+    scaling: float | None = None
+    window: int | None = None
+    softcap: float | None = None
+    sinks: Tensor | None = None
+    dropout: float = 0.0
+
+
 class AttentionMetadata(Protocol):
-    """What a forward pass sees. Shapes: B rows that the model is fed, L rows that attend, each with keys of its own, H
-    heads, N or Q queries in such a row, S keys, D head width. L and Q are B and N except in a batch of sequences."""
+    """What a forward pass sees."""
 
-    def extend(self, layer: int, key_BHND: Tensor, value_BHND: Tensor) -> tuple[Tensor, Tensor]:
-        """Take a layer's new keys and values in; return all there are, [L, H, S, D] each."""
-        ...
-
-    def spread(self, query_BHND: Tensor) -> Tensor:
-        """The queries [L, H, Q, D], those of a sequence in a row."""
-        ...
-
-    def gather(self, out_LHQD: Tensor) -> Tensor:
-        """What has been attended to, where :meth:`spread` found its query: [B, N, H, D]."""
-        ...
-
-    def mask(self, window: int | None, group: int, dtype: torch.dtype) -> Tensor:
-        """Which keys a query sees, within ``window`` positions if the layer slides: [L, 1, G * Q, S] for ``group``
-        query heads to a key head, bools or numbers of ``dtype`` to be added to the scores."""
+    def attend(self, layer: int, query_BHND: Tensor, key_BHND: Tensor, value_BHND: Tensor, scoring: Scoring) -> Tensor:
+        """Take a layer's new keys and values in; return what its queries take from the keys they see: [B, N, Hq, D].
+        Shapes: B rows that the model is fed, N tokens in each, H heads, D head width."""
         ...
 
 
@@ -56,20 +54,13 @@ class DenseMetadata:
         self.visible, self.positions = visible_BTT[:, None], positions_BT
         self.windows: dict[int, Tensor] = {}
 
-    def extend(self, layer: int, key_BHQD: Tensor, value_BHQD: Tensor) -> tuple[Tensor, Tensor]:
-        """Keys and values as they are: everything is in this one pass."""
-        return key_BHQD, value_BHQD
+    def attend(self, layer: int, query_BHQD: Tensor, key_BHQD: Tensor, value_BHQD: Tensor, scoring: Scoring) -> Tensor:
+        """See :class:`AttentionMetadata`: everything is in this one pass."""
+        mask = self.mask(scoring.window, query_BHQD.shape[1] // key_BHQD.shape[1])
+        return masked_attention(query_BHQD, key_BHQD, value_BHQD, mask, scoring).transpose(1, 2)
 
-    def spread(self, query_BHQD: Tensor) -> Tensor:
-        """Queries as they are."""
-        return query_BHQD
-
-    def gather(self, out_BHQD: Tensor) -> Tensor:
-        """The outcome in the order of the queries."""
-        return out_BHQD.transpose(1, 2)
-
-    def mask(self, window: int | None, group: int, dtype: torch.dtype) -> Tensor:
-        """Bools; see :class:`AttentionMetadata`."""
+    def mask(self, window: int | None, group: int) -> Tensor:
+        """Which keys a query sees, as :func:`masked_attention` takes them; within ``window`` positions if given."""
         if window is None:
             visible = self.visible
         else:
@@ -117,57 +108,43 @@ def pasta_attention(
         numbers = (context.opaque, layer, scaling, sliding_window, softcap)
         return torch.ops.pastalm.attend(query, key, value, s_aux, *numbers), None
     dropout = dropout if module.training else 0.0
-    return attend(context, layer, query, key, value, scaling, sliding_window, softcap, s_aux, dropout), None
+    return attend(context, layer, query, key, value, Scoring(scaling, sliding_window, softcap, s_aux, dropout)), None
 
 
 def attend(
-    context: AttentionContext,
-    layer: int,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    scaling: float | None,
-    window: int | None,
-    softcap: float | None,
-    sinks: Tensor | None,
-    dropout: float = 0.0,
+    context: AttentionContext, layer: int, query: Tensor, key: Tensor, value: Tensor, scoring: Scoring
 ) -> Tensor:
     """What a layer's queries take from the keys that the context's metadata show them: [B, N, Hq, D]."""
-    metadata = context.metadata
-    if metadata is None:
+    if context.metadata is None:
         raise RuntimeError("No attention metadata: put them into the context that attach() returned before a pass.")
-    key, value = metadata.extend(layer, key, value)
-    query = metadata.spread(query)
-    heads, group = query.shape[1], query.shape[1] // key.shape[1]
-    mask = metadata.mask(window, group, query.dtype)
+    return context.metadata.attend(layer, query, key, value, scoring).contiguous()
+
+
+def masked_attention(query_BHQD: Tensor, key: Tensor, value: Tensor, mask: Tensor, scoring: Scoring) -> Tensor:
+    """Attention of torch under a mask: [B, Hq, Q, D].
+
+    ``key`` and ``value`` are [B, Hkv, S, D]. ``mask`` [B, 1, G * Q, S] for G query heads to a key head: bools, or
+    numbers to be added to the scores.
+    """
     # The query heads of one key head become further queries of it: bit-identical, and every fused kernel takes a mask.
-    folded = query.reshape(query.shape[0], key.shape[1], group * query.shape[2], query.shape[3])
-    if softcap is None and sinks is None:
-        out = scaled_dot_product_attention(folded, key, value, mask, dropout_p=dropout, scale=scaling)
+    query = query_BHQD.reshape(len(query_BHQD), key.shape[1], -1, query_BHQD.shape[3])
+    if scoring.softcap is None and scoring.sinks is None:
+        out = scaled_dot_product_attention(query, key, value, mask, dropout_p=scoring.dropout, scale=scoring.scaling)
     else:
-        out = _explicit(folded, key, value, mask, scaling, softcap, sinks)
-    out = out.reshape(query.shape[0], heads, query.shape[2], value.shape[3])
-    return metadata.gather(out).contiguous()
+        out = _explicit(query, key, value, mask, scoring)
+    return out.reshape(*query_BHQD.shape[:3], value.shape[3])
 
 
-def _explicit(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    mask: Tensor,
-    scaling: float | None,
-    softcap: float | None,
-    sinks: Tensor | None,
-) -> Tensor:
+def _explicit(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, scoring: Scoring) -> Tensor:
     """What no fused kernel does: capped scores and sinks. The same arithmetic, in float32 where it matters."""
-    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    scale = query.shape[-1] ** -0.5 if scoring.scaling is None else scoring.scaling
     scores = (query @ key.transpose(-1, -2)) * scale
-    if softcap is not None:
-        scores = torch.tanh(scores / softcap) * softcap
+    if scoring.softcap is not None:
+        scores = torch.tanh(scores / scoring.softcap) * scoring.softcap
     hidden = torch.finfo(scores.dtype).min
     scores = scores.masked_fill(~mask, hidden) if mask.dtype == torch.bool else scores + mask
-    if sinks is not None:  # one more column of scores, that takes weight and gives nothing
-        column = sinks.to(scores.dtype).view(1, key.shape[1], -1, 1)
+    if scoring.sinks is not None:  # one more column of scores, that takes weight and gives nothing
+        column = scoring.sinks.to(scores.dtype).view(1, key.shape[1], -1, 1)
         column = column.repeat_interleave(query.shape[2] // column.shape[2], dim=2).expand(len(query), -1, -1, 1)
         scores = torch.cat([scores, column], dim=-1)
     weights = torch.softmax(scores, dim=-1, dtype=torch.float32).to(query.dtype)

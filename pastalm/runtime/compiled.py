@@ -22,7 +22,7 @@ from weakref import WeakValueDictionary
 import torch
 from torch import Tensor
 
-from pastalm.runtime.attention import AttentionContext, attend
+from pastalm.runtime.attention import AttentionContext, Scoring, attend
 
 LARGEST = 64  # queries of a pass that is worth a graph; prompts are read without one
 CACHE = Path("~/.cache/pastalm/compiled")
@@ -48,7 +48,7 @@ def _attend(
     window: int | None,
     softcap: float | None,
 ) -> Tensor:
-    return attend(_contexts[context], layer, query, key, value, scaling, window, softcap, sinks)
+    return attend(_contexts[context], layer, query, key, value, Scoring(scaling, window, softcap, sinks))
 
 
 @_attend.register_fake

@@ -11,7 +11,14 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from pastalm.runtime.attention import AttentionContext, AttentionMetadata, DenseMetadata, attach, is_attached
+from pastalm.runtime.attention import (
+    AttentionContext,
+    AttentionMetadata,
+    DenseMetadata,
+    Scoring,
+    attach,
+    is_attached,
+)
 
 FAR = 128  # positions of a model whose config names none
 LOOSE = (0.1, 1e-3)  # how far logits may lie apart that are computed in another order, in half precision and in float32
@@ -125,17 +132,12 @@ class _Noted(DenseMetadata):
         super().__init__(causal, torch.arange(length, device=device)[None])
         self.layers: Counter[int] = Counter()
         self.windowed: set[int] = set()
-        self.layer = -1  # the one that is attending
 
-    def extend(self, layer: int, key_BHQD: Tensor, value_BHQD: Tensor) -> tuple[Tensor, Tensor]:
-        self.layer = layer
+    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scoring: Scoring) -> Tensor:
         self.layers[layer] += 1
-        return super().extend(layer, key_BHQD, value_BHQD)
-
-    def mask(self, window: int | None, group: int, dtype: torch.dtype) -> Tensor:
-        if window is not None:
-            self.windowed.add(self.layer)
-        return super().mask(window, group, dtype)
+        if scoring.window is not None:
+            self.windowed.add(layer)
+        return super().attend(layer, query, key, value, scoring)
 
 
 @torch.inference_mode()

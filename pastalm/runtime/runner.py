@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from importlib.util import find_spec
 
 import torch
 from torch import Tensor
@@ -22,6 +23,15 @@ from pastalm.runtime.step_input import Part, StepBuffers, StepShape
 from pastalm.runtime.visibility import JUNK, Query
 
 
+def metadata_on(device: torch.device) -> type[CacheMetadata]:
+    """How steps on a device attend: on a GPU by the kernel, where Triton is installed, else by torch."""
+    if device.type != "cuda" or find_spec("triton") is None:
+        return CacheMetadata
+    from pastalm.runtime.kernel_metadata import KernelMetadata  # it needs Triton
+
+    return KernelMetadata
+
+
 class Runner:
     """A decoder-only model and what is needed to run it. Raises ``UnsupportedModelError`` for other models.
     ``compile`` makes graphs of its pass; see :mod:`pastalm.runtime.compiled`.
@@ -36,6 +46,7 @@ class Runner:
         self._context = take_over(model, self._forward_in)
         narrow(model)
         self.sampler = Sampler(self.vocabulary_size, self.device)
+        self.metadata = metadata_on(self.device)
         self._buffers = StepBuffers(self.device)
         self.run_model: Pass = self._logits
         if compile:
@@ -70,7 +81,7 @@ class Runner:
         step = self._buffers.input(StepShape.of(parts))
         sampling = step.fill(parts, cache.slots, self.sampler.masks)
         self._buffers.copy(step)
-        with self._seeing(CacheMetadata(cache, step)):
+        with self._seeing(self.metadata(cache, step)):
             logits = self.run_model(step.tokens, step.positions, step.wanted)[0]
         return self.sampler.sample(logits, sampling) if parts[0].draws else [], logits
 

@@ -18,6 +18,7 @@ from pastalm.runtime.kv_cache import in_blocks
 from pastalm.runtime.sampler import TEMPERATURES, Draw, LegalMasks, SamplingInput
 from pastalm.runtime.visibility import JUNK, Query
 
+NOTHING = 1 << JUNK  # what a place without a query sees
 KNOWN_SHAPES = 512  # more than a batch meets; then the views are made anew
 
 
@@ -72,7 +73,8 @@ class StepInput:
     """The tensors of one shape, on the device, and the same places on the host.
 
     ``tokens``, ``positions`` [1, N]; ``slots`` [N], flat over the cache; ``places`` [N], of each query among the L * Q
-    that attend; ``sources`` [L * Q], the query in each place; ``read`` [L], the rows that attend; ``wanted`` [K];
+    that attend; ``sources`` [L * Q], the query in each place; ``read`` [L], the rows that attend, and how many of their
+    slots are ``used`` [L]; ``wanted`` [K];
     ``visible`` uint8 [L, 1, Q, S / 8], bits; and [K] each what :class:`pastalm.runtime.sampler.SamplingInput` holds.
     """
 
@@ -87,6 +89,7 @@ class StepInput:
         self.places = self._section("places", (n,), torch.int64)
         self.sources = self._section("sources", (places,), torch.int64)
         self.read = self._section("read", (shape.rows,), torch.int64)
+        self.used = self._section("used", (shape.rows,), torch.int64)
         self.wanted = self._section("wanted", (k,), torch.int64)
         self.legal = self._section("legal", (k,), torch.int64)
         self.instead = self._section("instead", (k,), torch.int64)
@@ -112,28 +115,30 @@ class StepInput:
         return self._fill_draws([draw for part in parts for draw in part.draws], masks)
 
     def _fill_queries(self, parts: Sequence[Part], cache_slots: int) -> None:
-        width, size = self.shape.width, self.shape.slots // 8
+        shape, size = self.shape, self.shape.slots // 8
         queries = [query for part in parts for query in part.queries]
-        first = self.shape.first
-        starts = [(index if first is None else part.row - first) * width for index, part in enumerate(parts)]
-        places = [start + k for start, part in zip(starts, parts, strict=True) for k in range(len(part.queries))]
-        slots = [part.row * cache_slots + query.slot for part in parts for query in part.queries]
+        rows = [part.row for part in parts] if shape.first is None else range(shape.first, shape.first + shape.rows)
+        index = {row: number for number, row in enumerate(rows)}
+        places = [index[part.row] * shape.width + k for part in parts for k in range(len(part.queries))]
+        seen = [NOTHING.to_bytes(size, "little")] * (shape.rows * shape.width)
+        used = [JUNK + 1] * shape.rows
         wanted, start = [], 0
         for part in parts:
-            wanted += [start + index for index in part.wanted]
+            wanted += [start + number for number in part.wanted]
             start += len(part.queries)
-        rows = [(1 << JUNK).to_bytes(size, "little")] * (self.shape.rows * width)
+            used[index[part.row]] = part.queries[-1].slot + 1
         for place, query in zip(places, queries, strict=True):
-            rows[place] = query.row.to_bytes(size, "little")
+            seen[place] = query.row.to_bytes(size, "little")
         self._write("tokens", [query.token for query in queries])
         self._write("positions", [query.position for query in queries])
-        self._write("slots", slots)
+        self._write("slots", [part.row * cache_slots + query.slot for part in parts for query in part.queries])
         self._write("places", places)
-        self._write("read", [part.row for part in parts] if first is None else [])
+        self._write("read", list(rows))
+        self._write("used", used)
         self._write("wanted", wanted)
         self._filled["sources"][:] = 0
         self._filled["sources"][places] = range(len(places))
-        self._filled["visible"][:] = np.frombuffer(b"".join(rows), dtype=np.uint8)
+        self._filled["visible"][:] = np.frombuffer(b"".join(seen), dtype=np.uint8)
 
     def _fill_draws(self, draws: Sequence[Draw], masks: LegalMasks) -> SamplingInput:
         low, high = TEMPERATURES
@@ -211,4 +216,4 @@ class StepBuffers:
 def _size(shape: StepShape) -> int:
     """At most so many bytes a shape takes: see the sections of :class:`StepInput`."""
     places = shape.rows * shape.width
-    return 8 * (4 * shape.queries + places + shape.rows + 8 * shape.wanted + 16) + places * shape.slots // 8
+    return 8 * (4 * shape.queries + places + 2 * shape.rows + 8 * shape.wanted + 16) + places * shape.slots // 8

@@ -2,23 +2,36 @@
 
 The threads of a request, and the query heads that share a key head, are rows of one tile. A program walks through a
 part of the cache (split keys, as in Flash-Decoding) with such a tile; a second kernel puts the parts together. What a
-thread sees are bits, 32 slots a word, so that the mask is a sixteenth of what a key of eight bytes would need. All
-sizes that change from step to step (used slots, bits) lie in tensors: a captured CUDA graph can be replayed.
+thread sees are bits, 32 slots a word, an eighth of what bools would take. All that changes from step to step (used
+slots, rows of the cache, bits, positions) lies in tensors: a captured CUDA graph can be replayed.
 
 ``TRITON_INTERPRET=1`` runs the same kernels on a CPU, which is how the tests see them without a GPU.
 """
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-BLOCK_SLOTS = 64  # slots of the cache that a program reads at a time; a multiple of 32
-MAX_ROWS = 64  # rows of a tile: more threads than that read the cache again, from L2
+TILE_BYTES = 1 << 14  # of queries in a tile, of keys and of values in a block: several fit into shared memory
+MOST_ROWS = 64  # rows of a tile: more threads than that read the cache again, from L2; and slots of a block
 SMALLEST_TILE = 16  # what a tensor core multiplies at least
+STAGES = 2  # blocks in flight
 WORD = 32
+PROGRAMS = 256  # at once: about two for each multiprocessor of a large GPU
+
+
+class Window(NamedTuple):
+    """Keys less than ``size`` positions behind a query count: positions int64 of the queries [B, T] and of the cache's
+    slots [R, S]."""
+
+    size: int
+    query_BT: Tensor
+    key_RS: Tensor
 
 
 def pack_bits(visible: Tensor) -> Tensor:
@@ -32,128 +45,167 @@ def pack_bits(visible: Tensor) -> Tensor:
 
 def decode_attention(
     query_BHTD: Tensor,
-    key_BHSD: Tensor,
-    value_BHSD: Tensor,
+    key_RHSD: Tensor,
+    value_RHSD: Tensor,
     bits_BTW: Tensor,
     used_B: Tensor,
     scale: float,
     *,
+    rows_B: Tensor | None = None,
+    window: Window | None = None,
     softcap: float = 0.0,
     sinks_H: Tensor | None = None,
-    splits: int = 8,
+    splits: int | None = None,
 ) -> Tensor:
-    """What each thread reads from the cache: [B, Hq, T, D], in the type of the queries.
+    """What each thread reads from the cache: [B, Hq, T, E], in the type of the queries.
 
-    ``query`` [B, Hq, T, D], ``key`` and ``value`` [B, Hkv, S, D]; ``bits`` int32 [B, T, W] from :func:`pack_bits`, W
-    words of 32 slots; ``used`` int32 [B], the slots that hold anything. ``softcap`` above 0 bounds scores as Gemma 2
-    does; ``sinks`` [Hq] are the scores of a column that takes weight and gives nothing. Each row must see a slot, or
-    have a sink. Raises ``ValueError`` for head widths that are no power of two of at least 16.
+    ``query`` [B, Hq, T, D], ``key`` [R, Hkv, S, D], ``value`` [R, Hkv, S, E]; ``bits`` int32 [B, T, W] from
+    :func:`pack_bits`, W words of 32 slots; ``used`` [B], how many slots may hold anything. ``rows`` [B] are the rows of
+    the cache that the requests have, row b for request b if None. ``softcap`` above 0 bounds scores as Gemma 2 does;
+    ``sinks`` [Hq] are the scores of a column that takes weight and gives nothing. A row that sees no slot gives
+    zeros. ``splits`` is in how many parts the cache is read at once; None takes what keeps a GPU busy.
     """
     batch, heads, threads, width = query_BHTD.shape
-    key_heads = key_BHSD.shape[1]
-    if width < SMALLEST_TILE or width & (width - 1):
-        raise ValueError(f"The kernel reads heads of a width that is a power of two from 16 up, not {width}.")
+    key_heads, value_width = key_RHSD.shape[1], value_RHSD.shape[3]
+    query = query_BHTD if query_BHTD.stride(3) == 1 else query_BHTD.contiguous()
     rows = heads // key_heads * threads
-    tile = max(SMALLEST_TILE, min(MAX_ROWS, triton.next_power_of_2(rows)))
+    most = most_rows(_padded(max(width, value_width)) * query.element_size())
+    tile = max(SMALLEST_TILE, min(most, triton.next_power_of_2(rows)))
     tiles = triton.cdiv(rows, tile)
-    query_BHRD = query_BHTD.reshape(batch, key_heads, rows, width).contiguous()
-    parts = query_BHTD.new_empty(batch, key_heads, splits, rows, width, dtype=torch.float32)
-    tops = query_BHTD.new_empty(batch, key_heads, splits, rows, dtype=torch.float32)
+    splits = splits or splits_for(batch * key_heads * tiles, triton.cdiv(bits_BTW.shape[2] * WORD, most))
+    near = window or Window(0, used_B[:, None], used_B[:, None])
+    placed = torch.arange(batch, device=query.device) if rows_B is None else rows_B
+    parts = query.new_empty(batch, key_heads, splits, rows, value_width, dtype=torch.float32)
+    tops = query.new_empty(batch, key_heads, splits, rows, dtype=torch.float32)
     sums = torch.empty_like(tops)
     _read_part[(batch * key_heads, splits, tiles)](
-        query_BHRD, key_BHSD, value_BHSD, bits_BTW, used_B, parts, tops, sums,
-        *key_BHSD.stride()[:3], *value_BHSD.stride()[:3], *bits_BTW.stride()[:2],
-        scale, softcap, key_heads, rows, threads, splits, width, tile, BLOCK_SLOTS,
+        query, key_RHSD, value_RHSD, bits_BTW, used_B, placed, near.query_BT, near.key_RS, parts, tops, sums,
+        *query.stride()[:3], *key_RHSD.stride()[:3], *value_RHSD.stride()[:3], *bits_BTW.stride()[:2],
+        near.query_BT.stride(0), near.key_RS.stride(0), scale, softcap, key_heads, rows, threads,
+        splits, width, _padded(width), value_width, _padded(value_width), near.size, tile, most, num_stages=STAGES,
     )  # fmt: skip
-    out = torch.empty_like(query_BHRD)
-    column = query_BHTD.new_full((heads,), float("-inf"), dtype=torch.float32) if sinks_H is None else sinks_H.float()
+    out = query.new_empty(batch, threads, heads, value_width)
+    column = query.new_full((heads,), float("-inf"), dtype=torch.float32) if sinks_H is None else sinks_H.float()
     _join_parts[(batch * key_heads, tiles)](
-        parts, tops, sums, column, out, key_heads, rows, threads, splits, width, tile
+        parts, tops, sums, column, out, key_heads, rows, threads, splits, value_width, _padded(value_width), tile
     )
-    return out.view(batch, heads, threads, width)
+    return out.transpose(1, 2)
+
+
+def splits_for(programs: int, blocks: int) -> int:
+    """In how many parts so many blocks of slots should be read by so many programs each: a power of two, since each
+    number is compiled apart."""
+    most = min(PROGRAMS // programs, blocks)
+    return 1 << max(0, most.bit_length() - 1)
+
+
+def most_rows(head_bytes: int) -> int:
+    """How many rows a tile has at most, and how many slots a block, for padded heads of so many bytes."""
+    return max(SMALLEST_TILE, min(MOST_ROWS, TILE_BYTES // head_bytes))
+
+
+def _padded(width: int) -> int:
+    """The width of a tile that holds heads of this width."""
+    return max(SMALLEST_TILE, triton.next_power_of_2(width))
 
 
 @triton.jit
 def _read_part(
-    query, key, value, bits, used, parts, tops, sums,
-    key_b, key_h, key_s, value_b, value_h, value_s, bits_b, bits_t,
-    scale, softcap, key_heads, rows, threads,
-    SPLITS: tl.constexpr, WIDTH: tl.constexpr, TILE: tl.constexpr, SLOTS: tl.constexpr,
+    query, key, value, bits, used, placed, query_positions, key_positions, parts, tops, sums,
+    query_b, query_h, query_t, key_r, key_h, key_s, value_r, value_h, value_s, bits_b, bits_t,
+    query_positions_b, key_positions_r, scale, softcap, key_heads, rows, threads,
+    SPLITS: tl.constexpr, WIDTH: tl.constexpr, PADDED: tl.constexpr, VALUE_WIDTH: tl.constexpr,
+    VALUE_PADDED: tl.constexpr, WINDOW: tl.constexpr, TILE: tl.constexpr, SLOTS: tl.constexpr,
 ):  # fmt: skip
     """One tile of rows over one part of the slots: unnormalised sums of values, their weights' sum, the top score."""
     pair, part = tl.program_id(0), tl.program_id(1)
     batch, head = pair // key_heads, pair % key_heads
+    cache_row = tl.load(placed + batch).to(tl.int64)  # a large cache has more numbers than 32 bits count
     row = tl.program_id(2) * TILE + tl.arange(0, TILE)
-    column = tl.arange(0, WIDTH)
-    there = row < rows
-    q = tl.load(query + (pair * rows + row[:, None]) * WIDTH + column[None, :], mask=there[:, None], other=0.0)
-    blocks = (tl.load(used + batch) + SLOTS - 1) // SLOTS
+    thread = row % threads
+    column, value_column = tl.arange(0, PADDED), tl.arange(0, VALUE_PADDED)
+    there, inside, value_inside = row < rows, column < WIDTH, value_column < VALUE_WIDTH
+    own_head = head * (rows // threads) + row // threads
+    place = query + batch * query_b + own_head * query_h + thread * query_t
+    q = tl.load(place[:, None] + column[None, :], mask=there[:, None] & inside[None, :], other=0.0)
+    if WINDOW > 0:
+        own_position = tl.load(query_positions + batch * query_positions_b + thread, mask=there, other=0)
+    filled = tl.load(used + batch).to(tl.int32)
+    blocks = (filled + SLOTS - 1) // SLOTS
     share = (blocks + SPLITS - 1) // SPLITS
     top = tl.full((TILE,), float("-inf"), tl.float32)
     weight = tl.zeros((TILE,), tl.float32)
-    total = tl.zeros((TILE, WIDTH), tl.float32)
-    words = bits + batch * bits_b + (row % threads)[:, None] * bits_t
-    block, end = part * share, tl.minimum((part + 1) * share, blocks)
-    while block < end:
+    total = tl.zeros((TILE, VALUE_PADDED), tl.float32)
+    words = bits + batch * bits_b + thread[:, None] * bits_t
+    keys, values = key + cache_row * key_r + head * key_h, value + cache_row * value_r + head * value_h
+    for block in tl.range(part * share, tl.minimum((part + 1) * share, blocks)):
         slot = block * SLOTS + tl.arange(0, SLOTS)
-        full = slot < tl.load(used + batch)
-        at = key + batch * key_b + head * key_h + slot[None, :] * key_s + column[:, None]
-        k = tl.load(at, mask=full[None, :], other=0.0)
-        score = tl.dot(q, k, input_precision="ieee").to(tl.float32) * scale
-        if softcap > 0:
-            capped = 2 / (1 + tl.exp(-2 * score / softcap)) - 1  # tanh
-            score = capped * softcap
+        full = slot < filled
+        k_at = keys + slot[None, :] * key_s + column[:, None]
+        k = tl.load(k_at, mask=full[None, :] & inside[:, None], other=0.0)
+        score = _bounded(tl.dot(q, k, input_precision="ieee").to(tl.float32) * scale, softcap)
         word = tl.load(words + (slot // 32)[None, :], mask=there[:, None] & full[None, :], other=0)
         seen = ((word >> (slot % 32)[None, :]) & 1) != 0
-        score = tl.where(seen, score, float("-inf"))
-        higher = tl.maximum(top, tl.max(score, 1))
-        base = tl.where(higher == float("-inf"), 0.0, higher)  # nothing seen yet: no difference of infinities
-        fade = tl.exp(top - base)
-        p = tl.exp(score - base[:, None])
-        at = value + batch * value_b + head * value_h + slot[:, None] * value_s + column[None, :]
-        v = tl.load(at, mask=full[:, None], other=0.0)
-        total = total * fade[:, None] + tl.dot(p.to(v.dtype), v, input_precision="ieee").to(tl.float32)
-        weight = weight * fade + tl.sum(p, 1)
-        top = higher
-        block += 1
-    place = (pair * SPLITS + part) * rows + row
-    tl.store(tops + place, top, mask=there)
-    tl.store(sums + place, weight, mask=there)
-    tl.store(parts + place[:, None] * WIDTH + column[None, :], total, mask=there[:, None])
+        if WINDOW > 0:
+            position = tl.load(key_positions + cache_row * key_positions_r + slot, mask=full, other=0)
+            seen = seen & (own_position[:, None] - position[None, :] < WINDOW)
+        v_at = values + slot[:, None] * value_s + value_column[None, :]
+        v = tl.load(v_at, mask=full[:, None] & value_inside[None, :], other=0.0)
+        top, weight, total = _fold(top, weight, total, tl.where(seen, score, float("-inf")), v)
+    kept = (pair * SPLITS + part) * rows + row
+    tl.store(tops + kept, top, mask=there)
+    tl.store(sums + kept, weight, mask=there)
+    tl.store(
+        parts + kept[:, None] * VALUE_WIDTH + value_column[None, :], total, mask=there[:, None] & value_inside[None, :]
+    )
+
+
+@triton.jit
+def _bounded(score, softcap):
+    """Scores bounded by ``softcap``, if that is above 0: its tanh."""
+    if softcap > 0:
+        capped = 2 / (1 + tl.exp(-2 * score / softcap)) - 1
+        score = capped * softcap
+    return score
+
+
+@triton.jit
+def _fold(top, weight, total, score, v):
+    """Take the scores of a block and its values in: the rows' top scores, sums of weights and of values."""
+    higher = tl.maximum(top, tl.max(score, 1))
+    base = tl.where(higher == float("-inf"), 0.0, higher)  # nothing seen yet: no difference of infinities
+    fade = tl.exp(top - base)
+    p = tl.exp(score - base[:, None])
+    total = total * fade[:, None] + tl.dot(p.to(v.dtype), v, input_precision="ieee").to(tl.float32)
+    return higher, weight * fade + tl.sum(p, 1), total
 
 
 @triton.jit
 def _join_parts(
-    parts,
-    tops,
-    sums,
-    sinks,
-    out,
-    key_heads,
-    rows,
-    threads,
-    SPLITS: tl.constexpr,
-    WIDTH: tl.constexpr,
-    TILE: tl.constexpr,
-):
-    """Put the parts of a tile together, the column of sinks with them."""
+    parts, tops, sums, sinks, out, key_heads, rows, threads,
+    SPLITS: tl.constexpr, WIDTH: tl.constexpr, PADDED: tl.constexpr, TILE: tl.constexpr,
+):  # fmt: skip
+    """Put the parts of a tile together, the column of sinks with them; ``out`` is [B, T, Hq, E]."""
     pair = tl.program_id(0)
     row = tl.program_id(1) * TILE + tl.arange(0, TILE)
-    column = tl.arange(0, WIDTH)
-    there = row < rows
+    column = tl.arange(0, PADDED)
+    there, inside = row < rows, column < WIDTH
     head = (pair % key_heads) * (rows // threads) + row // threads
     top = tl.load(sinks + head, mask=there, other=0.0)
     weight = tl.where(top == float("-inf"), 0.0, 1.0)
-    total = tl.zeros((TILE, WIDTH), tl.float32)
+    total = tl.zeros((TILE, PADDED), tl.float32)
     for part in range(SPLITS):
-        place = (pair * SPLITS + part) * rows + row
-        own = tl.load(tops + place, mask=there, other=float("-inf"))
+        kept = (pair * SPLITS + part) * rows + row
+        own = tl.load(tops + kept, mask=there, other=float("-inf"))
         higher = tl.maximum(top, own)
         base = tl.where(higher == float("-inf"), 0.0, higher)
         fade, rise = tl.exp(top - base), tl.exp(own - base)
-        values = tl.load(parts + place[:, None] * WIDTH + column[None, :], mask=there[:, None], other=0.0)
+        values_at = parts + kept[:, None] * WIDTH + column[None, :]
+        values = tl.load(values_at, mask=there[:, None] & inside[None, :], other=0.0)
         total = total * fade[:, None] + values * rise[:, None]
-        weight = weight * fade + tl.load(sums + place, mask=there, other=0.0) * rise
+        weight = weight * fade + tl.load(sums + kept, mask=there, other=0.0) * rise
         top = higher
-    at = out + (pair * rows + row[:, None]) * WIDTH + column[None, :]
-    tl.store(at, (total / weight[:, None]).to(out.dtype.element_ty), mask=there[:, None])
+    heads = key_heads * (rows // threads)
+    at = out + (((pair // key_heads) * threads + row % threads) * heads + head)[:, None] * WIDTH + column[None, :]
+    weight = tl.where(weight > 0, weight, 1.0)  # a row that sees nothing gives zeros
+    tl.store(at, (total / weight[:, None]).to(out.dtype.element_ty), mask=there[:, None] & inside[None, :])

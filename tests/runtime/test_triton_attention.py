@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from math import inf
 
 import pytest
 import torch
 from torch import Tensor
 
-pytest.importorskip("triton", reason="the kernel needs Triton")
+from tests.runtime.triton_on_cpu import DEVICE, loops  # isort: skip  # noqa: F401  (it needs Triton, or skips)
 
-from pastalm.runtime.triton_attention import decode_attention, pack_bits
-
-DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+from pastalm.runtime.triton_attention import Window, decode_attention, pack_bits, splits_for
 
 
 def reference(
@@ -71,6 +72,7 @@ def test_softcap_and_sinks() -> None:
 def test_a_row_that_sees_nothing_but_its_sink_gives_zero() -> None:
     q, k, v, visible, used = case(1, 2, 2, 2, 70, 16)
     visible[:] = False
+    assert (decode_attention(q, k, v, pack_bits(visible), used, 0.3) == 0).all(), "nor does one without a sink"
     found = decode_attention(q, k, v, pack_bits(visible), used, 0.3, sinks_H=torch.zeros(2, device=DEVICE))
     assert (found == 0).all()
 
@@ -103,7 +105,47 @@ def test_bits_hold_what_is_visible(slots: int) -> None:
     assert torch.equal(torch.tensor(unpacked, dtype=torch.bool), visible)
 
 
-def test_a_width_that_no_tensor_core_takes_is_refused() -> None:
-    q, k, v, visible, used = case(1, 2, 2, 2, 20, 24)
-    with pytest.raises(ValueError, match="power of two from 16 up, not 24"):
-        decode_attention(q, k, v, pack_bits(visible), used, 0.2)
+@pytest.mark.parametrize("width, value_width", [(24, 24), (8, 8), (32, 16)])
+def test_heads_may_have_any_width(width: int, value_width: int) -> None:
+    q, k, v, visible, used = case(1, 4, 2, 3, 80, width)
+    v = v[..., :value_width].contiguous()
+    found = decode_attention(q, k, v, pack_bits(visible), used, 0.2)
+    assert torch.allclose(found, reference(q, k, v, visible, 0.2), atol=1e-5)
+
+
+def test_requests_may_have_any_rows_of_the_cache() -> None:
+    q, k, v, visible, used = case(2, 4, 2, 3, 70, 16)
+    rows = torch.tensor([4, 1], device=DEVICE)
+    wide_k, wide_v = (torch.full((6, *one.shape[1:]), 7.0, device=DEVICE) for one in (k, v))
+    wide_k[rows], wide_v[rows] = k, v
+    found = decode_attention(q, wide_k, wide_v, pack_bits(visible), used, 0.2, rows_B=rows)
+    assert torch.allclose(found, reference(q, k, v, visible, 0.2), atol=1e-5)
+
+
+def test_windows_go_by_positions() -> None:
+    q, k, v, visible, used = case(2, 4, 2, 5, 70, 16)
+    make = torch.Generator().manual_seed(1)
+    key_positions = torch.randint(0, 30, (2, 70), generator=make).to(DEVICE)
+    positions = torch.randint(0, 30, (2, 5), generator=make).to(DEVICE)
+    key_positions[:, 0] = 30  # each row sees a slot
+    window = Window(8, positions, key_positions)
+    near = positions[:, :, None] - key_positions[:, None] < 8
+    assert not near.all()
+    found = decode_attention(q, k, v, pack_bits(visible), used, 0.2, window=window)
+    assert torch.allclose(found, reference(q, k, v, visible & near, 0.2), atol=1e-5)
+
+
+def test_few_programs_read_a_long_cache_in_parts() -> None:
+    assert [splits_for(2, blocks) for blocks in (1, 3, 128, 4096)] == [1, 2, 128, 128]
+    assert [splits_for(programs, 128) for programs in (8, 24, 256, 1000)] == [32, 8, 1, 1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number, width, window", [("bf16", 128, 0), ("bf16", 80, 512), ("fp16", 256, 0)])
+def test_the_kernels_compile_for_a_gpu_that_is_not_here(number: str, width: int, window: int) -> None:
+    """The interpreter takes programs that the compiler refuses; and shared memory is small on most GPUs."""
+    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    program = f"from tests.runtime.compiling import shared; print(shared({number!r}, {width}, {window}))"
+    found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment)
+    assert found.returncode == 0, found.stderr
+    assert 0 < int(found.stdout) <= 99 << 10
