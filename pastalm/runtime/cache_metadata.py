@@ -12,8 +12,6 @@ from pastalm.runtime.attention import Scoring, masked_attention, within
 from pastalm.runtime.kv_cache import KVCache
 from pastalm.runtime.step_input import StepInput
 
-BITS = [1 << bit for bit in range(8)]
-
 
 class CacheMetadata:
     """The :class:`pastalm.runtime.attention.AttentionMetadata` of a step.
@@ -73,8 +71,8 @@ class CacheMetadata:
     @cached_property
     def visible(self) -> Tensor:
         """Which slots each place sees, whatever their positions: bool [L, 1, Q, S]."""
-        bits = torch.tensor(BITS, dtype=torch.uint8, device=self.step.visible.device)
-        return (self.step.visible[..., None] & bits).ne(0).flatten(-2)
+        bits = torch.arange(8, dtype=torch.uint8, device=self.step.visible.device)
+        return (self.step.visible[..., None] >> bits).bitwise_and_(1).bool().flatten(-2)
 
     @cached_property
     def query_positions(self) -> Tensor:

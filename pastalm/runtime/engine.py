@@ -274,9 +274,11 @@ class Engine:
         return replace(limits, window=window, slots=min(most, self.max_model_len or most))
 
     def release(self) -> None:
-        """Free the cache that is kept between calls. The next call makes one; calls that are running keep theirs."""
+        """Free the cache that is kept between calls, and the graphs of steps over it. The next call makes them; calls
+        that are running keep theirs."""
         with self._lock:
             self._scheduler = None
+            self.runner.graphs.clear()
 
     @property
     def cache_bytes(self) -> int:

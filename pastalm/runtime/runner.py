@@ -11,15 +11,17 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from pastalm.lang.recogniser import Legal
 from pastalm.progress import track
 from pastalm.runtime.attention import AttentionContext, AttentionMetadata, DenseMetadata
 from pastalm.runtime.cache_metadata import CacheMetadata
 from pastalm.runtime.compiled import CompiledPass, Pass
+from pastalm.runtime.graphs import Graphs, Outcome, bucket, buckets, capture_on
 from pastalm.runtime.kv_cache import KVCache
 from pastalm.runtime.narrow import narrow
 from pastalm.runtime.probe import Forward, take_over, window_of
-from pastalm.runtime.sampler import Sampler
-from pastalm.runtime.step_input import Part, StepBuffers, StepShape
+from pastalm.runtime.sampler import Draw, Sampler, SamplingInput, SamplingParams
+from pastalm.runtime.step_input import NOTHING, Part, StepBuffers, StepInput, StepShape
 from pastalm.runtime.visibility import JUNK, Query
 
 
@@ -47,6 +49,7 @@ class Runner:
         narrow(model)
         self.sampler = Sampler(self.vocabulary_size, self.device)
         self.metadata = metadata_on(self.device)
+        self.graphs = Graphs(capture_on(self.device))
         self._buffers = StepBuffers(self.device)
         self.run_model: Pass = self._logits
         if compile:
@@ -78,12 +81,44 @@ class Runner:
 
         Returns the tokens, and the logits [K, V] that they were chosen from; no tokens for parts without draws.
         """
-        step = self._buffers.input(StepShape.of(parts))
+        shape = bucket(parts, cache.slots) if self.graphs.active else None
+        step, sampling = self._fill(shape or StepShape.of(parts), cache, parts)
+        if shape is None:
+            logits, choice = self._compute(cache, step, sampling if sampling.draws else None)
+        else:
+            logits, choice = self._replay(cache, step, sampling)
+        tokens = self.sampler.settle(choice, sampling.draws) if choice else []
+        return tokens, logits[: sum(len(part.wanted) for part in parts)]
+
+    def _fill(self, shape: StepShape, cache: KVCache, parts: Sequence[Part]) -> tuple[StepInput, SamplingInput]:
+        """The input of a step, on the device."""
+        step = self._buffers.input(shape)
         sampling = step.fill(parts, cache.slots, self.sampler.masks)
         self._buffers.copy(step)
+        return step, sampling
+
+    def _compute(self, cache: KVCache, step: StepInput, sampling: SamplingInput | None) -> Outcome:
+        """What a step does on the device."""
         with self._seeing(self.metadata(cache, step)):
             logits = self.run_model(step.tokens, step.positions, step.wanted)[0]
-        return self.sampler.sample(logits, sampling) if parts[0].draws else [], logits
+        return logits, None if sampling is None else self.sampler.choose(logits, sampling)
+
+    def _replay(self, cache: KVCache, step: StepInput, sampling: SamplingInput) -> Outcome:
+        """The same as a graph. Only lists of changed logits, as long as requests make them, are left out of it."""
+        inside = None if sampling.changes else sampling.complete()
+        key = (step.shape, None if inside is None else bool(inside.drawn))
+        reads = (cache.positions, self.sampler.masks.table, self._buffers.memory)
+        logits, choice = self.graphs.run(key, reads, lambda: self._compute(cache, step, inside))
+        choice = choice or self.sampler.choose(logits, sampling)
+        return logits.clone(), choice  # the next replay writes over it
+
+    @torch.inference_mode()
+    def capture(self, cache: KVCache) -> None:
+        """Capture the graphs of greedy steps over a cache now, the largest first: its memory serves the others too."""
+        if self.graphs.active:
+            nothing = Part(0, [Query(0, 0, JUNK, NOTHING)], [0], [Draw(SamplingParams(), Legal(("any",), ()))])
+            for shape in track(buckets(cache.rows, cache.slots), "Capturing steps", unit="graphs"):
+                self._replay(cache, *self._fill(shape, cache, [nothing]))
 
     @torch.inference_mode()
     def forward(
@@ -113,7 +148,7 @@ class Runner:
         for fed, wanted in track(
             ((1, 1), (3, 2)), "Compiling", total=2, unit="graphs"
         ):  # equal sizes are taken for one
-            queries = [Query(0, 0, JUNK, 1 << JUNK)] * fed
+            queries = [Query(0, 0, JUNK, NOTHING)] * fed
             self.step(cache, [Part(0, queries, list(range(wanted)))])
 
     def dense(self, tokens: Tensor, positions: Tensor, visible: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import count
 from math import inf
 
@@ -27,12 +27,8 @@ MAX_SPEED = 3
 MAX_PENALTY = 2
 MAX_BIAS = 100
 TEMPERATURES = (1e-6, 1e6)  # beyond these float32 has no numbers left, and the draws would be the same
+ROOM = 32  # sets of legal tokens that a table begins with
 STRIDE = 64  # a row is looked at in blocks of so many tokens
-NUCLEUS = (
-    64,
-    2048,
-)  # so many of the likeliest tokens are tried, until they hold the nucleus; then the whole row is sorted
-REFUSED = -1  # in the place of a token: more of the row must be looked at
 
 
 @dataclass(frozen=True)
@@ -96,115 +92,149 @@ class Draw:
 
 
 class LegalMasks:
-    """Bool [sets, V]: which tokens are illegal, a row for each set that the grammar has asked for."""
+    """Which tokens are illegal, a row for each set that the grammar has asked for.
+
+    ``table`` is bool [room, V], and the same tensor as long as it has room.
+    """
 
     def __init__(self, size: int, device: torch.device) -> None:
-        self.size, self.device = size, device
-        self.illegal = torch.zeros(0, size, dtype=torch.bool, device=device)
+        self.size = size
+        self.table = torch.zeros(ROOM, size, dtype=torch.bool, device=device)
         self._rows: dict[tuple[object, ...], int] = {}
+
+    @property
+    def illegal(self) -> Tensor:
+        """The rows that are in use: bool [sets, V]."""
+        return self.table[: len(self._rows)]
 
     def row(self, legal: Legal) -> int:
         """The row of a set."""
         if legal.key not in self._rows:
-            mask = torch.full((1, self.size), legal.only, dtype=torch.bool)
-            mask[0, [token for token in legal.ids if token < self.size]] = not legal.only
-            self.illegal = torch.cat([self.illegal, mask.to(self.device)])
-            self._rows[legal.key] = len(self._rows)
+            number = len(self._rows)
+            if number == len(self.table):
+                self.table = torch.cat([self.table, torch.zeros_like(self.table)])
+            mask = torch.full((self.size,), legal.only, dtype=torch.bool)
+            mask[[token for token in legal.ids if token < self.size]] = not legal.only
+            self.table[number].copy_(mask)
+            self._rows[legal.key] = number
         return self._rows[legal.key]
 
 
 @dataclass(frozen=True)
 class SamplingInput:
     """The ``draws`` of a step, and as tensors [K] on the device: rows of the legal masks, and of those that count
-    instead where the best token is illegal; promise tokens with what is added to their logits; temperatures, shares,
-    uniform numbers. ``drawn`` are the rows that are not greedy. ``mixed`` says that the rows have different masks,
-    ``replaced`` that ``instead`` differs from ``legal`` anywhere, ``moved`` that a speed is set anywhere."""
+    instead where the best token is illegal; promise tokens with what is added to their logits; whether a row is drawn,
+    and with which temperature, share and uniform number. ``drawn`` are the rows that are, the others are greedy.
+    ``changes`` are rows, tokens and what is added to their logits. ``mixed`` says that the rows have different masks,
+    ``replaced`` that ``instead`` differs from ``legal`` anywhere, ``moved`` that a speed is set anywhere, ``cut`` that
+    a share is below 1."""
 
     draws: Sequence[Draw]
     legal: Tensor
     instead: Tensor
     promise: Tensor
     speed: Tensor
+    random: Tensor
     temperature: Tensor
     top_p: Tensor
     uniform: Tensor
     drawn: list[int]
+    changes: list[tuple[int, int, float]]
     mixed: bool
     replaced: bool
     moved: bool
+    cut: bool
+
+    def complete(self) -> SamplingInput:
+        """The same tensors with all that they can ask for, whatever this step needs of it; ``changes`` are none."""
+        return replace(self, draws=(), changes=[], mixed=True, replaced=True, moved=True, cut=True)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """``tokens`` [K] on the device, -1 - token for one that ``top_p`` may drop; the ``weights`` [K, n, STRIDE] that
+    they were drawn by, and the ``share`` [K] of these that is kept."""
+
+    tokens: Tensor
+    weights: Tensor | None = None
+    share: Tensor | None = None
 
 
 class Sampler:
-    """Chooses the next token of each row, for a head of ``size`` tokens. Its work space is kept between steps."""
+    """Chooses the next token of each row, for a head of ``size`` tokens."""
 
     def __init__(self, size: int, device: torch.device) -> None:
         self.size, self.masks = size, LegalMasks(size, device)
         self._space = torch.empty(2, 0, -(-size // STRIDE) * STRIDE, device=device)
 
     def sample(self, logits_KV: Tensor, rows: SamplingInput) -> list[int]:
-        """One token for each row of logits, which stay as they are. The ids go to the host in one copy; a row that
-        draws a token that ``top_p`` drops takes another."""
-        scores = self._scores(logits_KV, rows)
-        if not rows.drawn:
-            return likeliest(scores).tolist()
-        if len(rows.drawn) == len(scores):
-            return self._draw(scores, rows.temperature, rows.top_p, rows.uniform, rows.draws)
-        tokens = likeliest(scores).tolist()
-        some = torch.tensor(rows.drawn, device=scores.device)
-        draws = [rows.draws[row] for row in rows.drawn]
-        drawn = self._draw(scores[some], rows.temperature[some], rows.top_p[some], rows.uniform[some], draws)
-        for row, token in zip(rows.drawn, drawn, strict=True):
-            tokens[row] = token
-        return tokens
+        """One token for each row of logits, which stay as they are."""
+        return self.settle(self.choose(logits_KV, rows), rows.draws)
 
-    def _scores(self, logits_KV: Tensor, rows: SamplingInput) -> Tensor:
-        """The logits in float32, in blocks [K, n, STRIDE], as the grammar and the speeds have them: half precision
-        would swallow a small bias."""
-        number = len(logits_KV)
-        if number > self._space.shape[1]:
-            self._space = self._space.new_empty(2, number, self._space.shape[2])
-        scores = self._space[0, :number]
-        scores[:, self.size :] = -inf
-        own, blocks = scores[:, : self.size].copy_(logits_KV), scores.view(number, -1, STRIDE)
-        own.masked_fill_(self._illegal(blocks, rows), -inf)
-        if changes := [(row, *one) for row, draw in enumerate(rows.draws) for one in draw.changes()]:
-            places = torch.tensor([(row, token) for row, token, _ in changes], device=scores.device)
-            values = torch.tensor([value for *_, value in changes], dtype=scores.dtype, device=scores.device)
-            scores.index_put_(places.unbind(1), values, accumulate=True)
-        if rows.moved:
-            scores[torch.arange(number, device=scores.device), rows.promise] += rows.speed
-        return blocks
+    def settle(self, choice: Choice, draws: Sequence[Draw]) -> list[int]:
+        """The tokens of a choice, in one copy to the host; a row that drew what ``top_p`` drops takes another."""
+        found = choice.tokens[: len(draws)].tolist()
+        for row, token in enumerate(found):
+            if token < 0 and choice.weights is not None and choice.share is not None:
+                found[row] = redraw(choice.weights[row], float(choice.share[row]), -1 - token, draws[row])
+        return found
 
-    def _illegal(self, scores_KnS: Tensor, rows: SamplingInput) -> Tensor:
-        """Bool [K or 1, V]: what the grammar forbids, which may depend on whether it forbids the best token."""
-        illegal = self.masks.illegal
-        if rows.replaced:
-            refused = illegal[rows.legal, likeliest(scores_KnS).clamp_(max=self.size - 1)]
-            return illegal[torch.where(refused, rows.instead, rows.legal)]
-        return illegal[rows.legal if rows.mixed else rows.legal[:1]]
-
-    def _draw(
-        self, scores_KnS: Tensor, temperature_K: Tensor, top_p_K: Tensor, uniform_K: Tensor, draws: Sequence[Draw]
-    ) -> list[int]:
-        """A token for each row by its weight, among those that ``top_p`` keeps. Spends the scores.
+    def choose(self, logits_KV: Tensor, rows: SamplingInput) -> Choice:
+        """Choose on the device: nothing here waits for it, so that a graph can hold it.
 
         A row draws from all its tokens. One that ``top_p`` drops is thrown back, and the row draws again from those
         likelier than it: so draws follow the weights of what is kept, exactly, and no row is sorted.
         """
-        top = scores_KnS.amax((-1, -2), keepdim=True)  # no temperature, however low, makes weights infinite
-        weights = scores_KnS.sub_(top).div_(temperature_K[:, None, None]).exp_()
-        tokens = draw(weights, uniform_K)
-        if all(one.params.top_p == 1 for one in draws):
-            return tokens.tolist()
-        share = top_p_K * weights.sum((-1, -2)).double()
-        own = weights.flatten(1).gather(1, tokens[:, None])
-        above = torch.ge(weights.flatten(1), own, out=self._space[1, : len(weights)])
-        sure = torch.linalg.vecdot(weights.flatten(1), above) - own[:, 0] < share  # kept, whatever equals it
-        found = tokens.where(sure | (top_p_K == 1), -1 - tokens).tolist()
-        for row, token in enumerate(found):
-            if token < 0:
-                found[row] = redraw(weights[row], float(share[row]), -1 - token, draws[row])
-        return found
+        scores = self._scores(logits_KV, rows)
+        if not rows.drawn:
+            return Choice(likeliest(scores))
+        greedy = None if len(rows.drawn) == len(rows.draws) else likeliest(scores)
+        top = scores.amax((-1, -2), keepdim=True)  # no temperature, however low, makes weights infinite
+        weights = scores.sub_(top).div_(rows.temperature[:, None, None]).exp_()
+        tokens, share = draw(weights, rows.uniform), None
+        if rows.cut:
+            share = rows.top_p * weights.sum((-1, -2)).double()
+            tokens = tokens.where(self._surely_kept(weights, tokens, share) | (rows.top_p == 1), -1 - tokens)
+        return Choice(tokens if greedy is None else tokens.where(rows.random, greedy), weights, share)
+
+    def _surely_kept(self, weights_KnS: Tensor, tokens_K: Tensor, share_K: Tensor) -> Tensor:
+        """Bool [K]: the likelier tokens do not make up the share, whatever equals them."""
+        weights = weights_KnS.flatten(1)
+        own = weights.gather(1, tokens_K[:, None])
+        above = torch.ge(weights, own, out=self._room(len(weights))[1])
+        return torch.linalg.vecdot(weights, above) - own[:, 0] < share_K
+
+    def _room(self, rows: int) -> Tensor:
+        """Room for two numbers a token: [2, rows, n * STRIDE]. A CPU keeps it between steps; a GPU allocates as fast,
+        and a graph must have its own."""
+        if self._space.is_cuda:
+            return self._space.new_empty(2, rows, self._space.shape[2])
+        if rows > self._space.shape[1]:
+            self._space = self._space.new_empty(2, rows, self._space.shape[2])
+        return self._space[:, :rows]
+
+    def _scores(self, logits_KV: Tensor, rows: SamplingInput) -> Tensor:
+        """The logits in float32, in blocks [K, n, STRIDE], as the grammar and the speeds have them: half precision
+        would swallow a small bias."""
+        scores = self._room(len(logits_KV))[0]
+        scores[:, self.size :] = -inf
+        own, blocks = scores[:, : self.size].copy_(logits_KV), scores.view(len(scores), -1, STRIDE)
+        own.masked_fill_(self._illegal(blocks, rows), -inf)
+        if rows.changes:
+            places = torch.tensor([(row, token) for row, token, _ in rows.changes], device=scores.device)
+            values = torch.tensor([value for *_, value in rows.changes], dtype=scores.dtype, device=scores.device)
+            scores.index_put_(places.unbind(1), values, accumulate=True)
+        if rows.moved:
+            scores[torch.arange(len(scores), device=scores.device), rows.promise] += rows.speed
+        return blocks
+
+    def _illegal(self, scores_KnS: Tensor, rows: SamplingInput) -> Tensor:
+        """Bool [K or 1, V]: what the grammar forbids, which may depend on whether it forbids the best token."""
+        illegal = self.masks.table
+        if rows.replaced:
+            refused = illegal[rows.legal, likeliest(scores_KnS).clamp_(max=self.size - 1)]
+            return illegal[torch.where(refused, rows.instead, rows.legal)]
+        return illegal[rows.legal if rows.mixed else rows.legal[:1]]
 
 
 def likeliest(scores_KnS: Tensor) -> Tensor:

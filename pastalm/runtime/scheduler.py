@@ -19,7 +19,7 @@ from pastalm.runtime.runner import Runner
 from pastalm.runtime.sampler import Draw
 from pastalm.runtime.seen_text import seen_counts
 from pastalm.runtime.sequence import Sequence
-from pastalm.runtime.step_input import Part
+from pastalm.runtime.step_input import NOTHING, Part
 from pastalm.runtime.thread import Feed, Operation, Thread
 from pastalm.runtime.visibility import JUNK, Query
 
@@ -71,9 +71,12 @@ class Scheduler:
         self.waiting.append(sequence)
 
     def reserve(self) -> None:
-        """Make the beginning of the cache now, not with the first request. Raises what torch raises where there is no
-        room."""
-        self.runner.step(self.cache, [Part(0, [Query(0, 0, JUNK, 1 << JUNK)], [0])])
+        """Make the beginning of the cache now, not with the first request; where steps run as graphs, all of it, and
+        the graphs, since a cache that moves takes them along. Raises what torch raises where there is no room."""
+        if self.runner.graphs.active:
+            self.cache.grow(self.max_batch, self.max_model_len)
+        self.runner.step(self.cache, [Part(0, [Query(0, 0, JUNK, NOTHING)], [0])])
+        self.runner.capture(self.cache)
 
     def shrink(self) -> None:
         """Give the memory of the cache back while nothing runs; the next requests make it grow again."""

@@ -68,6 +68,11 @@ class StepShape:
             dense=sum(counts) == rows * width,
         )
 
+    @classmethod
+    def full(cls, rows: int, width: int, slots: int) -> StepShape:
+        """A shape with a query in each place, whose logits are all wanted, and with any rows of the cache."""
+        return cls(rows * width, None, rows, width, slots, rows * width, dense=True)
+
 
 class StepInput:
     """The tensors of one shape, on the device, and the same places on the host.
@@ -98,6 +103,7 @@ class StepInput:
         self.top_p = self._section("top_p", (k,), torch.float64)
         self.temperature = self._section("temperature", (k,), torch.float32)
         self.speed = self._section("speed", (k,), torch.float32)
+        self.random = self._section("random", (k,), torch.bool)
         self.visible = self._section("visible", (shape.rows, 1, shape.width, shape.slots // 8), torch.uint8)
 
     def _section(self, name: str, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
@@ -129,15 +135,15 @@ class StepInput:
             used[index[part.row]] = part.queries[-1].slot + 1
         for place, query in zip(places, queries, strict=True):
             seen[place] = query.row.to_bytes(size, "little")
-        self._write("tokens", [query.token for query in queries])
-        self._write("positions", [query.position for query in queries])
-        self._write("slots", [part.row * cache_slots + query.slot for part in parts for query in part.queries])
-        self._write("places", places)
+        where = places if shape.queries > len(queries) else None  # in a shape with padding each query has its place
+        self._write("tokens", [query.token for query in queries], where)
+        self._write("positions", [query.position for query in queries], where)
+        self._write("slots", [part.row * cache_slots + query.slot for part in parts for query in part.queries], where)
+        self._write("places", places, where)
+        self._write("sources", where or range(len(queries)), places)
         self._write("read", list(rows))
         self._write("used", used)
-        self._write("wanted", wanted)
-        self._filled["sources"][:] = 0
-        self._filled["sources"][places] = range(len(places))
+        self._write("wanted", [where[number] for number in wanted] if where else wanted)
         self._filled["visible"][:] = np.frombuffer(b"".join(seen), dtype=np.uint8)
 
     def _fill_draws(self, draws: Sequence[Draw], masks: LegalMasks) -> SamplingInput:
@@ -153,6 +159,7 @@ class StepInput:
         self._write("instead", instead)
         self._write("promise", [promise if ok and promise else 0 for promise, ok in zip(promises, may, strict=True)])
         self._write("speed", speeds)
+        self._write("random", [one.temperature > 0 for one in params])
         self._write("temperature", [min(max(one.temperature, low), high) for one in params])
         self._write("top_p", [one.top_p for one in params])
         self._write("uniform", [draw.uniform() if draw.params.temperature > 0 else 0.0 for draw in draws])
@@ -162,25 +169,33 @@ class StepInput:
             self.instead,
             self.promise,
             self.speed,
+            self.random,
             self.temperature,
             self.top_p,
             self.uniform,
             drawn,
-            len(set(legal)) > 1,
-            instead != legal,
-            any(speeds),
+            [(row, *one) for row, draw in enumerate(draws) for one in draw.changes()],
+            mixed=len(set(legal)) > 1,
+            replaced=instead != legal,
+            moved=any(speeds),
+            cut=any(one.top_p < 1 for one in params),
         )
 
-    def _write(self, name: str, values: list[int] | list[float]) -> None:
-        """Fill a section; places beyond the values are padding, and hold zeros."""
+    def _write(self, name: str, values: Sequence[float], where: Sequence[int] | None = None) -> None:
+        """Fill a section, from its beginning on or at some places; all others are padding, and hold zeros."""
         section = self._filled[name]
-        section[: len(values)] = values
-        if len(values) < len(section):
-            section[len(values) :] = 0
+        if where is None:
+            section[: len(values)] = values
+            if len(values) < len(section):
+                section[len(values) :] = 0
+        else:
+            section[:] = 0
+            section[where] = values
 
 
 class StepBuffers:
-    """The buffer on the host, pinned where there is a GPU, and its copy on the device; on a CPU both are one."""
+    """The buffer on the host, pinned where there is a GPU, and its copy on the device, ``memory``; on a CPU both are
+    one. The places of a shape stay where they are as long as ``memory`` is the same tensor."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
@@ -189,31 +204,32 @@ class StepBuffers:
         self._allocate(1 << 16)
 
     def input(self, shape: StepShape) -> StepInput:
-        """The places of a shape; the same ones each time, as long as the buffer need not grow."""
+        """The places of a shape."""
         if self._copied is not None:
             self._copied.synchronize()  # the last step's copy may still be reading what is filled next
         if shape not in self._inputs:
-            needed = _size(shape)
-            if needed > len(self._host) or len(self._inputs) >= KNOWN_SHAPES:
-                self._allocate(max(2 * needed, len(self._host)))
-            self._inputs[shape] = StepInput(shape, self._host.numpy(), self._copy)
+            if len(self._inputs) >= KNOWN_SHAPES:
+                self._inputs.clear()
+            if _size(shape) > len(self._host):
+                self._allocate(2 * _size(shape))
+            self._inputs[shape] = StepInput(shape, self._host.numpy(), self.memory)
         return self._inputs[shape]
 
     def copy(self, step: StepInput) -> None:
         """Bring a filled input to the device, in one piece."""
-        if self._copy is not self._host:
-            self._copy[: step.size].copy_(self._host[: step.size], non_blocking=True)
+        if self.memory is not self._host:
+            self.memory[: step.size].copy_(self._host[: step.size], non_blocking=True)
         if self._copied is not None:
             self._copied.record()
 
     def _allocate(self, size: int) -> None:
         pinned = self.device.type == "cuda"
         self._host = torch.zeros(size, dtype=torch.uint8, pin_memory=pinned)
-        self._copy = self._host if self.device.type == "cpu" else torch.zeros_like(self._host, device=self.device)
+        self.memory = self._host if self.device.type == "cpu" else torch.zeros_like(self._host, device=self.device)
         self._inputs = {}
 
 
 def _size(shape: StepShape) -> int:
     """At most so many bytes a shape takes: see the sections of :class:`StepInput`."""
     places = shape.rows * shape.width
-    return 8 * (4 * shape.queries + places + 2 * shape.rows + 8 * shape.wanted + 16) + places * shape.slots // 8
+    return 8 * (4 * shape.queries + places + 2 * shape.rows + 9 * shape.wanted + 16) + places * shape.slots // 8

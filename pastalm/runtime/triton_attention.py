@@ -23,6 +23,7 @@ SMALLEST_TILE = 16  # what a tensor core multiplies at least
 STAGES = 2  # blocks in flight
 WORD = 32
 PROGRAMS = 256  # at once: about two for each multiprocessor of a large GPU
+MOST_SPLITS = 64  # parts whose sums of values fit into registers
 
 
 class Window(NamedTuple):
@@ -85,17 +86,17 @@ def decode_attention(
         splits, width, _padded(width), value_width, _padded(value_width), near.size, tile, most, num_stages=STAGES,
     )  # fmt: skip
     out = query.new_empty(batch, threads, heads, value_width)
-    column = query.new_full((heads,), float("-inf"), dtype=torch.float32) if sinks_H is None else sinks_H.float()
-    _join_parts[(batch * key_heads, tiles)](
-        parts, tops, sums, column, out, key_heads, rows, threads, splits, value_width, _padded(value_width), tile
-    )
+    _join_parts[(batch * key_heads, rows)](
+        parts, tops, sums, tops if sinks_H is None else sinks_H, out, key_heads, rows, threads,
+        sinks_H is not None, splits, triton.next_power_of_2(splits), value_width, _padded(value_width),
+    )  # fmt: skip
     return out.transpose(1, 2)
 
 
 def splits_for(programs: int, blocks: int) -> int:
     """In how many parts so many blocks of slots should be read by so many programs each: a power of two, since each
     number is compiled apart."""
-    most = min(PROGRAMS // programs, blocks)
+    most = min(PROGRAMS // programs, blocks, MOST_SPLITS)
     return 1 << max(0, most.bit_length() - 1)
 
 
@@ -183,29 +184,25 @@ def _fold(top, weight, total, score, v):
 @triton.jit
 def _join_parts(
     parts, tops, sums, sinks, out, key_heads, rows, threads,
-    SPLITS: tl.constexpr, WIDTH: tl.constexpr, PADDED: tl.constexpr, TILE: tl.constexpr,
+    SINKS: tl.constexpr, SPLITS: tl.constexpr, SPLITS_PADDED: tl.constexpr, WIDTH: tl.constexpr, PADDED: tl.constexpr,
 ):  # fmt: skip
-    """Put the parts of a tile together, the column of sinks with them; ``out`` is [B, T, Hq, E]."""
-    pair = tl.program_id(0)
-    row = tl.program_id(1) * TILE + tl.arange(0, TILE)
-    column = tl.arange(0, PADDED)
-    there, inside = row < rows, column < WIDTH
+    """Put the parts of a row together, the column of sinks with them; ``out`` is [B, T, Hq, E]."""
+    pair, row = tl.program_id(0), tl.program_id(1)
+    part, column = tl.arange(0, SPLITS_PADDED), tl.arange(0, PADDED)
+    there, inside = part < SPLITS, column < WIDTH
+    kept = (pair * SPLITS + part) * rows + row
+    own = tl.load(tops + kept, mask=there, other=float("-inf"))
     head = (pair % key_heads) * (rows // threads) + row // threads
-    top = tl.load(sinks + head, mask=there, other=0.0)
-    weight = tl.where(top == float("-inf"), 0.0, 1.0)
-    total = tl.zeros((TILE, PADDED), tl.float32)
-    for part in range(SPLITS):
-        kept = (pair * SPLITS + part) * rows + row
-        own = tl.load(tops + kept, mask=there, other=float("-inf"))
-        higher = tl.maximum(top, own)
-        base = tl.where(higher == float("-inf"), 0.0, higher)
-        fade, rise = tl.exp(top - base), tl.exp(own - base)
-        values_at = parts + kept[:, None] * WIDTH + column[None, :]
-        values = tl.load(values_at, mask=there[:, None] & inside[None, :], other=0.0)
-        total = total * fade[:, None] + values * rise[:, None]
-        weight = weight * fade + tl.load(sums + kept, mask=there, other=0.0) * rise
-        top = higher
+    top, weight = tl.max(own, 0), 0.0
+    if SINKS:
+        sink = tl.load(sinks + head).to(tl.float32)
+        top = tl.maximum(top, sink)
+        weight = tl.exp(sink - top)
+    rise = tl.exp(own - tl.where(top == float("-inf"), 0.0, top))
+    weight += tl.sum(tl.load(sums + kept, mask=there, other=0.0) * rise, 0)
+    at = parts + kept[:, None] * WIDTH + column[None, :]
+    values = tl.load(at, mask=there[:, None] & inside[None, :], other=0.0)
+    total = tl.sum(values * rise[:, None], 0) / tl.where(weight > 0, weight, 1.0)  # a row that sees nothing: zeros
     heads = key_heads * (rows // threads)
-    at = out + (((pair // key_heads) * threads + row % threads) * heads + head)[:, None] * WIDTH + column[None, :]
-    weight = tl.where(weight > 0, weight, 1.0)  # a row that sees nothing gives zeros
-    tl.store(at, (total / weight[:, None]).to(out.dtype.element_ty), mask=there[:, None] & inside[None, :])
+    at_out = out + (((pair // key_heads) * threads + row % threads) * heads + head) * WIDTH + column
+    tl.store(at_out, total.to(out.dtype.element_ty), mask=inside)

@@ -136,7 +136,7 @@ def test_windows_go_by_positions() -> None:
 
 
 def test_few_programs_read_a_long_cache_in_parts() -> None:
-    assert [splits_for(2, blocks) for blocks in (1, 3, 128, 4096)] == [1, 2, 128, 128]
+    assert [splits_for(2, blocks) for blocks in (1, 3, 50, 4096)] == [1, 2, 32, 64]
     assert [splits_for(programs, 128) for programs in (8, 24, 256, 1000)] == [32, 8, 1, 1]
 
 

@@ -1,0 +1,141 @@
+"""Steps as CUDA graphs: what a step does on the device is captured once for each bucket, and replayed.
+
+A graph reads and writes the same memory each time, in the same sizes. So a step is padded to a *bucket*: sequences,
+places a sequence and cache slots rounded up. What differs from step to step lies in the buffer of
+:mod:`pastalm.runtime.step_input`, which is filled in place before the replay. Here is the bookkeeping; how a function
+is captured is :class:`CudaCapture`'s alone.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from weakref import ref
+
+import torch
+from torch import Tensor
+
+from pastalm.runtime.sampler import Choice
+from pastalm.runtime.step_input import Part, StepShape
+
+LEAST_SLOTS = 1024  # of a bucket; the next has four times as many
+MOST_WIDTH = 32  # places of a sequence
+MOST_QUERIES = 128  # of a bucket; larger steps are bound by other things than launches
+MOST_GRAPHS = 128  # that are kept
+
+_log = logging.getLogger(__name__)
+
+# The logits of a step, and the tokens that were chosen from them inside the graph.
+Outcome = tuple[Tensor, Choice | None]
+# A bucket, and what is in its graph besides the logits: greedy tokens, drawn ones (True), or none (None).
+GraphKey = tuple[StepShape, bool | None]
+# Runs a function once, captures it, and gives what replays it; the outcome lies in the same memory each time.
+Capture = Callable[[Callable[[], Outcome]], Callable[[], Outcome]]
+
+
+def bucket(parts: Sequence[Part], slots: int) -> StepShape | None:
+    """The bucket of a step over a cache with so many slots a row; None for one that is not worth a graph: a long piece
+    of a prompt, or one from which no token is drawn."""
+    rows, width = _power(len(parts)), _power(max(len(part.queries) for part in parts))
+    if width > MOST_WIDTH or rows * width > MOST_QUERIES or not all(part.draws for part in parts):
+        return None
+    used = max(part.queries[-1].slot for part in parts) + 1
+    return StepShape.full(rows, width, next(size for size in _slot_sizes(slots) if size >= used))
+
+
+def buckets(rows: int, slots: int) -> list[StepShape]:
+    """All buckets of a cache of this size, the largest first."""
+    widths = [1 << power for power in range(MOST_QUERIES.bit_length())]
+    pairs = [(one, other) for one in widths for other in widths if one <= _power(rows) and other <= MOST_WIDTH]
+    found = [StepShape.full(*pair, size) for pair in pairs for size in _slot_sizes(slots)]
+    found = [shape for shape in found if shape.queries <= MOST_QUERIES]
+    return sorted(found, key=lambda shape: (shape.queries, shape.slots), reverse=True)
+
+
+def _slot_sizes(slots: int) -> list[int]:
+    sizes = [LEAST_SLOTS << 2 * power for power in range(slots.bit_length())]
+    return [size for size in sizes if size < slots] + [slots]
+
+
+def _power(number: int) -> int:
+    """The power of two from ``number`` up."""
+    return 1 << (number - 1).bit_length()
+
+
+class Graphs:
+    """The graphs of a runner's steps, and which of them are kept: at most ``most``, those that were used last.
+
+    What they read must stay where it is: where it has moved, all are captured anew. If one cannot be captured, there
+    are none from then on, and one warning: no request ends because of it. ``capture`` None is a device without graphs.
+    """
+
+    def __init__(self, capture: Capture | None, most: int = MOST_GRAPHS) -> None:
+        self.capture, self.most = capture, most
+        self._replays: OrderedDict[GraphKey, Callable[[], Outcome]] = OrderedDict()
+        self._reads: list[ref[Tensor]] = []
+
+    @property
+    def active(self) -> bool:
+        """Whether steps run as graphs."""
+        return self.capture is not None
+
+    @property
+    def keys(self) -> list[GraphKey]:
+        """The graphs that are there, the one used last at the end."""
+        return list(self._replays)
+
+    def run(self, key: GraphKey, reads: Sequence[Tensor], function: Callable[[], Outcome]) -> Outcome:
+        """What ``function`` gives for a bucket: replayed, captured first where it has not been, or called where graphs
+        cannot be. ``reads`` are the tensors that it reads besides the weights and replaces when they must grow."""
+        if not self._reads or any(held() is not own for held, own in zip(self._reads, reads, strict=True)):
+            self.clear()
+            self._reads = [ref(tensor) for tensor in reads]
+        if key not in self._replays and not self._add(key, function):
+            return function()
+        self._replays.move_to_end(key)
+        return self._replays[key]()
+
+    def clear(self) -> None:
+        """Let go of all graphs and their memory."""
+        self._replays.clear()
+
+    def _add(self, key: GraphKey, function: Callable[[], Outcome]) -> bool:
+        """Capture a graph; returns whether that could be done."""
+        if self.capture is None:
+            return False
+        while len(self._replays) >= self.most:
+            self._replays.popitem(last=False)
+        try:
+            self._replays[key] = self.capture(function)
+        except Exception as error:
+            self.capture = None
+            self.clear()
+            reason = " ".join(str(error).split())[:200] or type(error).__name__
+            _log.warning("A step cannot be captured as a CUDA graph (%s); steps run without, more slowly.", reason)
+        return key in self._replays
+
+
+class CudaCapture:
+    """Captures functions as CUDA graphs that share one memory pool: no two of them run at once."""
+
+    def __init__(self) -> None:
+        self._pool = torch.cuda.graph_pool_handle()
+
+    def __call__(self, function: Callable[[], Outcome]) -> Callable[[], Outcome]:
+        """See :data:`Capture`."""
+        function()  # what is compiled, and what is made once, is so outside of the graph
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
+            outcome = function()
+
+        def replay() -> Outcome:
+            graph.replay()
+            return outcome
+
+        return replay
+
+
+def capture_on(device: torch.device) -> Capture | None:
+    """How steps on a device are captured; None where they are not."""
+    return CudaCapture() if device.type == "cuda" else None
