@@ -24,7 +24,8 @@ PARTS = ("model", "attention", "sampling", "input", "copy", "interpreter")
 class StepParts:
     """Milliseconds of a step with so many sequences and threads each, by its parts: ``model`` without its attention,
     ``attention``, ``sampling``, ``input`` filled on the host, its ``copy`` to the device, and what is left: the
-    ``interpreter`` and the scheduler. The clock waits for the device at each part, which hides nothing but overlap."""
+    ``interpreter`` and the scheduler. The clock waits for the device at each part, which hides nothing but overlap.
+    Where steps run as graphs, ``model`` is the whole graph, and the other two are what is done behind it."""
 
     sequences: int
     threads: int
@@ -39,6 +40,11 @@ class StepParts:
     def total(self) -> float:
         """The whole step."""
         return sum(getattr(self, part) for part in PARTS)
+
+    @property
+    def host(self) -> float:
+        """The share of it in which the host works and the device, if it is another, waits."""
+        return (self.input + self.interpreter) / self.total
 
 
 def measure_parts(engine: Engine, widths: Sequence[tuple[int, int]], context: int, steps: int) -> Iterator[StepParts]:
@@ -57,9 +63,9 @@ def measure_parts(engine: Engine, widths: Sequence[tuple[int, int]], context: in
 
 def _parts(sequences: int, threads: int, spent: dict[str, float], total: float, steps: int) -> StepParts:
     own = {
-        "model": spent["run_model"] - spent["attention"],
+        "model": spent["run_model"] + spent["run"] - spent["attention"],
         "attention": spent["attention"],
-        "sampling": spent["sample"],
+        "sampling": spent["choose"] + spent["settle"],
         "input": spent["fill"],
         "copy": spent["copy"],
     }
@@ -77,7 +83,9 @@ class Stopwatch:
     def __enter__(self) -> Stopwatch:
         self._open = ExitStack()
         runner = self.engine.runner
-        for owner, name in ((runner, "run_model"), (Sampler, "sample"), (StepInput, "fill"), (StepBuffers, "copy")):
+        sampling = ((Sampler, "choose"), (Sampler, "settle"))
+        around = ((StepInput, "fill"), (StepBuffers, "copy"))
+        for owner, name in ((runner, "run_model"), (runner.graphs, "run"), *sampling, *around):
             self._open.enter_context(self._timing(owner, name))
         AttentionInterface.register(NAME, self._timed("attention", pasta_attention))
         self._open.callback(AttentionInterface.register, NAME, pasta_attention)

@@ -18,6 +18,7 @@ import torch
 from transformers import LogitsProcessor, LogitsProcessorList, PreTrainedModel
 
 from pastalm.data.examples import AnnotatedAnswer
+from pastalm.evaluation.bench.steps import now
 from pastalm.runtime.engine import Engine
 
 TIMEOUT = 600.0  # seconds
@@ -51,7 +52,7 @@ def transformers_times(engine: Engine, model: PreTrainedModel, answers: Sequence
         text = engine.codec.encode(known.answer.plain)
         ids = torch.tensor([prompt], device=model.device)
         forced = LogitsProcessorList([_Forced(text, len(prompt))])
-        started = perf_counter()
+        started = now(engine)
         with torch.inference_mode():
             out = generate(
                 ids,
@@ -62,7 +63,7 @@ def transformers_times(engine: Engine, model: PreTrainedModel, answers: Sequence
                 eos_token_id=None,
                 pad_token_id=0,
             )
-        times.append(perf_counter() - started)
+        times.append(now(engine) - started)
         counts.append(len(text))
         if out[0, len(prompt) :].tolist() != text:
             raise RuntimeError("generate did not decode the text that was forced on it.")

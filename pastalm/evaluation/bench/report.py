@@ -45,7 +45,7 @@ class BenchReport:
             "bandwidth": self.bandwidth,
             "steps": [asdict(one) | {"rows": one.rows, "bandwidth": one.bandwidth} for one in self.steps],
             "law": self.law and asdict(self.law),
-            "parts": [asdict(one) | {"total": one.total} for one in self.parts],
+            "parts": [asdict(one) | {"total": one.total, "host_share": one.host} for one in self.parts],
             "replay": [_pair(one) for one in self.pairs],
             "replay_means": asdict(summarise(self.pairs)) if self.pairs else None,
             "load": [asdict(one) | {"speedup": one.speedup} for one in self.load],
@@ -135,7 +135,7 @@ def _sections(report: BenchReport) -> Iterator[tuple[str, Sequence[str], list[Se
         "cache MB",
     )
     yield "A step", heads, [_step(one, share) for one in report.steps], _law(report.law)
-    heads = ("sequences", "threads", *PARTS, "ms in all")
+    heads = ("sequences", "threads", *PARTS, "ms in all", "host's share")
     yield "Where a step's time goes, ms", heads, [_parts(one) for one in report.parts], []
     heads = ("answer", "tokens", "critical path", "theoretical x", "realised x", "efficiency")
     answers = [_answer(number, one) for number, one in enumerate(report.pairs, 1)]
@@ -165,7 +165,7 @@ def _law(law: Law | None) -> list[str]:
 def _parts(one: StepParts) -> Sequence[str]:
     values = [getattr(one, part) for part in PARTS]
     shares = [f"{value:.2f} ({value / one.total:.0%})" for value in values]
-    return (str(one.sequences), str(one.threads), *shares, f"{one.total:.2f}")
+    return (str(one.sequences), str(one.threads), *shares, f"{one.total:.2f}", f"{one.host:.0%}")
 
 
 def _answer(number: int, pair: Pair[Response]) -> Sequence[str]:

@@ -16,7 +16,7 @@ from pastalm.runtime.engine import Engine
 from pastalm.runtime.scheduler import Scheduler
 
 WARM_UP = 3  # steps
-COPIED = {"cpu": 1 << 28, "cuda": 1 << 30}  # bytes, far more than a cache of the processor holds
+COPIED = {"cpu": 1 << 28, "cuda": 1 << 32}  # bytes, far more than a cache of the processor holds
 COPIES = 5
 
 
