@@ -16,7 +16,7 @@ from weakref import ref
 import torch
 from torch import Tensor
 
-from pastalm.runtime.sampler import Choice
+from pastalm.runtime.sampler import Chosen
 from pastalm.runtime.step_input import Part, StepShape
 
 LEAST_SLOTS = 1024  # of a bucket; the next has four times as many
@@ -27,7 +27,7 @@ MOST_GRAPHS = 128  # that are kept
 _log = logging.getLogger(__name__)
 
 # The logits of a step, and the tokens that were chosen from them inside the graph.
-Outcome = tuple[Tensor, Choice | None]
+Outcome = tuple[Tensor, Chosen | None]
 # A bucket, and what is in its graph besides the logits: greedy tokens, drawn ones (True), or none (None).
 GraphKey = tuple[StepShape, bool | None]
 # Runs a function once, captures it, and gives what replays it; the outcome lies in the same memory each time.

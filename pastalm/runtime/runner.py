@@ -84,10 +84,10 @@ class Runner:
         shape = bucket(parts, cache.slots) if self.graphs.active else None
         step, sampling = self._fill(shape or StepShape.of(parts), cache, parts)
         if shape is None:
-            logits, choice = self._compute(cache, step, sampling if sampling.draws else None)
+            logits, chosen = self._compute(cache, step, sampling if sampling.draws else None)
         else:
-            logits, choice = self._replay(cache, step, sampling)
-        tokens = self.sampler.settle(choice, sampling.draws) if choice else []
+            logits, chosen = self._replay(cache, step, sampling)
+        tokens = self.sampler.settle(chosen, sampling.draws) if chosen else []
         return tokens, logits[: sum(len(part.wanted) for part in parts)]
 
     def _fill(self, shape: StepShape, cache: KVCache, parts: Sequence[Part]) -> tuple[StepInput, SamplingInput]:
@@ -108,9 +108,9 @@ class Runner:
         inside = None if sampling.changes else sampling.complete()
         key = (step.shape, None if inside is None else bool(inside.drawn))
         reads = (cache.positions, self.sampler.masks.table, self._buffers.memory)
-        logits, choice = self.graphs.run(key, reads, lambda: self._compute(cache, step, inside))
-        choice = choice or self.sampler.choose(logits, sampling)
-        return logits.clone(), choice  # the next replay writes over it
+        logits, chosen = self.graphs.run(key, reads, lambda: self._compute(cache, step, inside))
+        chosen = chosen or self.sampler.choose(logits, sampling)
+        return logits.clone(), chosen  # the next replay writes over it
 
     @torch.inference_mode()
     def capture(self, cache: KVCache) -> None:

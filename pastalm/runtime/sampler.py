@@ -151,7 +151,7 @@ class SamplingInput:
 
 
 @dataclass(frozen=True)
-class Choice:
+class Chosen:
     """``tokens`` [K] on the device, -1 - token for one that ``top_p`` may drop; the ``weights`` [K, n, STRIDE] that
     they were drawn by, and the ``share`` [K] of these that is kept."""
 
@@ -171,15 +171,15 @@ class Sampler:
         """One token for each row of logits, which stay as they are."""
         return self.settle(self.choose(logits_KV, rows), rows.draws)
 
-    def settle(self, choice: Choice, draws: Sequence[Draw]) -> list[int]:
+    def settle(self, chosen: Chosen, draws: Sequence[Draw]) -> list[int]:
         """The tokens of a choice, in one copy to the host; a row that drew what ``top_p`` drops takes another."""
-        found = choice.tokens[: len(draws)].tolist()
+        found = chosen.tokens[: len(draws)].tolist()
         for row, token in enumerate(found):
-            if token < 0 and choice.weights is not None and choice.share is not None:
-                found[row] = redraw(choice.weights[row], float(choice.share[row]), -1 - token, draws[row])
+            if token < 0 and chosen.weights is not None and chosen.share is not None:
+                found[row] = redraw(chosen.weights[row], float(chosen.share[row]), -1 - token, draws[row])
         return found
 
-    def choose(self, logits_KV: Tensor, rows: SamplingInput) -> Choice:
+    def choose(self, logits_KV: Tensor, rows: SamplingInput) -> Chosen:
         """Choose on the device: nothing here waits for it, so that a graph can hold it.
 
         A row draws from all its tokens. One that ``top_p`` drops is thrown back, and the row draws again from those
@@ -187,7 +187,7 @@ class Sampler:
         """
         scores = self._scores(logits_KV, rows)
         if not rows.drawn:
-            return Choice(likeliest(scores))
+            return Chosen(likeliest(scores))
         greedy = None if len(rows.drawn) == len(rows.draws) else likeliest(scores)
         top = scores.amax((-1, -2), keepdim=True)  # no temperature, however low, makes weights infinite
         weights = scores.sub_(top).div_(rows.temperature[:, None, None]).exp_()
@@ -195,7 +195,7 @@ class Sampler:
         if rows.cut:
             share = rows.top_p * weights.sum((-1, -2)).double()
             tokens = tokens.where(self._surely_kept(weights, tokens, share) | (rows.top_p == 1), -1 - tokens)
-        return Choice(tokens if greedy is None else tokens.where(rows.random, greedy), weights, share)
+        return Chosen(tokens if greedy is None else tokens.where(rows.random, greedy), weights, share)
 
     def _surely_kept(self, weights_KnS: Tensor, tokens_K: Tensor, share_K: Tensor) -> Tensor:
         """Bool [K]: the likelier tokens do not make up the share, whatever equals them."""

@@ -14,7 +14,7 @@ from transformers import PreTrainedTokenizerFast
 
 from pastalm import Engine
 from pastalm.runtime.graphs import MOST_QUERIES, MOST_WIDTH, Graphs, Outcome, bucket, buckets, capture_on
-from pastalm.runtime.sampler import Choice, Draw, SamplingParams
+from pastalm.runtime.sampler import Chosen, Draw, SamplingParams
 from pastalm.runtime.step_input import Part, StepShape
 from pastalm.runtime.visibility import Query
 from tests.runtime import test_families
@@ -42,8 +42,8 @@ class Replayed:
 
 
 def tensors(outcome: Outcome) -> list[torch.Tensor]:
-    logits, choice = outcome
-    inside = [] if choice is None else [choice.tokens, choice.weights, choice.share]
+    logits, chosen = outcome
+    inside = [] if chosen is None else [chosen.tokens, chosen.weights, chosen.share]
     return [tensor for tensor in (logits, *inside) if tensor is not None]
 
 
@@ -86,7 +86,7 @@ KEYS = [(StepShape.full(1, width, 64), False) for width in (1, 2, 4)]
 
 
 def outcome(number: float = 0.0) -> Outcome:
-    return torch.full((1, 3), number), Choice(torch.tensor([1]))
+    return torch.full((1, 3), number), Chosen(torch.tensor([1]))
 
 
 def test_a_graph_is_captured_once_and_the_least_recently_used_goes() -> None:
