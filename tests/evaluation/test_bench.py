@@ -30,7 +30,7 @@ from pastalm.evaluation.bench.steps import (
     weight_bytes,
 )
 from pastalm.lang.parse import parse
-from pastalm.runtime.attention import NAME, pasta_attention
+from pastalm.runtime import attention
 
 ANNOTATED = "Well: <async topic='one'>hello world foo</async> <async topic='two'>bar 12 34 foo bar</async><sync/> end"
 ANSWERS = [AnnotatedAnswer("hello", parse(ANNOTATED)), AnnotatedAnswer("foo bar", parse("hello world"))]
@@ -86,16 +86,14 @@ def test_the_law_is_found_again_and_has_no_term_below_zero() -> None:
 
 
 def test_the_parts_of_a_step_are_all_of_it_and_the_code_is_as_before(engine: Engine) -> None:
-    from transformers import AttentionInterface
-
-    before = engine.runner.run_model
+    before, attend = engine.runner.run_model, attention.attend
     found = list(measure_parts(engine, [(1, 1), (2, 2)], 16, 3))
     assert [(one.sequences, one.threads) for one in found] == [(1, 1), (2, 2)]
     for one in found:
         values = [getattr(one, part) for part in PARTS]
         assert all(value >= 0 for value in values) and one.model > 0 < one.attention
         assert one.sampling > 0 < one.input and one.total == pytest.approx(sum(values))
-    assert engine.runner.run_model == before and AttentionInterface()[NAME] is pasta_attention
+    assert engine.runner.run_model == before and attention.attend is attend
 
 
 def test_known_answers_alone_and_many_at_once(engine: Engine) -> None:

@@ -9,10 +9,8 @@ from dataclasses import dataclass
 from functools import wraps
 from typing import Any
 
-from transformers import AttentionInterface
-
 from pastalm.evaluation.bench.steps import WARM_UP, now, running
-from pastalm.runtime.attention import NAME, pasta_attention
+from pastalm.runtime import attention, compiled
 from pastalm.runtime.engine import Engine
 from pastalm.runtime.sampler import Sampler
 from pastalm.runtime.step_input import StepBuffers, StepInput
@@ -63,8 +61,8 @@ def measure_parts(engine: Engine, widths: Sequence[tuple[int, int]], context: in
 
 def _parts(sequences: int, threads: int, spent: dict[str, float], total: float, steps: int) -> StepParts:
     own = {
-        "model": spent["run_model"] + spent["run"] - spent["attention"],
-        "attention": spent["attention"],
+        "model": spent["run_model"] + spent["run"] - spent["attend"],
+        "attention": spent["attend"],
         "sampling": spent["choose"] + spent["settle"],
         "input": spent["fill"],
         "copy": spent["copy"],
@@ -85,10 +83,9 @@ class Stopwatch:
         runner = self.engine.runner
         sampling = ((Sampler, "choose"), (Sampler, "settle"))
         around = ((StepInput, "fill"), (StepBuffers, "copy"))
-        for owner, name in ((runner, "run_model"), (runner.graphs, "run"), *sampling, *around):
+        attending = ((attention, "attend"), (compiled, "attend"))  # called by models as they are, and by compiled ones
+        for owner, name in ((runner, "run_model"), (runner.graphs, "run"), *attending, *sampling, *around):
             self._open.enter_context(self._timing(owner, name))
-        AttentionInterface.register(NAME, self._timed("attention", pasta_attention))
-        self._open.callback(AttentionInterface.register, NAME, pasta_attention)
         return self
 
     def __exit__(self, *error: Any) -> None:
