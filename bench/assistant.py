@@ -13,6 +13,7 @@ import argparse
 import json
 import re
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 
 from pastalm.files.atomic import write_text
@@ -46,8 +47,8 @@ def stages(out: Path, options: argparse.Namespace) -> tuple[SftConfig, SftConfig
 
     def sft(name: str, plain: float) -> SftConfig:
         return SftConfig(
-            BASE, train, str(out / name), eval_data=held, plain=plain, row=640, batch_size=4, epochs=options.epochs,
-            learning_rate=5e-4, warmup=10, save_every=50, **ADAPTER,
+            options.base, train, str(out / name), eval_data=held, plain=plain, row=640, batch_size=4,
+            epochs=options.epochs, learning_rate=5e-4, warmup=10, save_every=50, **ADAPTER,
         )  # fmt: skip
 
     prefer = PreferConfig(
@@ -58,11 +59,14 @@ def stages(out: Path, options: argparse.Namespace) -> tuple[SftConfig, SftConfig
     return sft("sft", 0.15), sft("baseline", 1.0), prefer
 
 
-def make_data(out: Path) -> None:
-    """Write the records to train on, those held out, and the prompts of stage 2, a third of them the wider set's."""
+def make_data(out: Path, most: int | None = None) -> None:
+    """Write the records to train on, at most so many, those held out, and the prompts of stage 2, a third of them the
+    wider set's."""
     out.mkdir(parents=True, exist_ok=True)
     for split in ("train", "test"):
-        write_text(out / f"assistant.{split}.jsonl", "".join(f"{line}\n" for line in lines("assistant", split)))
+        write_text(
+            out / f"assistant.{split}.jsonl", "".join(f"{line}\n" for line in islice(lines("assistant", split), most))
+        )
     simple, wide = (list(lines(name, "train")) for name in SETS)
     mixed = [line for k, other in enumerate(wide) for line in (*simple[2 * k : 2 * k + 2], other)]
     write_text(out / "prompts.jsonl", "".join(f"{line}\n" for line in mixed))
@@ -72,11 +76,13 @@ def main() -> None:
     """Run the stages that are not done."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("runs/assistant"))
+    parser.add_argument("--base", default=BASE, help="a folder, a GGUF file or a name")
+    parser.add_argument("--records", type=int, help="of stage 1; all by default")
     parser.add_argument("--epochs", type=float, default=2.0, help="of stage 1")
     parser.add_argument("--prompts", type=int, default=300, help="of stage 2")
     parser.add_argument("--samples", type=int, default=10, help="a prompt of stage 2")
     options = parser.parse_args()
-    make_data(options.out)
+    make_data(options.out, options.records)
     pasta, baseline, prefer = stages(options.out, options)
     train_sft(pasta)
     train_sft(baseline)

@@ -1,8 +1,18 @@
 #!/usr/bin/env bash
-# Train the bundled model on a GPU; run it again after a kill and it goes on.
-# Usage: bench/gpu/train.sh [FOLDER] [OPTIONS OF bench.bundled]
+# The training of a real model on a GPU: both stages of bench.assistant, then the held-out prompts. What is done is
+# skipped when it is started again.
+# Usage: bench/gpu/train.sh BASE [FOLDER] [OPTIONS OF bench.assistant]; BASE is a model's folder or GGUF file, or a name.
+# TINY=1 trains on a few records on a CPU instead. Writes the adapters, figures and logs, in pieces of 15 MB, to
+# FOLDER.pieces; bench/gpu/pieces.sh joins them.
 set -euo pipefail
-out=${1:-runs/bundled}
-shift || true
-python3 -m bench.bundled --out "$out" --bf16 --number 110000 --steps 8000 --batch 4 "$@"
-python3 -m pastalm.cli eval "$out/model" tasks:held-out:330 --out "$out/figures" --max-tokens 900
+base=${1:?give the base: a folder, a GGUF file or a name}
+out=${2:-runs/gpu/train}
+shift $(($# < 2 ? $# : 2))
+size=(--epochs 2 --prompts 150 --samples 8) limit=80 device=cuda
+[ -z "${TINY:-}" ] || { size=(--records 8 --epochs 1 --prompts 2 --samples 2) limit=2 device=cpu; }
+python3 -m bench.assistant --base "$base" --out "$out" "${size[@]}" "$@"
+python3 -m pastalm.cli eval "$out/assistant.test.jsonl" --model "$out/prefer" --baseline "$out/baseline" \
+    --out "$out/figures" --device "$device" --max-tokens 400 --limit "$limit"
+# The adapters, without the states that a run goes on from.
+tar -czf "$out.tar.gz" -C "$out" --exclude 'checkpoint*' --exclude '*.pt' --exclude 'round*/samples*' .
+"$(dirname "$0")/pieces.sh" cut "$out.tar.gz" "$out.pieces" 15M

@@ -60,6 +60,7 @@ def bench(
     device: Device = "auto",
     dtype: DType = "auto",
     compile: Compile = False,
+    cuda_graphs: Annotated[bool, typer.Option(help="Replay steps as CUDA graphs, on a GPU.")] = True,
     quantize: Quantize = None,
     remote: Remote = None,
     json: Json = False,
@@ -77,7 +78,7 @@ def bench(
     grid = [_numbers(values, name) for values, name in ((sequences, "sequences"), (threads, "threads"))]
     lengths = _numbers(contexts, "contexts")
     answers = _answers(data, limit or 8)
-    options: dict[str, Any] = {"compile": compile, "quantize": quantize}
+    options: dict[str, Any] = {"compile": compile, "cuda_graphs": cuda_graphs, "quantize": quantize}
     if remote:
         engine = load_engine(model or BUNDLED, device, dtype, remote, **options)
         _show(_server_report(engine, name_of(model or BUNDLED), remote, wanted, answers, grid[0]), out, json)

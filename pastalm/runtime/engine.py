@@ -47,9 +47,9 @@ class Engine:
     threads (None: what it may need); ``max_batch`` is how many requests :meth:`generate_batch` decodes at once.
     ``constrained`` enforces the grammar of tags, ``unique_topics`` that an answer promises no topic twice. ``compile``
     makes graphs of the model's pass, which takes up to minutes the first time and seconds later
-    (:mod:`pastalm.runtime.compiled`); ``quantize="int8"`` rounds the model's weights in place
-    (:mod:`pastalm.runtime.quantize`). Raises ``UnsupportedModelError`` for models that cannot be driven, ``ValueError``
-    for a quantisation that cannot be.
+    (:mod:`pastalm.runtime.compiled`); on a GPU steps are replayed as ``cuda_graphs`` (:mod:`pastalm.runtime.graphs`);
+    ``quantize="int8"`` rounds the model's weights in place (:mod:`pastalm.runtime.quantize`). Raises
+    ``UnsupportedModelError`` for models that cannot be driven, ``ValueError`` for a quantisation that cannot be.
 
     The cache is kept between calls, as large as the largest call that did not fit it needed; :meth:`release` frees it.
     Calls may come from several threads, and iterators of several calls may be read in turn: their requests then share
@@ -66,11 +66,12 @@ class Engine:
         constrained: bool = True,
         unique_topics: bool = True,
         compile: bool = False,
+        cuda_graphs: bool = True,
         quantize: str | None = None,
     ) -> None:
         if quantize is not None:
             quantize_model(model, quantize)
-        self.runner = Runner(model, compile=compile)
+        self.runner = Runner(model, compile=compile, cuda_graphs=cuda_graphs)
         self.tokenizer = tokenizer
         self.codec, self.prompts = TextCodec(tokenizer), PromptEncoder(tokenizer)
         self.eos = frozenset(end_tokens(tokenizer, getattr(model, "generation_config", None)))

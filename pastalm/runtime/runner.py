@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -24,6 +25,10 @@ from pastalm.runtime.sampler import Draw, Sampler, SamplingInput, SamplingParams
 from pastalm.runtime.step_input import NOTHING, Part, StepBuffers, StepInput, StepShape
 from pastalm.runtime.visibility import JUNK, Query
 
+WIDE = 64  # queries that fill the largest tile of the kernel, whatever the heads
+
+_log = logging.getLogger(__name__)
+
 
 def metadata_on(device: torch.device) -> type[CacheMetadata]:
     """How steps on a device attend: on a GPU by the kernel, where Triton is installed, else by torch."""
@@ -36,22 +41,25 @@ def metadata_on(device: torch.device) -> type[CacheMetadata]:
 
 class Runner:
     """A decoder-only model and what is needed to run it. Raises ``UnsupportedModelError`` for other models.
-    ``compile`` makes graphs of its pass; see :mod:`pastalm.runtime.compiled`.
+    ``compile`` makes graphs of its pass (:mod:`pastalm.runtime.compiled`); ``cuda_graphs`` captures steps on a GPU
+    (:mod:`pastalm.runtime.graphs`).
 
     One pass at a time: its buffers and the model's attention context hold the input of the one that runs.
     """
 
-    def __init__(self, model: PreTrainedModel, *, compile: bool = False) -> None:
+    def __init__(self, model: PreTrainedModel, *, compile: bool = False, cuda_graphs: bool = True) -> None:
         self.model = model.eval()
         self.device = model.device
         self._keeps_logits = "logits_to_keep" in inspect.signature(model.forward).parameters
         self._context = take_over(model, self._forward_in)
         narrow(model)
         self.sampler = Sampler(self.vocabulary_size, self.device)
-        self.metadata = metadata_on(self.device)
-        self.graphs = Graphs(capture_on(self.device))
+        self.graphs = Graphs(capture_on(self.device) if cuda_graphs else None)
         self._buffers = StepBuffers(self.device)
         self.run_model: Pass = self._logits
+        self.metadata = metadata_on(self.device)
+        if self.metadata is not CacheMetadata:
+            self._try_kernel()
         if compile:
             self.run_model = CompiledPass(self._logits, self._context, self.device)
             self._warm_up()
@@ -113,8 +121,10 @@ class Runner:
         return logits.clone(), chosen  # the next replay writes over it
 
     @torch.inference_mode()
-    def capture(self, cache: KVCache) -> None:
-        """Capture the graphs of greedy steps over a cache now, the largest first: its memory serves the others too."""
+    def reserve(self, cache: KVCache) -> None:
+        """Make the layers of a cache now, and the graphs of greedy steps over it: the largest first, whose memory
+        serves the others too."""
+        self._feed_nothing(cache, 1, 1)
         if self.graphs.active:
             nothing = Part(0, [Query(0, 0, JUNK, NOTHING)], [0], [Draw(SamplingParams(), Legal(("any",), ()))])
             for shape in track(buckets(cache.rows, cache.slots), "Capturing steps", unit="graphs"):
@@ -141,15 +151,25 @@ class Runner:
         logits = self.model(input_ids=tokens_BN, position_ids=positions_BN, use_cache=False, **extra).logits
         return logits[:, keep] if keep is not None and not extra else logits
 
+    def _try_kernel(self) -> None:
+        """See that the kernel runs here with this model's heads and its largest tile; steps attend by torch if not."""
+        try:
+            self._feed_nothing(KVCache(1, 2, self.device), WIDE, 1)
+        except Exception as error:
+            self.metadata = CacheMetadata
+            reason = " ".join(str(error).split())[:200] or type(error).__name__
+            _log.warning("The attention kernel cannot run here (%s); steps attend by torch, more slowly.", reason)
+
     def _warm_up(self) -> None:
         """Compile now, not with the first request: a graph for one query, and one for several of which some are wanted
         (sizes that are equal in the first pass would be taken for the same one)."""
         cache = KVCache(1, 2, self.device)
-        for fed, wanted in track(
-            ((1, 1), (3, 2)), "Compiling", total=2, unit="graphs"
-        ):  # equal sizes are taken for one
-            queries = [Query(0, 0, JUNK, NOTHING)] * fed
-            self.step(cache, [Part(0, queries, list(range(wanted)))])
+        for fed, wanted in track(((1, 1), (3, 2)), "Compiling", total=2, unit="graphs"):
+            self._feed_nothing(cache, fed, wanted)
+
+    def _feed_nothing(self, cache: KVCache, fed: int, wanted: int) -> None:
+        """A step of so many queries that nobody has asked for, without a draw."""
+        self.step(cache, [Part(0, [Query(0, 0, JUNK, NOTHING)] * fed, list(range(wanted)))])
 
     def dense(self, tokens: Tensor, positions: Tensor, visible: Tensor) -> Tensor:
         """Logits [n, V] of a whole layout at once, without a cache: the oracle. ``visible`` bool [n, n]."""

@@ -19,9 +19,8 @@ from pastalm.runtime.runner import Runner
 from pastalm.runtime.sampler import Draw
 from pastalm.runtime.seen_text import seen_counts
 from pastalm.runtime.sequence import Sequence
-from pastalm.runtime.step_input import NOTHING, Part
+from pastalm.runtime.step_input import Part
 from pastalm.runtime.thread import Feed, Operation, Thread
-from pastalm.runtime.visibility import JUNK, Query
 
 PREFILL_CHUNK = 512  # prompt tokens a step: bounds the mask, chunk x slots
 PREFILL_BESIDE = 128  # the same where others are decoded, who wait for it
@@ -75,8 +74,7 @@ class Scheduler:
         the graphs, since a cache that moves takes them along. Raises what torch raises where there is no room."""
         if self.runner.graphs.active:
             self.cache.grow(self.max_batch, self.max_model_len)
-        self.runner.step(self.cache, [Part(0, [Query(0, 0, JUNK, NOTHING)], [0])])
-        self.runner.capture(self.cache)
+        self.runner.reserve(self.cache)
 
     def shrink(self) -> None:
         """Give the memory of the cache back while nothing runs; the next requests make it grow again."""

@@ -25,7 +25,7 @@ def test_list_marks_stand_before_their_chunks() -> None:
 
 def test_the_stages_build_on_each_other(tmp_path: Path) -> None:
     make_data(tmp_path)
-    pasta, baseline, prefer = stages(tmp_path, argparse.Namespace(epochs=2.0, prompts=300, samples=10))
+    pasta, baseline, prefer = stages(tmp_path, argparse.Namespace(base="smollm2", epochs=2.0, prompts=300, samples=10))
     assert (prefer.model, prefer.baseline) == (pasta.out, baseline.out)
     assert prefer.speed_term == "bounded" and set(prefer.qualities()) == {
         "redundancy", "repetition", "coverage", "likelihood",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 import pytest
 import torch
 from transformers import PreTrainedTokenizerFast
@@ -57,3 +59,20 @@ def test_a_short_answer_equals_the_oracle(family: str, tokenizer: PreTrainedToke
     assert len(response.threads) > 1
     for path, rows in logits.items():
         torch.testing.assert_close(torch.stack(rows), dense[path][: len(rows)], atol=1e-4, rtol=0)
+
+
+def test_a_kernel_that_cannot_run_is_said_once_and_torch_attends(
+    tokenizer: PreTrainedTokenizerFast, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Refused(KernelMetadata):
+        def attend(self, *_: object) -> torch.Tensor:
+            raise RuntimeError("out of resource:\nshared memory")
+
+    expected = Engine(tiny("llama", len(tokenizer)), tokenizer).generate("hello", max_tokens=9)
+    monkeypatch.setattr("pastalm.runtime.runner.metadata_on", lambda device: Refused)
+    with caplog.at_level(logging.WARNING):
+        engine = Engine(tiny("llama", len(tokenizer)), tokenizer)
+    assert engine.generate("hello", max_tokens=9).annotated == expected.annotated
+    assert [record.message for record in caplog.records if "kernel" in record.message] == [
+        "The attention kernel cannot run here (out of resource: shared memory); steps attend by torch, more slowly."
+    ]
