@@ -199,7 +199,8 @@ class Engine:
         unknown = [token for token in asked.logit_bias or () if token >= self.known_tokens]
         if unknown:
             raise RequestError(f"logit_bias names the token {unknown[0]}, which this model does not have.")
-        language = self.language(asked.mode)
+        plain = asked.stop_token_ids is not None
+        language = self.plain_language(asked.stop_token_ids or ()) if plain else self.language(asked.mode)
         ids = self.encode(prompt)
         limits = self.bounded(asked.limits, ids)
         interpreter = Interpreter(language, policy, limits, len(ids), stops=asked.stops, eager=asked.eager)
@@ -259,6 +260,10 @@ class Engine:
         vocabulary = self.tags() if asynchronous else self.vocabulary
         settings = {"constrained": self.constrained, "unique_topics": self.unique_topics}
         return Language(self.codec, self.eos, vocabulary, asynchronous=asynchronous, **settings)
+
+    def plain_language(self, stops: Many[int]) -> Language:
+        """How answers are read whose tags are tokens like others; ``stops`` end them, too."""
+        return Language(self.codec, self.eos | set(stops), None, asynchronous=False, constrained=False)
 
     def bounded(self, limits: Limits, prompt: Many[int]) -> Limits:
         """The limits with the model's window and the cache's size. Raises :class:`RequestError` for a prompt that

@@ -34,8 +34,10 @@ class RequestOptions:
     default, and if the model was trained with one, it is the model's own. ``eager`` turns tokens into text at once, for
     those who drain events. ``observe`` is shown every choice. ``logit_bias`` (ids to numbers), ``presence_penalty`` and
     ``frequency_penalty`` are those of :class:`pastalm.runtime.sampler.SamplingParams`; ``logprobs`` asks for the
-    probabilities of the text's tokens, with so many of the likeliest beside each. Raises :class:`RequestError` or
-    ``ValueError`` with one sentence for values that mean nothing.
+    probabilities of the text's tokens, with so many of the likeliest beside each. ``stop_token_ids``, which may be
+    empty, end the answer like the model's own end, and make every token of it plain: tags are neither read nor
+    forbidden, for clients that read them themselves. Raises :class:`RequestError` or ``ValueError`` with one sentence
+    for values that mean nothing.
     """
 
     max_tokens: int = 1024
@@ -49,6 +51,7 @@ class RequestOptions:
     frequency_penalty: float = 0.0
     logprobs: int | None = None
     stop: str | Sequence[str] | None = None
+    stop_token_ids: Sequence[int] | None = None
     max_threads: int | None = None
     max_async_tokens: int | None = None
     max_depth: int = 1

@@ -177,7 +177,7 @@ async def _events(
 
 def _add_routes(app: FastAPI, handler: Handler) -> None:
     worker, config = handler.worker, handler.config
-    card = ModelCard(id=config.name, created=config.created)
+    card = ModelCard(id=config.name, created=config.created, max_model_len=worker.engine.max_model_len)
 
     @app.get("/health", response_model=Health, responses={503: {"model": Health}})
     @app.api_route("/health", methods=["GET", "HEAD"], include_in_schema=False)  # takes both; the other is described

@@ -166,6 +166,7 @@ class TextChoice(Choice):
 
     text: str
     logprobs: TextLogprobs | None = None
+    token_ids: list[int] | None = optional()
 
 
 class Frame(BaseModel):
@@ -235,12 +236,13 @@ class Health(BaseModel):
 
 
 class ModelCard(BaseModel):
-    """A model as ``/v1/models`` tells of it."""
+    """A model as ``/v1/models`` tells of it. ``max_model_len``: the tokens that a prompt and its answer may have."""
 
     id: str
     object: Literal["model"] = "model"
     created: int
     owned_by: str = "pasta"
+    max_model_len: int | None = None
 
 
 class ModelList(BaseModel):

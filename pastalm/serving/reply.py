@@ -31,7 +31,7 @@ from pastalm.serving.bodies import (
     ThreadEvents,
 )
 from pastalm.serving.errors import ServingError
-from pastalm.serving.requests import CommonRequest
+from pastalm.serving.requests import CommonRequest, CompletionRequest
 from pastalm.serving.worker import JobProgress
 
 Logprobs = Sequence[TokenLogprob] | None
@@ -61,11 +61,12 @@ class Reply:
     def piece(self, index: int, progress: JobProgress) -> str:
         """A chunk of text, and of thread events."""
         events = ThreadEvents(events=list(progress.events)) if progress.events else None
-        return self._chunk(self._choice(index, progress.text, progress.logprobs), progress.text, events)
+        choice = self._choice(index, progress.text, progress.logprobs, progress.tokens)
+        return self._chunk(choice, progress.text, events)
 
     def closing(self, index: int, response: Response) -> str:
         """The chunk after the last text of an answer: why it ended, and the figures."""
-        choice = self._choice(index, "")
+        choice = self._choice(index, "", tokens=_end(response))
         choice.finish_reason, choice.pasta = response.finish_reason, self._own_figures(index, response)
         return self._chunk(choice, pasta=None if choice.pasta else self._figures(index, response))
 
@@ -79,8 +80,8 @@ class Reply:
         """An error in the middle of a stream, which ends there."""
         return f"data: {json.dumps(error.body())}\n\n"
 
-    def _choice(self, index: int, text: str, logprobs: Logprobs = None) -> Choice:
-        """A choice of a chunk with this text and the probabilities of these tokens."""
+    def _choice(self, index: int, text: str, logprobs: Logprobs = None, tokens: Sequence[int] = ()) -> Choice:
+        """A choice of a chunk with this text, and the probabilities and the ids of these tokens."""
         raise NotImplementedError
 
     def _chunk(self, choice: Choice, text: str = "", pasta: DecodingFigures | ThreadEvents | None = None) -> str:
@@ -136,7 +137,7 @@ class ChatReply(Reply):
         """The role."""
         return self._chunk(ChatChunkChoice(index=index, delta=MessageDelta(role="assistant", content="")))
 
-    def _choice(self, index: int, text: str, logprobs: Logprobs = None) -> ChatChunkChoice:
+    def _choice(self, index: int, text: str, logprobs: Logprobs = None, tokens: Sequence[int] = ()) -> ChatChunkChoice:
         delta = MessageDelta(content=text or None)
         return ChatChunkChoice(index=index, delta=delta, logprobs=ChatLogprobs.of(logprobs))
 
@@ -152,15 +153,31 @@ class CompletionReply(Reply):
     def whole(self, responses: Sequence[Response]) -> TextCompletion:
         """See :class:`Reply`."""
         choices = [
-            TextChoice(**self._ended(index, one), text=one.text, logprobs=TextLogprobs.of(one.logprobs))
+            TextChoice(
+                **self._ended(index, one),
+                text=one.text,
+                logprobs=TextLogprobs.of(one.logprobs),
+                token_ids=self._ids([*one.script.tokens, *_end(one)]),
+            )
             for index, one in enumerate(responses)
         ]
         return TextCompletion(**self._whole("text_completion", responses), choices=choices)
 
-    def _choice(self, index: int, text: str, logprobs: Logprobs = None) -> TextChoice:
+    def _choice(self, index: int, text: str, logprobs: Logprobs = None, tokens: Sequence[int] = ()) -> TextChoice:
         start = self.told[index]
         self.told[index] += sum(len(one.text) for one in logprobs or ())
-        return TextChoice(index=index, text=text, logprobs=TextLogprobs.of(logprobs, start))
+        shown = TextLogprobs.of(logprobs, start)
+        return TextChoice(index=index, text=text, logprobs=shown, token_ids=self._ids(tokens))
+
+    def _ids(self, tokens: Sequence[int]) -> list[int] | None:
+        """The tokens, if they are asked for."""
+        asked = isinstance(self.asked, CompletionRequest) and self.asked.return_token_ids
+        return list(tokens) if asked else None
+
+
+def _end(response: Response) -> list[int]:
+    """The token that ended an answer, if one did."""
+    return [] if response.end is None else [response.end]
 
 
 def _event(body: BaseModel, exclude: set[str] | None = None) -> str:

@@ -257,8 +257,17 @@ class ChatRequest(CommonRequest):
 
 
 class CompletionRequest(CommonRequest):
-    """A body of ``/v1/completions``: prompts taken as they are, each a text or token ids."""
+    """A body of ``/v1/completions``: prompts taken as they are, each a text or token ids.
 
+    ``return_token_ids`` is vLLM's: the answer comes as token ids, too. Its tags are then tokens like others, for a
+    client that reads them itself, and ``stop_token_ids``, which are among the ids, end it.
+    """
+
+    NOT_DONE: ClassVar = {name: why for name, why in UNSUPPORTED.items() if name != "stop_token_ids"}
+    return_token_ids: bool | None = None
+    stop_token_ids: list[Whole] | None = None
+    include_stop_str_in_output: bool | None = None
+    skip_special_tokens: bool | None = None
     prompt: Annotated[list[Text | list[int]], BeforeValidator(_prompts, json_schema_input_type=PromptShapes)]
     logprobs: Whole | None = _bounded(minimum=0, maximum=20)
 
@@ -266,6 +275,18 @@ class CompletionRequest(CommonRequest):
     def wanted_logprobs(self) -> int | None:
         """See :class:`CommonRequest`."""
         return self.logprobs
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """See :class:`CommonRequest`."""
+        plain = {"stop_token_ids": self.stop_token_ids or []} if self.return_token_ids else {}
+        return super().options | plain
+
+    def check(self) -> None:
+        """See :class:`CommonRequest`."""
+        super().check()
+        if self.stop_token_ids and not self.return_token_ids:
+            raise InvalidRequestError("stop_token_ids go with return_token_ids: give that as well, or use stop.")
 
     @property
     def prompts(self) -> list[Prompt]:

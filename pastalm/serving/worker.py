@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
@@ -14,7 +14,7 @@ from typing import Any
 from pastalm.lang.positions import position_policy
 from pastalm.lang.prompt import Prompt
 from pastalm.runtime.engine import Engine
-from pastalm.runtime.events import DoneEvent, Event
+from pastalm.runtime.events import NO_TOKEN, DoneEvent, Event, TokenEvent
 from pastalm.runtime.memory import OutOfMemoryError
 from pastalm.runtime.response import Response, TokenLogprob
 from pastalm.runtime.sequence import Sequence
@@ -37,12 +37,13 @@ LAST_PLACE = ((1 << 31) - 1,)  # behind all that an answer holds
 @dataclass(frozen=True)
 class JobProgress:
     """What a step has brought: text of the answer that has become known, in the order of the document; if the job asks
-    for them, what each thread did, and the probabilities of the tokens that have become known. The text of the last of
-    these may come with a later piece, as that of half a character does."""
+    for them, what each thread did, the tokens that were decoded, and the probabilities of the tokens that have become
+    known. The text of the last of these may come with a later piece, as that of half a character does."""
 
     text: str
     events: tuple[ThreadEvent, ...] = ()
     logprobs: tuple[TokenLogprob, ...] | None = None
+    tokens: tuple[int, ...] = ()
 
 
 # What a client hears of its job: progress if it streams, and last the response, or why there is none.
@@ -71,6 +72,11 @@ class Job:
         self.threads: ThreadLog | None = None  # where events are asked for
         self.timer: Timer | None = None  # from when it is submitted
         self._loop = asyncio.get_running_loop()
+
+    def tokens(self, happened: Iterable[Event]) -> Iterator[int]:
+        """The tokens that events tell of, for a client that reads them itself."""
+        if self.options.get("stop_token_ids") is not None:
+            yield from (one.token for one in happened if isinstance(one, TokenEvent) and one.token != NO_TOKEN)
 
     def send(self, message: JobMessage) -> None:
         """Put a message where the client reads it; from the worker's thread."""
@@ -255,8 +261,9 @@ class Worker:
         step, threads = request.interpreter.rounds, job.threads
         events = tuple(threads.take(event, step) for event in happened) if threads else ()
         text, logprobs = job.document.read(), request.logprobs and request.logprobs.fresh(request.interpreter)
-        if text or events or logprobs:
-            job.send(JobProgress(text, events, logprobs or None))
+        tokens = tuple(job.tokens(happened))
+        if text or events or logprobs or tokens:
+            job.send(JobProgress(text, events, logprobs or None, tokens))
 
     def _fail(self, job: Job, error: Exception) -> None:
         if isinstance(error, OutOfMemoryError):

@@ -1,4 +1,4 @@
-"""A completion server, spoken to in token ids over HTTP: vLLM, SGLang, or another with their fields."""
+"""A completion server, spoken to in token ids over HTTP: vLLM, ours, or another with their fields."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Completion:
     bias: Mapping[int, float] = field(default_factory=dict)
 
     def fields(self) -> dict[str, Any]:
-        """The body of the request, by the names of vLLM and SGLang."""
+        """The body of the request, by the names of vLLM."""
         return {
             "prompt": list(self.prompt),
             "max_tokens": self.max_tokens,
@@ -139,8 +139,8 @@ class CompletionServer:
         ids = (choice.model_extra or {}).get("token_ids")
         if ids is None and choice.text:
             raise RemoteError(
-                f"{self.urls[place]} answers with text alone; PASTA needs token ids ('return_token_ids', as vLLM and "
-                "SGLang have it)."
+                f"{self.urls[place]} answers with text alone; PASTA needs token ids ('return_token_ids', as vLLM has "
+                "it)."
             )
         return ids or []
 
