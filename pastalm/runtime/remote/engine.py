@@ -30,13 +30,13 @@ NEED_LOGITS = ("observe", "logprobs", "logit_bias", "presence_penalty", "frequen
 
 
 class RemoteEngine(Engine):
-    """An :class:`~pastalm.runtime.engine.Engine` whose model runs in a completion server (vLLM, SGLang, ..).
+    """An :class:`~pastalm.runtime.engine.Engine` whose model runs in a completion server such as vLLM.
 
     ``base_url`` is the server's, ending in ``/v1``, or several of servers with the same model: requests are spread
     over them by their prompts. ``model`` is its name there (None: the server has one only), ``tokenizer`` the model's
     fast tokenizer, or a directory or hub id that has it; ``api_key`` None is what the environment has as
-    ``PASTA_REMOTE_KEY``. ``max_model_len`` bounds prompt and answer together (None:
-    what the server says). At most ``max_streams`` completions run at once. ``timeout`` and ``attempts`` are those of
+    ``PASTA_REMOTE_KEY``. ``max_model_len`` bounds prompt and answer together (None: what the server says). At most
+    ``max_streams`` completions run at once. ``timeout`` and ``attempts`` are those of
     :class:`~pastalm.runtime.remote.server.CompletionServer`.
 
     Each thread is a completion of its own; after a sync the joined text is sent as a new prompt. So a model answers as
@@ -59,15 +59,8 @@ class RemoteEngine(Engine):
         attempts: int = 6,
     ) -> None:
         urls = [base_url] if isinstance(base_url, str) else list(base_url)
-        config = None
-        if isinstance(tokenizer, str):
-            config, trained = load_generation_config(tokenizer), trained_positions(tokenizer)
-            if trained not in (None, CONTIGUOUS):
-                _log.warning("The model was trained with the positions %r; a server's are contiguous.", trained)
-            tokenizer = load_tokenizer(tokenizer)
-        self.tokenizer = tokenizer
+        self.tokenizer, self.eos = _tokenizer_and_ends(tokenizer)
         self.codec, self.prompts = TextCodec(self.tokenizer), PromptEncoder(self.tokenizer)
-        self.eos = frozenset(end_tokens(self.tokenizer, config))
         self.vocabulary = Vocabulary(self.tokenizer, self.eos) if has_tags(self.tokenizer) else None
         self.positions, self.max_batch = CONTIGUOUS, max_batch
         self.constrained = self.unique_topics = False  # the server's sampler follows no grammar
@@ -144,3 +137,13 @@ class RemoteEngine(Engine):
 
     def _scheduler_for(self, sequences: Any, max_batch: int) -> Any:
         return self.scheduler(max_batch, 0)
+
+
+def _tokenizer_and_ends(given: PreTrainedTokenizerBase | str) -> tuple[PreTrainedTokenizerBase, frozenset[int]]:
+    """The tokenizer, and the tokens that end an answer by it and by what else lies beside it."""
+    if not isinstance(given, str):
+        return given, frozenset(end_tokens(given))
+    trained, tokenizer = trained_positions(given), load_tokenizer(given)
+    if trained not in (None, CONTIGUOUS):
+        _log.warning("The model was trained with the positions %r, but those of a server are contiguous.", trained)
+    return tokenizer, frozenset(end_tokens(tokenizer, load_generation_config(given)))

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from threading import Thread
 from time import monotonic, sleep
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
-from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import GenerationConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from pastalm.lang.answer import Answer
 from pastalm.lang.parse import parse
@@ -188,6 +190,22 @@ def test_an_answer_may_fill_all_that_the_server_has(
         engine.release()
     assert found.finish_reason == "length"
     assert found.prompt_tokens + found.metrics.tokens == 60
+
+
+def test_what_lies_beside_the_tokenizer_counts(
+    tokenizer: PreTrainedTokenizerFast, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An end of answer that the generation config alone names, and the positions that the model was trained with."""
+    letter, end = tokenizer.convert_tokens_to_ids(["x", "y"])
+    tokenizer.save_pretrained(tmp_path)
+    GenerationConfig(eos_token_id=[tokenizer.eos_token_id, end]).save_pretrained(tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "llama", "pasta_positions": "pred10"}))
+    with serving(PlainServer(lambda ids, _: end if ids[-1] == letter else letter).app) as url:
+        engine = Engine.remote(url, MODEL, str(tmp_path))
+        found = engine.generate(PROMPT, mode="sequential")
+        engine.release()
+    assert (found.text, found.finish_reason, found.end) == ("x", "stop", end)
+    assert "trained with the positions 'pred10'" in caplog.text
 
 
 def test_what_a_server_cannot_do_is_refused(two: tuple[Engine, PlainServer]) -> None:
