@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pastalm.cli.models import load_engine, name_of
+from pastalm.cli.models import hush, load_engine, name_of
 from pastalm.cli.options import (
     BUNDLED,
     Compile,
@@ -30,7 +30,10 @@ from pastalm.cli.options import (
 from pastalm.runtime.mode import Mode
 
 if TYPE_CHECKING:
+    from socket import socket
+
     from pastalm.runtime.engine import Engine
+    from pastalm.serving.server import Server
 
 NEEDED = {"fastapi": "fastapi", "uvicorn": "uvicorn", "prometheus_client": "prometheus-client"}
 
@@ -84,6 +87,7 @@ def serve(
     ends it.
     """
     _require_extra()
+    hush()  # before the first import of a library that has bars
     model = _one_model(model_argument, model)
     from pastalm.serving.config import ServerConfig
     from pastalm.serving.server import bind, is_loopback
@@ -119,10 +123,15 @@ def serve(
         where = f"http://{f'[{host}]' if ':' in host else host}:{bound.getsockname()[1]}/v1"
         line = f"Serving {config.name} at {where} (Ctrl-C ends it)"
         server = Server(build_app(worker, config), worker, lambda: typer.echo(line))
-        logging.basicConfig(format="%(asctime)s %(message)s", level=logging.WARNING)
-        logging.getLogger("pastalm").setLevel(logging.INFO)
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # uvicorn, once it has ended well, raises it again
-        server.run([bound])
+        _run(server, bound)
+
+
+def _run(server: Server, bound: socket) -> None:
+    """Serve at a socket until the server is told to end."""
+    logging.basicConfig(format="%(asctime)s %(message)s", level=logging.WARNING)
+    logging.getLogger("pastalm").setLevel(logging.INFO)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # uvicorn, once it has ended well, raises it again
+    server.run([bound])
 
 
 def _one_model(argument: str | None, option: str) -> str:

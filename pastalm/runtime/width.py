@@ -10,21 +10,22 @@ from pastalm.runtime.step_input import Part
 from pastalm.runtime.visibility import JUNK, Query
 
 MOST_ROWS = 128
-TRIES = 3
+TRIES = 5
 WORTH = 1.1  # twice as many rows must bring so many times the tokens a second
 
 
 def useful_rows(runner: Runner) -> int:
     """The number of rows, a power of two, up to which twice as many bring more tokens a second. A step with more
-    threads than that takes longer for all and gains nothing."""
-    cache, rows = KVCache(1, BLOCK - 1, runner.device), 1
-    rate = 1 / _seconds(runner, cache, 1)
-    while rows < MOST_ROWS:
-        doubled = 2 * rows / _seconds(runner, cache, 2 * rows)
-        if doubled < WORTH * rate:
-            break
-        rows, rate = 2 * rows, doubled
-    return rows
+    threads than that takes longer for all and gains nothing. One doubling without gain is not the end: the machine may
+    have done something else just then."""
+    cache, rows, useful = KVCache(1, BLOCK - 1, runner.device), 1, 1
+    best = 1 / _seconds(runner, cache, 1)
+    while rows < min(MOST_ROWS, 4 * useful):
+        rows *= 2
+        rate = rows / _seconds(runner, cache, rows)
+        if rate >= WORTH * best:
+            useful, best = rows, rate
+    return useful
 
 
 def _seconds(runner: Runner, cache: KVCache, rows: int) -> float:

@@ -72,7 +72,8 @@ class ServerMetrics:
         self._make(Gauge, name, what).labels(self._name).set_function(value)
 
     def ended(self, reason: str) -> None:
-        """A request has ended: "stop" or "length", or "abort" (its client left), "refused", "overloaded", "error"."""
+        """A request has ended: "stop" or "length", or "abort" (its client left), "refused", "overloaded",
+        "out_of_memory", "error"."""
         self._outcomes.labels(self._name, reason).inc()
 
     def answered(self, metrics: Metrics, prompt_tokens: int, reason: str, seconds: float) -> None:

@@ -161,3 +161,5 @@ def test_the_useful_width_is_measured(engine: Engine, monkeypatch: pytest.Monkey
     assert useful_rows(engine.runner) == 16
     monkeypatch.setattr(width, "_seconds", lambda _, __, rows: rows)
     assert useful_rows(engine.runner) == 1
+    monkeypatch.setattr(width, "_seconds", lambda _, __, rows: max(rows, 16.0) * (5 if rows in (2, 8) else 1))
+    assert useful_rows(engine.runner) == 16, "two steps that were disturbed ended it"

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from pastalm import Engine
-from pastalm.serving.metrics import ServerMetrics
 from tests.serving.conftest import RunningServer, serving
 from tests.serving.test_protocol import head, post
 
+VLLM = (  # what vLLM has under the same names behind its own prefix
+    *("num_requests_running", "num_requests_waiting", "kv_cache_usage_perc", "request_success_total"),
+    *("prompt_tokens_total", "generation_tokens_total", "time_to_first_token_seconds"),
+    *("inter_token_latency_seconds", "e2e_request_latency_seconds"),
+)
+OWN = {"steps", "threads_per_step", "critical_path_steps", "speedup", "kv_cache_slots_used"}
 BODY: dict[str, Any] = {"model": "tiny", "prompt": "hello", "max_tokens": 7}
 
 
-def read(server: RunningServer) -> dict[str, float]:
+def read(server: RunningServer, name: str = "tiny") -> dict[str, float]:
     connection = server.post({})
     connection.getresponse().read()
     connection.request("GET", "/metrics")
@@ -24,7 +30,7 @@ def read(server: RunningServer) -> dict[str, float]:
     families = text_string_to_metric_families(answer.read().decode())
     samples = [sample for family in families for sample in family.samples if "le" not in sample.labels]
     connection.close()
-    assert {sample.labels["model_name"] for sample in samples} == {"tiny"}
+    assert {sample.labels["model_name"] for sample in samples} == {name}
     return {sample.name + sample.labels.get("finished_reason", ""): sample.value for sample in samples}
 
 
@@ -66,7 +72,10 @@ def test_metrics_need_no_key(tiny: Engine) -> None:
         assert head(running, "GET", "/metrics", {}).status == 200
 
 
-def test_names_are_vllm_s_where_they_mean_the_same() -> None:
-    text = ServerMetrics("m").text().decode()
-    for name in ("prompt_tokens_total", "generation_tokens_total", "time_to_first_token_seconds", "request_success"):
-        assert f"pasta:{name}" in text
+def test_names_are_vllm_s_where_they_mean_the_same(served: RunningServer) -> None:
+    post(served, "/v1/completions", BODY | {"model": "bundled"})
+    found = read(served, "bundled")
+    for name in VLLM:
+        assert any(key.startswith(f"pasta:{name}") for key in found), name
+    names = {key.removeprefix("pasta:") for key in found if "_created" not in key}
+    assert {re.sub("_(sum|count|total)$", "", name) for name in names if not name.startswith(VLLM)} == OWN
