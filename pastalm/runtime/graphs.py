@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from weakref import ref
+from weakref import WeakSet, ref
 
 import torch
 from torch import Tensor
@@ -117,17 +117,19 @@ class Graphs:
 
 
 class CudaCapture:
-    """Captures functions as CUDA graphs that share one memory pool: no two of them run at once."""
+    """Captures functions as CUDA graphs that share one memory pool: no two of them run at once. The pool lives as long
+    as one of its graphs; after that there is another."""
 
     def __init__(self) -> None:
-        self._pool = torch.cuda.graph_pool_handle()
+        self._graphs: WeakSet[torch.cuda.CUDAGraph] = WeakSet()
 
     def __call__(self, function: Callable[[], Outcome]) -> Callable[[], Outcome]:
         """See :data:`Capture`."""
         function()  # what is compiled, and what is made once, is so outside of the graph
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
+        graph, pool = torch.cuda.CUDAGraph(), next((one.pool() for one in self._graphs), None)
+        with torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):
             outcome = function()
+        self._graphs.add(graph)
 
         def replay() -> Outcome:
             graph.replay()

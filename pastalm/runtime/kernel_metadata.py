@@ -19,7 +19,9 @@ class KernelMetadata(CacheMetadata):
     def attend(self, layer: int, query_1HND: Tensor, key_1HND: Tensor, value_1HND: Tensor, scoring: Scoring) -> Tensor:
         """See :class:`pastalm.runtime.attention.AttentionMetadata`."""
         keys, values = self.write(layer, key_1HND, value_1HND)
-        window = scoring.window and Window(scoring.window, self.query_positions, self.cache.positions)
+        near = None
+        if scoring.window is not None:
+            near = Window(scoring.window, self.query_positions, self.cache.positions)
         out = decode_attention(
             self.spread(query_1HND),
             keys.transpose(1, 2),
@@ -28,7 +30,7 @@ class KernelMetadata(CacheMetadata):
             self.step.used,
             query_1HND.shape[3] ** -0.5 if scoring.scaling is None else scoring.scaling,
             rows_B=self.step.read,
-            window=window or None,
+            window=near,
             softcap=scoring.softcap or 0.0,
             sinks_H=scoring.sinks,
         )

@@ -19,12 +19,10 @@ def shared(number: str, width: int, window: int) -> int:
     """Bytes of shared memory that the largest of them takes, for heads of ``width`` numbers and the largest tile."""
     padded = kernels._padded(width)
     most = kernels.most_rows(2 * padded)
-    same = {"SPLITS": 8, "TILE": most}
-    value = {"VALUE_WIDTH": width, "VALUE_PADDED": padded, "WINDOW": window, "SLOTS": most}
-    own = {"WIDTH": width, "PADDED": padded}
-    return max(
-        _shared(kernels._read_part, number, same | own | value), _shared(kernels._join_parts, number, same | own)
-    )
+    own = {"SPLITS": kernels.MOST_SPLITS, "WIDTH": width, "PADDED": padded}
+    read = {"VALUE_WIDTH": width, "VALUE_PADDED": padded, "WINDOW": window, "TILE": most, "SLOTS": most}
+    join = {"SINKS": True, "SPLITS_PADDED": kernels.MOST_SPLITS}
+    return max(_shared(kernels._read_part, number, own | read), _shared(kernels._join_parts, number, own | join))
 
 
 def _shared(kernel: triton.JITFunction, number: str, constants: dict[str, int]) -> int:
