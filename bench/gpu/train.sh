@@ -8,10 +8,10 @@ set -euo pipefail
 base=${1:?give the base: a folder, a GGUF file or a name}
 out=${2:-runs/gpu/train}
 shift $(($# < 2 ? $# : 2))
-size=(--epochs 2 --prompts 150 --samples 8) limit=80 device=cuda
-[ -z "${TINY:-}" ] || { size=(--records 8 --epochs 1 --prompts 2 --samples 2) limit=2 device=cpu; }
-python3 -m bench.assistant --base "$base" --out "$out" "${size[@]}" "$@"
-python3 -m pastalm.cli eval "$out/assistant.test.jsonl" --model "$out/prefer" --baseline "$out/baseline" \
+size=(--epochs 2 --sampled 150 --samples 8) limit=80 device=cuda
+[ -z "${TINY:-}" ] || { size=(--records 8 --epochs 1 --sampled 2 --samples 2) limit=2 device=cpu; }
+python3 -m bench.assistant --base "$base" --out "$out" --only pasta-sft,baseline-sft,lambda-8 "${size[@]}" "$@"
+python3 -m pastalm.cli eval "$out/assistant.test.jsonl" --model "$out/lambda-8" --baseline "$out/baseline-sft" \
     --out "$out/figures" --device "$device" --max-tokens 400 --limit "$limit"
 # The adapters, without the states that a run goes on from.
 tar -czf "$out.tar.gz" -C "$out" --exclude 'checkpoint*' --exclude '*.pt' --exclude 'round*/samples*' .

@@ -29,12 +29,11 @@ MOST_REFUSED = 8  # requests refused before the first answer: then all will be
 @dataclass
 class JudgeTally:
     """What a judge has come to. ``known``: orders that the cache had; ``asked``: those that got their last reply now;
-    ``unjudged``: of both, without a usable reply; ``refused``: what the endpoint would not answer, not cached."""
+    ``refused``: what the endpoint would not answer, not cached."""
 
     total: int = 0
     known: int = 0
     asked: int = 0
-    unjudged: int = 0
     refused: int = 0
     usage: TokenUsage = field(default_factory=TokenUsage)
     trouble: str = ""  # the last failure of the endpoint, until it answers again
@@ -74,10 +73,8 @@ class Judge:
         pairs = [item.orders for item in items]
         wanted = self._wanted(pairs)
         missing = {key: question for key, question in wanted.items() if key not in self.shares}
-        known = [self.shares[key] for key in wanted if key not in missing]
         self.tally.total += len(wanted)
-        self.tally.known += len(known)
-        self.tally.unjudged += known.count(None)
+        self.tally.known += len(wanted) - len(missing)
         if missing:
             self._judge(missing)
         return [self._verdict(*pair) for pair in pairs]
@@ -137,7 +134,6 @@ class Judge:
             | {"version": VERSION, "usage": vars(usage)}
         )
         self.tally.asked += 1
-        self.tally.unjudged += share is None
         self.tally.usage.add(vars(usage))
         self.on_change()
 

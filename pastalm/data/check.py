@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pastalm.data.records import Record, annotation_problems, understand
-from pastalm.files.lines import DataError, parse_object
+from pastalm.files.lines import DataError
 from pastalm.files.rows import Row, read_rows
 from pastalm.lang.answer import Answer, Block, Node
 from pastalm.lang.parse import scan
@@ -92,18 +92,6 @@ def read_sound(source: str | Path, *, max_depth: int = 1) -> list[CheckedRecord]
             raise DataError(f"{finding.place(source)}: {finding.message} `pasta check` lists all such problems.")
         checked.append(one)
     return checked
-
-
-def check_line(line: str, number: int, *, max_depth: int = 1) -> Iterator[Finding]:
-    """The problems of one line of JSON, which is number ``number`` of its file."""
-    try:
-        row = Row("", number, parse_object(line), line)
-    except DataError as error:
-        yield Finding(number, str(error))
-        return
-    record, problems = understand(row)
-    yield from (Finding(number, problem) for problem in problems)
-    yield from _findings(row, record, max_depth)
 
 
 def _findings(row: Row, record: Record, max_depth: int) -> Iterator[Finding]:

@@ -271,8 +271,11 @@ def _parts(parts: list[Any]) -> str | None:
 
 
 def _answered(record: Record) -> Record:
-    """The record with its last turn of the assistant as its answer, if it has none; what follows that is left out."""
+    """The record with an answer, if it has none: that of its annotation, else its last turn of the assistant, and what
+    follows that is left out."""
     roles = [message["role"] for message in record.messages]
+    if record.answer is None and record.annotated is not None:
+        return replace(record, answer=scan(record.annotated)[0].plain)
     if record.answer is not None or "assistant" not in roles:
         return record
     last = len(roles) - 1 - roles[::-1].index("assistant")

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 
 import pytest
 
-from pastalm.data.check import Finding, check_file, check_line
+from pastalm.data.check import Finding, check_file
 from pastalm.files.lines import DataError
 from pastalm.tasks import sample, to_json
 
@@ -16,13 +17,22 @@ GOOD = (
 )
 
 
+def of_line(line: str, number: int, max_depth: int = 1) -> list[Finding]:
+    """What is wrong with a line that stands behind empty ones in a file of its own."""
+    with NamedTemporaryFile("w", suffix=".jsonl") as file:
+        file.write("\n" * (number - 1) + line)
+        file.flush()
+        (record,) = check_file(file.name, max_depth=max_depth)
+    return list(record.findings)
+
+
 def findings(annotated: str, max_depth: int = 1, **fields: object) -> list[Finding]:
     line = json.dumps({"prompt": "hello", "annotated": annotated, **fields})
-    return list(check_line(line, 7, max_depth=max_depth))
+    return of_line(line, 7, max_depth)
 
 
 def raw(line: str) -> str:
-    return " ".join(finding.message for finding in check_line(line, 1))
+    return " ".join(finding.message for finding in of_line(line, 1))
 
 
 def test_good_records_have_no_findings():
@@ -93,7 +103,7 @@ def test_wrong_types_and_missing_fields():
 
 def test_all_problems_of_a_line_are_found():
     line = json.dumps({"annotated": "<async topic='a b c d'>one</async><sync/><sync/>"})
-    assert len(list(check_line(line, 1))) == 4
+    assert len(of_line(line, 1)) == 4
 
 
 def test_files(tmp_path: Path):

@@ -45,6 +45,17 @@ def test_common_shapes(tmp_path: Path, row: dict[str, Any], messages: list[Any],
     assert item.id == ("7" if "id" in row else item.id) and count_records(path) == 1
 
 
+def test_an_annotated_answer_is_the_answer(tmp_path: Path):
+    """Also in a conversation, whose earlier turns are not."""
+    turns = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "early"}]
+    path = tmp_path / "in.jsonl"
+    rows = [{"messages": [*turns[:1]]}, {"messages": [*turns, {"role": "user", "content": "more"}]}]
+    path.write_text(
+        "".join(json.dumps(row | {"annotated": "a<async topic='x'> b</async><sync/> c"}) + "\n" for row in rows)
+    )
+    assert [(one.answer, len(one.messages)) for one in read_answers(str(path))] == [("a b c", 1), ("a b c", 3)]
+
+
 def test_ids_are_stable_and_apart(tmp_path: Path):
     path = tmp_path / "in.jsonl"
     rows = [{"prompt": "q", "answer": text} for text in "aba"]
