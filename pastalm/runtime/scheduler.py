@@ -77,8 +77,9 @@ class Scheduler:
         self.runner.reserve(self.cache)
 
     def shrink(self) -> None:
-        """Give the memory of the cache back while nothing runs; the next requests make it grow again."""
-        if not self.running:
+        """Give the memory of the cache back while nothing runs; the next requests make it grow again. Graphs
+        of steps would hold on to it: where there are some it stays."""
+        if not self.running and not self.runner.graphs.active:
             self.cache = KVCache(1, STEP - 1, self.runner.device)
             torch.cuda.empty_cache()  # what is freed stays with torch otherwise
 

@@ -121,7 +121,7 @@ def test_a_step_without_memory_goes_on_without_the_last_request(
     assert all(isinstance(request.error, OutOfMemoryError) for request in requests[2:]) and scheduler.idle
 
 
-def test_the_cache_is_bounded_used_again_and_given_back(engine: Engine) -> None:
+def test_the_cache_is_bounded_used_again_and_given_back(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     scheduler, sizes = Scheduler(engine.runner, 4, 400), []
     scheduler.reserve()
     start = scheduler.cache.bytes
@@ -133,6 +133,10 @@ def test_the_cache_is_bounded_used_again_and_given_back(engine: Engine) -> None:
         sizes.append(scheduler.cache.bytes)
     assert sizes == sizes[:1] * 3 and (scheduler.cache.rows, scheduler.cache.slots) == (4, 512)
     assert sizes[0] == start * 4 * 2
+    monkeypatch.setattr(engine.runner.graphs, "capture", lambda function: function)
+    scheduler.shrink()
+    assert scheduler.cache.bytes == sizes[0], "graphs read it"
+    monkeypatch.undo()
     scheduler.shrink()
     scheduler.reserve()
     assert scheduler.cache.bytes == start
