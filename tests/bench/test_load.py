@@ -23,15 +23,15 @@ def test_a_sweep_asks_both_ways_at_every_load(tmp_path: Path, capsys: pytest.Cap
     ]
     for one in found:
         assert 0 < one["first_p50"] <= one["first_p99"] <= one["seconds_p99"]
-        assert 0 < one["tokens_per_second"] / one["answers_per_second"] <= 60
+        assert 0 < one["tokens_per_second"] / one["answers_per_second"] < 60.01
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("|")]
     assert len(lines) == 2 + len(found) and lines[-1].endswith("| 1.00 |")
 
 
 def test_a_long_prompt_beside_an_answer(capsys: pytest.CaptureFixture[str]) -> None:
-    load(["--long", "900", *FLAGS[:2], "--max-tokens", "400"])
+    load(["--long", "500", *FLAGS[:2], "--max-tokens", "400"])
     said = capsys.readouterr().out
-    assert "A prompt of 900 words is read in " in said and "meanwhile" in said
+    assert "A prompt of 500 words is read in " in said and "meanwhile" in said
 
 
 def test_the_slowest_hundredth() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pty
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -89,6 +90,8 @@ class Terminal:
             stderr=inner,
             env={**os.environ, "TERM": "xterm"},
             start_new_session=True,
+            # A run in the background ignores Ctrl-C, and so would what it starts.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
         )
         os.close(inner)
         self.shown = ""
