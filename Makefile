@@ -69,7 +69,8 @@ model: $(READY)  ## train the bundled model from nothing; a killed run goes on w
 	$(VENV)/bin/python -m bench.bundled --out $(RUNS)/bundled
 
 figures: $(READY)  ## the bundled model on the held-out tasks
-	$(VENV)/bin/pasta eval tasks:held-out:330 --model bundled --out $(RUNS)/figures --max-tokens 900
+	$(VENV)/bin/pasta eval tasks:held-out:330 --model bundled --out $(RUNS)/figures --dtype float32 --max-tokens 900 \
+		--max-batch 33
 
 study: $(READY)  ## stage 2 against its baselines on the generated tasks; hours without a GPU
 	$(VENV)/bin/python -m bench.bundled --out $(RUNS)/bundled

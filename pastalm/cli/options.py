@@ -46,7 +46,12 @@ def name_argument(help: str, metavar: str) -> Any:
 
 
 # Models and tokenizers
-Model = Annotated[str, name_option("The model: a directory, a hub id, or 'bundled' for the small one.", "MODEL")]
+Model = Annotated[
+    str,
+    name_option(
+        "The model: a directory, a GGUF file, a hub id, or a short name such as bundled or assistant.", "MODEL"
+    ),
+]
 Baseline = Annotated[
     str, name_option("The model whose sequential answers speed is measured against. Default: --model.", "MODEL")
 ]

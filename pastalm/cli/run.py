@@ -129,7 +129,7 @@ def _timed(
     """The answer once more for its time, and the baseline's. A sequential answer is its own baseline."""
     from pastalm.evaluation.comparison import timed
 
-    with working("Timing .."):
+    with working("Once more for the times, in parallel and sequentially (--no-compare leaves this out) .."):
         if options["mode"] == Mode.SEQUENTIAL and baseline is engine:
             return engine.generate(prompt, **options), None
         pair = timed(engine, prompt, baseline=baseline, **options)
