@@ -13,6 +13,7 @@ size=(--epochs 2 --sampled 150 --samples 8) limit=80 device=cuda
 python3 -m bench.assistant --base "$base" --out "$out" --only pasta-sft,baseline-sft,lambda-8 "${size[@]}" "$@"
 python3 -m pastalm.cli eval "$out/assistant.test.jsonl" --model "$out/lambda-8" --baseline "$out/baseline-sft" \
     --out "$out/figures" --device "$device" --max-tokens 400 --limit "$limit"
-# The adapters, without the states that a run goes on from.
-tar -czf "$out.tar.gz" -C "$out" --exclude 'checkpoint*' --exclude '*.pt' --exclude 'round*/samples*' .
+# The adapters alone, without merged weights, the baseline's, and the states that a run goes on from.
+tar -czf "$out.tar.gz" -C "$out" --no-wildcards-match-slash --exclude 'model*.safetensors' --exclude './baseline/adapter' --exclude 'checkpoint*' \
+    --exclude '*.pt' --exclude './*.jsonl' .
 "$(dirname "$0")/pieces.sh" cut "$out.tar.gz" "$out.pieces" 15M

@@ -79,8 +79,8 @@ class StepInput:
 
     ``tokens``, ``positions`` [1, N]; ``slots`` [N], flat over the cache; ``places`` [N], of each query among the L * Q
     that attend; ``sources`` [L * Q], the query in each place; ``read`` [L], the rows that attend, and how many of their
-    slots are ``used`` [L]; ``wanted`` [K];
-    ``visible`` uint8 [L, 1, Q, S / 8], bits; and [K] each what :class:`pastalm.runtime.sampler.SamplingInput` holds.
+    slots are ``used`` [L]; ``wanted`` [K]; ``visible`` uint8 [L, 1, Q, S / 8], bits; and [K] each what
+    :class:`pastalm.runtime.sampler.SamplingInput` holds.
     """
 
     def __init__(self, shape: StepShape, host: np.ndarray, device: Tensor) -> None:

@@ -197,6 +197,9 @@ def test_requests_of_different_kinds_share_a_graph(tokenizer: PreTrainedTokenize
         pass
     assert [sequence.result().annotated for sequence in sequences] == expected
     assert {key for key in engine.runner.graphs.keys if not key[1]} == set(before), "the cache did not move"
+    kept = scheduler.cache
+    scheduler.shrink()
+    assert scheduler.cache is kept, "the graphs read it"
 
 
 def test_engines_let_their_graphs_go_with_the_cache(tokenizer: PreTrainedTokenizerFast, device: str) -> None:
