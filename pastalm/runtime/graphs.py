@@ -30,7 +30,7 @@ _log = logging.getLogger(__name__)
 Outcome = tuple[Tensor, Chosen | None]
 # A bucket, and what is in its graph besides the logits: greedy tokens, drawn ones (True), or none (None).
 GraphKey = tuple[StepShape, bool | None]
-# Runs a function once, captures it, and gives what replays it; the outcome lies in the same memory each time.
+# Captures a function, and gives what replays it; the outcome lies in the same memory each time.
 Capture = Callable[[Callable[[], Outcome]], Callable[[], Outcome]]
 
 
@@ -86,34 +86,33 @@ class Graphs:
         return list(self._replays)
 
     def run(self, key: GraphKey, reads: Sequence[Tensor], function: Callable[[], Outcome]) -> Outcome:
-        """What ``function`` gives for a bucket: replayed, captured first where it has not been, or called where graphs
-        cannot be. ``reads`` are the tensors that it reads besides the weights and replaces when they must grow."""
+        """What ``function`` gives for a bucket: replayed; or called, where it has not been captured, and then captured
+        for the next time. ``reads`` are the tensors that it reads besides the weights and that may be replaced."""
         if not self._reads or any(held() is not own for held, own in zip(self._reads, reads, strict=True)):
             self.clear()
             self._reads = [ref(tensor) for tensor in reads]
-        if key not in self._replays and not self._add(key, function):
-            return function()
-        self._replays.move_to_end(key)
-        return self._replays[key]()
+        if key in self._replays:
+            self._replays.move_to_end(key)
+            return self._replays[key]()
+        outcome = function()  # what is compiled, and what is made once, is so outside of the graph
+        if self.capture is not None:
+            self._add(key, self.capture, function)
+        return outcome
 
     def clear(self) -> None:
         """Let go of all graphs and their memory."""
         self._replays.clear()
 
-    def _add(self, key: GraphKey, function: Callable[[], Outcome]) -> bool:
-        """Capture a graph; returns whether that could be done."""
-        if self.capture is None:
-            return False
+    def _add(self, key: GraphKey, capture: Capture, function: Callable[[], Outcome]) -> None:
         while len(self._replays) >= self.most:
             self._replays.popitem(last=False)
         try:
-            self._replays[key] = self.capture(function)
+            self._replays[key] = capture(function)
         except Exception as error:
             self.capture = None
             self.clear()
             reason = " ".join(str(error).split())[:200] or type(error).__name__
             _log.warning("A step cannot be captured as a CUDA graph (%s); steps run without, more slowly.", reason)
-        return key in self._replays
 
 
 class CudaCapture:
@@ -125,7 +124,6 @@ class CudaCapture:
 
     def __call__(self, function: Callable[[], Outcome]) -> Callable[[], Outcome]:
         """See :data:`Capture`."""
-        function()  # what is compiled, and what is made once, is so outside of the graph
         graph, pool = torch.cuda.CUDAGraph(), next((one.pool() for one in self._graphs), None)
         with torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):
             outcome = function()
