@@ -112,7 +112,7 @@ class Recipe:
         """All models on all prompts, in batches; on fewer, one by one, for wall times; and the knob."""
         yield from self._evals()
         for name in self._parallel:
-            yield self._eval(f"timed-{name}", self.out / name, *self._few)
+            yield self._eval(f"timed-{name}", self.out / name, "--limit", self.options.timed)
         middle = self.preferred[len(self.preferred) // 2]
         yield self._eval("knob", self.out / middle, "--speeds", KNOB, *self._batched)
 
@@ -124,8 +124,8 @@ class Recipe:
             yield step(f"judge-{one.name}", *one.words, *judge)
 
     def pareto(self) -> Step:
-        """Quality against speedup."""
-        folders = [self.out / "eval" / name for name in self.names]
+        """Quality against speedup; Baseline-SFT, which the others are judged against, stands at 50% and 1 x."""
+        folders = [self.out / "eval" / name for name in self.names if name != SEQUENTIAL]
         return step("pareto", "pareto", *folders, "--out", self.out / "figures", "--axis", "theoretical")
 
     @property
@@ -138,15 +138,11 @@ class Recipe:
         return ("apar", "pasta-sft", *self.preferred)
 
     def _evals(self) -> Iterator[Step]:
-        """Skeleton-of-Thought answers one prompt at a time, so it answers fewer."""
+        """Skeleton-of-Thought answers one prompt at a time."""
         yield self._eval(SEQUENTIAL, self.out / SEQUENTIAL, "--mode", "sequential", *self._many)
-        yield self._eval("skeleton", self.out / SEQUENTIAL, "--skeleton", *self._few)
+        yield self._eval("skeleton", self.out / SEQUENTIAL, "--skeleton", "--limit", self.options.tested)
         for name in self._parallel:
             yield self._eval(name, self.out / name, *self._batched)
-
-    @property
-    def _few(self) -> tuple[object, ...]:
-        return ("--limit", self.options.timed)
 
     @property
     def _many(self) -> tuple[object, ...]:

@@ -43,7 +43,7 @@ def distil(
     samples: Annotated[int, typer.Option(min=1, help="Answers a prompt: how many to draw.")] = 4,
     keep: Annotated[int, typer.Option(min=1, metavar="N", help="The most good answers to keep of each prompt.")] = 2,
     temperature: Temperature = 0.7,
-    max_tokens: MaxTokens = 400,
+    max_tokens: MaxTokens = 600,
     max_batch: MaxBatch = 32,
     seed: Seed = 0,
     limit: Limit = None,
