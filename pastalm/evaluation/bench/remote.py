@@ -40,8 +40,9 @@ class ServerCosts:
 
     @property
     def again(self) -> int | None:
-        """Tokens of prompts that the server computed although it had computed them before, or had written them."""
-        return None if self.cached is None else self.sent - self.cached - self.prompts
+        """Tokens of prompts that the server computed although it had computed them before, or had written them. None
+        are where the prompts themselves were in its cache."""
+        return None if self.cached is None else max(0, self.sent - self.cached - self.prompts)
 
 
 class MeasuredServer:
