@@ -80,7 +80,7 @@ def bench(
     answers = _answers(data, limit or 8)
     options: dict[str, Any] = {"compile": compile, "cuda_graphs": cuda_graphs, "quantize": quantize}
     if remote:
-        engine = load_engine(model or BUNDLED, device, dtype, remote, **options)
+        engine = load_engine(model or BUNDLED, device, dtype, remote, compile=compile, quantize=quantize)
         _show(_server_report(engine, name_of(model or BUNDLED), remote, wanted, answers, grid[0]), out, json)
         return
     if shape:
