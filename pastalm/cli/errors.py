@@ -30,7 +30,7 @@ class Guarded(Group):
             raise typer.Exit(INTERRUPTED) from None
         except BrokenPipeError:  # the reader of our output has left; that is its right, and typer ends quietly
             raise
-        except (ValueError, OSError) as error:
+        except (ValueError, OSError, MemoryError) as error:
             if not expected(error):
                 raise
             complain(as_typed(sentence(error), ctx.meta.get(FLAGS, {})))

@@ -110,6 +110,12 @@ def test_refusals_are_one_sentence(model_dir: Path, flags: tuple[str, ...], said
     assert done.exit_code == 2 and said in done.stderr and done.stderr.count("\n") == 1 and done.stdout == ""
 
 
+def test_too_little_memory_is_one_sentence(model_dir: Path):
+    done = run(model_dir, "hello", "--mode", "sequential", "--max-tokens", str(1 << 42))
+    assert done.exit_code == 2 and done.stdout == ""
+    assert done.stderr.splitlines()[-1].startswith("There is no memory for this request: ask for fewer tokens")
+
+
 def test_models_that_cannot_be_loaded(tmp_path: Path):
     for place in (tmp_path, tmp_path / "missing"):
         done = run(place, "hello")
