@@ -35,7 +35,7 @@ BUNDLED = Path(pastalm.__file__).parent / "bundled"
 PROMPT = "Write each of these words backwards: apple, candle, garden."
 LIMIT = 160
 BLOCK = 32  # tokens of a block of the server's cache: the smallest on a CPU
-PATIENCE = 180.0  # seconds until the server is up
+PATIENCE = 600.0  # seconds until the server is up
 PORT = 8731
 
 
