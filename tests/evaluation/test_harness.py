@@ -140,6 +140,11 @@ def small(tiny_llama: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, fold
     return str(folder)
 
 
+def plainly(folder: Path) -> LlamaForCausalLM:
+    """The same model as transformers runs it, whatever engine another test has made of the fixture's."""
+    return LlamaForCausalLM.from_pretrained(folder).eval()
+
+
 def instance(kind: str, *arguments: Any) -> Instance:
     return Instance(request_type=kind, doc={}, arguments=arguments, idx=0)
 
@@ -148,7 +153,7 @@ def test_a_text_longer_than_the_window_is_scored_in_pieces(
     tiny_llama: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, tmp_path: Path
 ) -> None:
     lm = PastaLM(small(tiny_llama, tokenizer, tmp_path), "sequential", "cpu", "float32", batch_size="auto")
-    texts = ["x y z " * 10, "foo", "", "hello world " * 3]
+    model, texts = plainly(tmp_path), ["x y z " * 10, "foo", "", "hello world " * 3]
     found = lm.loglikelihood_rolling([instance("loglikelihood_rolling", text) for text in texts])
     for text, score in zip(texts, found, strict=True):
         ids = [lm.prefix_token_id, *lm.engine.codec.encode(text)]
@@ -156,7 +161,7 @@ def test_a_text_longer_than_the_window_is_scored_in_pieces(
         for end in range(1, len(ids), 24):  # the first window, then windows that end where the last did, and 24 on
             last = min(end + 24, len(ids))
             piece = torch.tensor([ids[max(0, last - 25) : last]])
-            rows = tiny_llama(piece[:, :-1]).logits[0].log_softmax(-1)[-(last - end) :]
+            rows = model(piece[:, :-1]).logits[0].log_softmax(-1)[-(last - end) :]
             total += float(rows.gather(-1, piece[0, -(last - end) :][:, None]).sum().detach())
         assert score == pytest.approx(total, abs=1e-4)
 
@@ -168,13 +173,14 @@ def test_a_pair_longer_than_the_window_loses_its_beginning_and_an_empty_context_
     long, empty = lm.loglikelihood(
         [instance("loglikelihood", "x y z " * 10, " foo x"), instance("loglikelihood", "", "x")]
     )
+    model = plainly(tmp_path)
     ids = torch.tensor([lm.engine.encode(RawPrompt("x y z " * 9 + "x y z  foo x"))[-25:]])
     continuation = lm.engine.encode(RawPrompt("x y z  foo x"))[len(lm.engine.encode(RawPrompt("x y z"))) :]
-    rows = tiny_llama(ids[:, :-1]).logits[0].log_softmax(-1)[-len(continuation) :]
+    rows = model(ids[:, :-1]).logits[0].log_softmax(-1)[-len(continuation) :]
     assert long[0] == pytest.approx(
         float(rows.gather(-1, torch.tensor(continuation)[:, None]).sum().detach()), abs=1e-4
     )
-    first = tiny_llama(torch.tensor([[lm.prefix_token_id]])).logits[0, -1].log_softmax(-1)
+    first = model(torch.tensor([[lm.prefix_token_id]])).logits[0, -1].log_softmax(-1)
     assert empty[0] == pytest.approx(float(first.detach()[lm.engine.codec.encode("x")[0]]), abs=1e-4)
 
 

@@ -84,7 +84,7 @@ def test_no_random_or_mutated_body_breaks_the_server(small: RunningServer) -> No
         found = list(clients.map(lambda number: send_bodies(small, Random(f"{SEED} {number}"), share), range(CLIENTS)))
     statuses = sum(found, Counter[int]())
     print(dict(statuses))
-    assert set(statuses) == {200, 400, 404} and statuses.total() >= BODIES
+    assert {200, 400} <= set(statuses) <= {200, 400, 404} and statuses.total() >= BODIES
     small.wait(small.is_clean)
     small.wait(lambda: not small.server.server_state.connections)
 
