@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -132,7 +133,7 @@ def by_oracle(engine: Engine, prompt: Sequence[int], text: Sequence[int]) -> tup
 
 def small(tiny_llama: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: Path) -> str:
     """A random model with a window of 24, on the disk."""
-    model = type(tiny_llama)(tiny_llama.config).eval()
+    model = type(tiny_llama)(deepcopy(tiny_llama.config)).eval()
     model.load_state_dict(tiny_llama.state_dict())
     model.config.max_position_embeddings = 24
     model.save_pretrained(folder)
