@@ -11,6 +11,8 @@ QUESTION := Give me tips for a job interview.
 OLDEST := 5.17.0
 OLD := .venv-oldest
 OLD_READY := $(OLD)/.ready-$(OLDEST)
+# Tests of the runtime that another transformers cannot change.
+OF_TORCH := remote test_compiled.py test_graphs.py test_kernel_metadata.py test_triton_attention.py test_assistant.py
 
 $(BASE): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -53,7 +55,7 @@ test: $(READY) $(ASSISTANT)  ## lint, types, all tests, and the runtime's tests 
 test-oldest: $(OLD_READY)  ## what of the runtime depends on transformers, with the oldest one
 	PYTHONPATH=$(OLD) $(VENV)/bin/python -c 'import transformers as t; assert t.__version__ == "$(OLDEST)", t.__version__'
 	PYTHONPATH=$(OLD) $(VENV)/bin/python -m pytest -n 2 --dist worksteal tests/runtime \
-		--ignore tests/runtime/remote --ignore tests/runtime/test_compiled.py
+		$(addprefix --ignore tests/runtime/,$(OF_TORCH))
 
 lint: $(READY)  ## ruff
 	$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check .
