@@ -63,8 +63,7 @@ class CacheMetadata:
         step. Minus infinity for a key that a query does not see, or that is not within ``window`` positions."""
         key = (window, group, dtype)
         if key not in self._masks:
-            hidden = ~self._within(window)
-            bias = torch.zeros(hidden.shape, dtype=dtype, device=hidden.device).masked_fill_(hidden, -inf)
+            bias = torch.where(self._within(window), 0.0, -inf).to(dtype)
             self._masks[key] = bias.repeat(1, 1, group, 1) if group > 1 else bias
         return self._masks[key]
 

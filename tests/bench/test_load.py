@@ -23,7 +23,7 @@ def test_a_sweep_asks_both_ways_at_every_load(tmp_path: Path, capsys: pytest.Cap
     ]
     for one in found:
         assert 0 < one["first_p50"] <= one["first_p99"] <= one["seconds_p99"]
-        assert 0 < one["tokens_per_second"] / one["answers_per_second"] < 60.01
+        assert 0 < round(one["tokens_per_second"] / one["answers_per_second"], 6) <= 60
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("|")]
     assert len(lines) == 2 + len(found) and lines[-1].endswith("| 1.00 |")
 

@@ -84,7 +84,7 @@ def test_no_random_or_mutated_body_breaks_the_server(small: RunningServer) -> No
         found = list(clients.map(lambda number: send_bodies(small, Random(f"{SEED} {number}"), share), range(CLIENTS)))
     statuses = sum(found, Counter[int]())
     print(dict(statuses))
-    assert {200, 400} <= set(statuses) <= {200, 400, 404} and statuses.total() >= BODIES
+    assert set(statuses) == {200, 400, 404} and statuses.total() >= BODIES
     small.wait(small.is_clean)
     small.wait(lambda: not small.server.server_state.connections)
 
@@ -134,6 +134,8 @@ def mutated(rng: Random, path: str) -> bytes:
         body[rng.choice([*body, *FIELDS])] = odd(rng)
     if rng.random() < 0.2 and isinstance(body.get("messages"), list):
         body["messages"].append(odd(rng))
+    if rng.random() < 0.05:
+        body["model"] = "another"
     sent = bytearray(json.dumps(body).encode())
     if rng.random() < 0.15:
         for _ in range(rng.randrange(1, 4)):
