@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
 from importlib.util import find_spec
 from typing import Any
 
+import numpy as np
 import torch
 from transformers import AutoModelForCausalLM, GgufConfig
 
@@ -24,12 +28,43 @@ def require_reader(checkpoint: Checkpoint) -> None:
         )
 
 
-def load_unpacked(checkpoint: Checkpoint, dtype: torch.dtype) -> Any:
+@contextmanager
+def read_once(checkpoint: Checkpoint) -> Iterator[None]:
+    """Within it a GGUF file is parsed once, and quickly. The library parses it anew for the config, the tokenizer and
+    the weights, four times in all, and that takes several times as long as everything else together."""
+    if checkpoint.gguf_file is None:
+        yield
+        return
+    import gguf as library
+    from gguf.gguf_reader import GGUFReader
+    from gguf.tensor_mapping import get_tensor_name_map
+
+    class Reader(GGUFReader):
+        """The same over a plain array: a memory map makes much ado about each of a million slices."""
+
+        @property
+        def data(self) -> Any:
+            return self._data
+
+        @data.setter
+        def data(self, mapped: Any) -> None:
+            self._data = mapped.view(np.ndarray)
+
+    package: Any = library
+    package.GGUFReader, package.get_tensor_name_map = cache(Reader), cache(get_tensor_name_map)
+    try:
+        yield
+    finally:
+        package.GGUFReader, package.get_tensor_name_map = GGUFReader, get_tensor_name_map
+
+
+def load_unpacked(checkpoint: Checkpoint, config: Any, dtype: torch.dtype) -> Any:
     """The model of a GGUF file with ordinary weights of this dtype. What the library makes of such a file can neither
     be saved nor trained; its weights go into a fresh model of the same class, with its tables tied
     if they were before they were quantised."""
     packed: Any = AutoModelForCausalLM.from_pretrained(
         checkpoint.where,
+        config=config,
         gguf_file=checkpoint.gguf_file,
         dtype=dtype,
         quantization_config=GgufConfig(dequantize=True),

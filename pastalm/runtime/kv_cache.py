@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-STEP = 4 * 64  # slots that a cache grows by at the least: growing copies it
-BLOCK = 64  # slots are allotted and read in blocks: few shapes, and whole bytes of visibility
+STEP = 256  # slots that a cache grows by at the least: growing copies it
+BLOCK = 32  # slots are allotted and read in blocks: fewer shapes, and whole words of visibility
 
 
 def in_blocks(slots: int) -> int:

@@ -25,7 +25,7 @@ from pastalm.runtime.adapter import apply_adapter, read_positions
 from pastalm.runtime.bases import BASES
 from pastalm.runtime.checkpoint import Checkpoint, LoadError, find_checkpoint
 from pastalm.runtime.device import choose_device, choose_dtype
-from pastalm.runtime.gguf import load_unpacked, require_reader
+from pastalm.runtime.gguf import load_unpacked, read_once, require_reader
 
 LONGEST_REASON = 300  # characters of a library's advice
 HUB_SECONDS = 5.0  # how long the hub may take to answer at all
@@ -48,7 +48,7 @@ def load(
     """
     checkpoint, chosen = find_checkpoint(name_or_path), choose_device(device)
     choose_dtype(dtype, chosen, None)  # an unknown name is refused before anything is read
-    with _sentences("model", name_or_path, checkpoint):
+    with _sentences("model", name_or_path, checkpoint), read_once(checkpoint):
         options = {**_options(checkpoint), "trust_remote_code": trust_remote_code}
         config = AutoConfig.from_pretrained(checkpoint.where, **options)
         _require_causal(config, name_or_path)
@@ -63,7 +63,7 @@ def load(
 def load_tokenizer(name_or_path: str, *, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
     """The tokenizer alone, by the same names. Raises :class:`LoadError`."""
     checkpoint = find_checkpoint(name_or_path)
-    with _sentences("tokenizer", name_or_path, checkpoint):
+    with _sentences("tokenizer", name_or_path, checkpoint), read_once(checkpoint):
         tokenizer = AutoTokenizer.from_pretrained(
             checkpoint.where, trust_remote_code=trust_remote_code, **_options(checkpoint)
         )
@@ -114,7 +114,7 @@ def _model(
     checkpoint: Checkpoint, config: Any, device: torch.device, dtype: torch.dtype, options: dict[str, Any]
 ) -> Any:
     if checkpoint.gguf_file:
-        return load_unpacked(checkpoint, dtype).to(device)
+        return load_unpacked(checkpoint, config, dtype).to(device)
     if quantisation(config):  # such weights lie where they are loaded, in the numbers they were made for
         return AutoModelForCausalLM.from_pretrained(checkpoint.where, config=config, device_map={"": device}, **options)
     model: Any = AutoModelForCausalLM.from_pretrained(checkpoint.where, config=config, dtype=dtype, **options)

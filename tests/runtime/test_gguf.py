@@ -58,6 +58,21 @@ def test_a_gguf_file_is_the_model_it_was_written_from(written: tuple[LlamaForCau
     assert tokenizer.chat_template == CHAT
 
 
+def test_it_is_parsed_once(written: tuple[LlamaForCausalLM, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    import gguf
+    from gguf.gguf_reader import GGUFReader
+
+    _, folder = written
+    parsed = []
+    parse = GGUFReader.__init__
+    monkeypatch.setattr(GGUFReader, "__init__", lambda self, path: (parsed.append(path), parse(self, path))[1])
+    load(str(folder), "cpu", "float32")
+    assert parsed == [str(folder / "model.gguf")]
+    assert gguf.GGUFReader is GGUFReader  # the library's own again
+    load_tokenizer(str(folder))
+    assert len(parsed) == 2
+
+
 def test_a_folder_that_holds_one_is_read_alike_and_answers(written: tuple[LlamaForCausalLM, Path]) -> None:
     _, folder = written
     options = {"max_tokens": 12, "mode": "sequential"}
