@@ -117,7 +117,7 @@ def serve(
             engine,
             max_batch=max_batch,
             max_waiting=max_waiting,
-            max_rows=max_rows or (None if remote else useful_rows(engine.runner)),
+            max_rows=max_rows or (None if remote else useful_rows(engine.runner, max_batch)),
             metrics=ServerMetrics(config.name),
         )
         where = f"http://{f'[{host}]' if ':' in host else host}:{bound.getsockname()[1]}/v1"

@@ -113,13 +113,24 @@ class Scheduler:
             self._open_round(sequence)
 
     def _read_prompts(self) -> None:
-        """Read prompts, those that came first first, as many tokens as a step may take."""
+        """Read prompts, as many tokens as a step may take: half of them go to the shortest that is left, the others to
+        the prompt that came first. So a short prompt does not wait for a long one, and none waits for ever."""
         reading = [one for one in self.running if one.reading and not one.finished]
         left = PREFILL_CHUNK if len(reading) == len(self.running) else PREFILL_BESIDE
-        for sequence in sorted(reading, key=lambda one: one.started):
+        first = sorted(reading, key=lambda one: one.started)
+        later = [one for number, one in enumerate(first) if number and not _will_share(one, first[:number])]
+        short = sorted(later, key=lambda one: len(one.prompt) - one.read)
+        left -= self._read_some(short, left // 2)
+        self._read_some(first, left)
+
+    def _read_some(self, sequences: list[Sequence], most: int) -> int:
+        """Read of one prompt after the other; returns how many tokens, about ``most`` at the most."""
+        left = most
+        for sequence in sequences:
             with sequence.guarded():
                 while sequence.reading and left > 0:
                     left -= self._read(sequence, left)
+        return most - left
 
     def _read(self, sequence: Sequence, most: int) -> int:
         """Read the next piece of a prompt; its end gives the first token. Returns how many tokens it had."""
@@ -137,7 +148,7 @@ class Scheduler:
     def _copy_prefix(self, sequence: Sequence) -> None:
         """Copy what another prompt in the cache begins with as well; the last token is left to be read."""
         others = [one for one in self.running if one is not sequence and not one.finished]
-        common = {one: sequence.common_prefix(one) for one in others}
+        common = {one: sequence.common_prefix(one, one.read) for one in others}
         donor = max(common, key=lambda one: common[one], default=None)
         if donor and common[donor] >= SHORTEST_PREFIX:
             self.cache.copy(donor.row or 0, sequence.row or 0, 1 + common[donor])
@@ -224,6 +235,11 @@ class Scheduler:
         if sequence.row is not None:
             heappush(self._free, sequence.row)
             sequence.row = None
+
+
+def _will_share(sequence: Sequence, others: list[Sequence]) -> bool:
+    """Whether a prompt that has not been begun goes on like one that is being read, and can soon be copied further."""
+    return not sequence.read and any(sequence.common_prefix(one, one.read + 1) > one.read for one in others)
 
 
 def _part(sequence: Sequence, operations: list[Operation], group: list[Thread]) -> Part:

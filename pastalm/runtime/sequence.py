@@ -71,11 +71,11 @@ class Sequence:
         """Take out the threads that run in the next step, at most so many."""
         return [self.due.popleft() for _ in range(min(most, self.width))]
 
-    def common_prefix(self, other: Sequence) -> int:
-        """How many tokens at the beginning of its prompt are in the cache for ``other``, its own last one left out."""
-        most = min(other.read, len(self.prompt) - 1)
+    def common_prefix(self, other: Sequence, most: int) -> int:
+        """How many of the first ``most`` tokens of its prompt are those of ``other``; its own last one is left out."""
+        most = min(most, len(self.prompt) - 1)
         pairs = zip(self.prompt[:most], other.prompt, strict=False)
-        return next((place for place, (one, two) in enumerate(pairs) if one != two), most)
+        return next((place for place, (one, two) in enumerate(pairs) if one != two), min(most, len(other.prompt)))
 
     @property
     def finished(self) -> bool:

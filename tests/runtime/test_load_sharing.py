@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import cycle
 from typing import Any
 
 import pytest
@@ -62,6 +63,49 @@ def test_a_long_prompt_does_not_stall_a_running_answer(engine: Engine) -> None:
     while scheduler.step():
         pass
     assert long.result().text == engine.generate(LONG, max_tokens=3, mode="sequential").text
+
+
+def test_four_thousand_tokens_stall_neither_a_forking_answer_nor_a_short_prompt(
+    tokenizer: PreTrainedTokenizerFast,
+) -> None:
+    model = tiny("llama", len(tokenizer), layers=1)
+    model.config.max_position_embeddings = 8192
+    engine = Engine(model, tokenizer)
+    scheduler = Scheduler(engine.runner, 3, 5000)
+    often = {engine.vocabulary.promise_topic: 4.0} if engine.vocabulary else {}
+    options = FORKING | {"max_tokens": 400, "max_async_tokens": 60, "seed": 4, "logit_bias": often}
+    forking = engine.request("hello", **options)
+    long = engine.request([engine.encode("hello")[0]] * 4000, max_tokens=1, mode="sequential")
+    late = engine.request("world", max_tokens=40, mode="sequential")
+    scheduler.add(forking)
+    while forking.width < 2:
+        scheduler.step()
+    scheduler.add(long)
+    written: list[tuple[int, int]] = []  # tokens of the forking answer and of the late one, step by step
+    while long.reading:
+        if len(written) == 10:
+            scheduler.add(late)
+        before = forking.interpreter.sampled, late.interpreter.sampled
+        scheduler.step()
+        written.append((forking.interpreter.sampled - before[0], late.interpreter.sampled - before[1]))
+    assert 4000 // PREFILL_BESIDE <= len(written) <= 4000 // PREFILL_BESIDE + 2
+    assert min(one for one, _ in written) >= 1 and max(one for one, _ in written) >= 2
+    assert min(two for _, two in written[10:]) >= 1, "a short prompt waits for the long one"
+
+
+def test_many_short_prompts_do_not_keep_a_long_one_waiting(engine: Engine) -> None:
+    scheduler = Scheduler(engine.runner, 8, 2000)
+    long = engine.request(LONG, max_tokens=1, mode="sequential")
+    scheduler.add(engine.request("hello", max_tokens=40, mode="sequential"))
+    scheduler.step()
+    scheduler.add(long)
+    steps = 0
+    while long.reading:
+        for number in range(6):  # together more than a step may read
+            scheduler.add(engine.request(f"{steps} {number} foo " * 12, max_tokens=1, mode="sequential"))
+        scheduler.step()
+        steps += 1
+    assert 1 < steps <= 1 + -(-2 * len(long.prompt) // PREFILL_BESIDE)
 
 
 def test_what_prompts_have_in_common_is_read_once(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -155,11 +199,16 @@ def test_a_bound_of_no_rows_is_refused(engine: Engine) -> None:
         Scheduler(engine.runner, 1, 8, 0)
 
 
-def test_the_useful_width_is_measured(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert useful_rows(engine.runner) in {1 << power for power in range(8)}
-    monkeypatch.setattr(width, "_seconds", lambda _, __, rows: max(rows, 16.0))
-    assert useful_rows(engine.runner) == 16
-    monkeypatch.setattr(width, "_seconds", lambda _, __, rows: rows)
-    assert useful_rows(engine.runner) == 1
-    monkeypatch.setattr(width, "_seconds", lambda _, __, rows: max(rows, 16.0) * (5 if rows in (2, 8) else 1))
-    assert useful_rows(engine.runner) == 16, "two steps that were disturbed ended it"
+@pytest.mark.parametrize("max_batch", [1, 4, 40])
+def test_the_useful_width_is_measured(engine: Engine, max_batch: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert useful_rows(engine.runner, max_batch) / max_batch in {1 << power for power in range(8)}
+    monkeypatch.setattr(width, "_seconds", lambda _, cache, threads: max(cache.rows * threads, 16.0))
+    assert useful_rows(engine.runner, max_batch) == max(16, max_batch)
+    monkeypatch.setattr(width, "_seconds", lambda _, __, threads: threads)
+    assert useful_rows(engine.runner, max_batch) == max_batch, "a full batch waits for its own threads"
+
+
+def test_a_disturbed_machine_gets_the_same_width(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    disturbed = cycle([3.0, 1.0, 1.0, 1.0, 5.0, 1.0, 2.0])  # each width meets all of them
+    monkeypatch.setattr(width, "_seconds", lambda _, __, threads: max(threads, 4.0) * next(disturbed))
+    assert useful_rows(engine.runner, 8) == 32

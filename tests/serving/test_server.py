@@ -252,6 +252,27 @@ def test_a_failure_of_ours_is_one_sentence_and_the_next_answer_comes(tiny: Engin
         assert running.client().completions.create(model="tiny", prompt="hello", max_tokens=3).choices[0].text
 
 
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_request_without_memory_gets_a_503_and_the_others_go_on(tiny: Engine, stream: bool) -> None:
+    roomy = Engine(tiny.runner.model, tiny.tokenizer, max_model_len=1 << 44)
+    expected = tiny.generate("hello", max_tokens=300, mode="sequential").text
+    with serving(roomy, mode="sequential") as running:
+        beside = running.post({"model": "tiny", "prompt": "hello", "max_tokens": 300})
+        running.wait(lambda: bool(running.worker.scheduler.running))
+        with pytest.raises(openai.InternalServerError) as caught:  # the client's name for all from 500 on
+            fields = {"model": "tiny", "prompt": "hello", "max_tokens": 1 << 42}  # more slots than any machine has
+            running.client().completions.create(**fields, stream=stream)
+        assert caught.value.status_code == 503 and caught.value.code == "out_of_memory"
+        assert int(caught.value.response.headers["Retry-After"]) >= 1
+        assert json.load(beside.getresponse())["choices"][0]["text"] == expected
+        beside.close()
+        assert (
+            running.client().completions.create(model="tiny", prompt="hello", max_tokens=300).choices[0].text
+            == expected
+        )
+        running.wait(running.is_clean)
+
+
 @pytest.mark.parametrize(
     ("header", "value", "status", "said"),
     [
