@@ -26,6 +26,7 @@ from pastalm.lang.script import Script
 from pastalm.runtime.engine import Engine
 from pastalm.runtime.load import load
 from pastalm.runtime.remote.server import Completion
+from pastalm.runtime.remote.token_fields import TokenFields
 from pastalm.runtime.runner import Runner
 from pastalm.views import ViewLayout, view_layout
 
@@ -53,11 +54,12 @@ class RecordedServer:
         self.engine, self.asked = engine, list[Completion]()
         server: Any = engine.scheduler(1, 0).server  # type: ignore[attr-defined]
         self.url, self.name, self._tokens = server.urls[0], server.model, server.tokens
+        self.fields: TokenFields = server.fields
         server.tokens = self._recorded
 
-    def _recorded(self, asked: Completion, route: int = 0) -> Any:
+    def _recorded(self, asked: Completion, first: int = 0) -> Any:
         self.asked.append(asked)
-        return self._tokens(asked, route)
+        return self._tokens(asked, first)
 
     def ask(self, **body: Any) -> dict[str, Any]:
         """The only choice of a completion that is not streamed."""
@@ -115,7 +117,7 @@ def compare(server: RecordedServer, runner: Runner, prompt: Any, max_tokens: int
         later = [one[str(token)]["logprob"] for token, one in zip(ids[1:], read[1:])]
         found.read += answer.differences(ids, [None, *later])
     for asked in server.asked:
-        body = asked.fields()
+        body = asked.body(server.fields)
         written = server.ask(**body.pop("extra_body"), **body, logprobs=0)
         ids = [*asked.prompt, *written["token_ids"]]
         silent = [None] * len(asked.prompt)

@@ -18,7 +18,7 @@ from pastalm.lang.vocabulary import Vocabulary
 from pastalm.runtime.engine import Engine
 from pastalm.runtime.load import load_generation_config, load_tokenizer, trained_positions
 from pastalm.runtime.remote.scheduler import RemoteScheduler
-from pastalm.runtime.remote.server import CompletionServer
+from pastalm.runtime.remote.server import ATTEMPTS, CompletionServer
 from pastalm.runtime.request import RequestError
 from pastalm.runtime.sequence import Sequence
 
@@ -56,7 +56,7 @@ class RemoteEngine(Engine):
         max_batch: int = 32,
         max_streams: int = 256,
         timeout: float = 60.0,
-        attempts: int = 6,
+        attempts: int = ATTEMPTS,
     ) -> None:
         urls = [base_url] if isinstance(base_url, str) else list(base_url)
         self.tokenizer, self.eos = _tokenizer_and_ends(tokenizer)

@@ -7,9 +7,9 @@ from collections import deque
 from functools import partial
 from math import nan
 from threading import Condition, Thread
-from zlib import crc32
 
 from pastalm.runtime.remote.completions import Completions
+from pastalm.runtime.remote.router import PrefixRouter
 from pastalm.runtime.remote.server import Completion, CompletionServer
 from pastalm.runtime.remote.stream import TokenStream
 from pastalm.runtime.sequence import Sequence
@@ -32,6 +32,8 @@ class RemoteScheduler:
         self.server, self.max_batch = server, max_batch
         self.waiting: deque[Sequence] = deque()
         self.running: dict[Sequence, Completions] = {}
+        self.router = PrefixRouter(len(server.clients))
+        self._places: dict[Sequence, int] = {}  # all threads of a sequence ask the server that has its prompt
         self.requests = self.prompt_tokens = 0  # of sequences that are finished
         self.threads = 0  # whose tokens were taken in the last step
         self._arrived = Condition()
@@ -95,15 +97,16 @@ class RemoteScheduler:
         self._loop.close()
 
     def _admit(self, sequence: Sequence) -> None:
-        route = crc32(str(sequence.prompt).encode())  # all threads of a prompt ask the server that has it in its cache
-        self.running[sequence] = Completions(sequence, partial(self._start, route))
+        place = self._places[sequence] = self.router.take(sequence.prompt)
+        self.running[sequence] = Completions(sequence, partial(self._start, place))
 
-    def _start(self, route: int, asked: Completion) -> TokenStream:
-        return TokenStream(asked, self.server.tokens(asked, route), self._gate, self._loop, self._notify)
+    def _start(self, place: int, asked: Completion) -> TokenStream:
+        return TokenStream(asked, self.server.tokens(asked, place), self._gate, self._loop, self._notify)
 
     def _retire(self, sequence: Sequence) -> None:
         completions = self.running.pop(sequence)
         completions.close()
+        self.router.back(self._places.pop(sequence))
         self.requests += completions.requests
         self.prompt_tokens += completions.prompt_tokens
 

@@ -1,16 +1,21 @@
-"""A completion server, spoken to in token ids over HTTP: vLLM, ours, or another with their fields."""
+"""A completion server, spoken to in token ids over HTTP: vLLM, ours, or another."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import httpx2
 from openai import APIConnectionError, APIError, APIStatusError, AsyncOpenAI, InternalServerError, RateLimitError
 
-FIRST_PAUSE, LONGEST_PAUSE = 0.25, 8.0  # seconds between attempts, doubled each time
+from pastalm.runtime.remote.token_fields import TokenFields, token_fields_of
+
+FIRST_PAUSE, LONGEST_PAUSE = 0.25, 15.0  # seconds between attempts, doubled each time
+ATTEMPTS = 16  # at a server that has answered before: two and a half minutes, in which it may start again
+FIRST_ATTEMPTS = 6  # at one that has not
 LONGEST_WISH = 60.0  # seconds of a Retry-After that are waited for
 FINISHED = ("stop", "length")  # all else, "abort" among them, is an answer that was cut off
 TRANSIENT = (APIConnectionError, InternalServerError, RateLimitError, httpx2.TransportError)
@@ -35,8 +40,8 @@ class Completion:
     seed: int = 0
     bias: Mapping[int, float] = field(default_factory=dict)
 
-    def fields(self) -> dict[str, Any]:
-        """The body of the request, by the names of vLLM."""
+    def body(self, fields: TokenFields) -> dict[str, Any]:
+        """The body of the request."""
         return {
             "prompt": list(self.prompt),
             "max_tokens": self.max_tokens,
@@ -44,13 +49,13 @@ class Completion:
             "top_p": self.top_p,
             "seed": self.seed,
             "logit_bias": {str(token): bias for token, bias in self.bias.items()},
-            "extra_body": {
-                "stop_token_ids": list(self.stop),
-                "include_stop_str_in_output": True,
-                "skip_special_tokens": False,
-                "return_token_ids": True,
-            },
+            "extra_body": fields.asked(self.stop),
         }
+
+    def ended(self, written: Sequence[int]) -> bool:
+        """Whether nothing is asked behind these tokens: a server may write on behind a stop, and a stream may break
+        off there."""
+        return len(written) >= self.max_tokens or (bool(written) and written[-1] in self.stop)
 
     def after(self, written: Sequence[int]) -> Completion:
         """What is still asked when these tokens have come."""
@@ -62,7 +67,8 @@ class CompletionServer:
     event loop.
 
     ``timeout`` are the seconds without any byte after which a server counts as gone; ``attempts`` how often in a row
-    one may fail, without a token in between, until :class:`RemoteError`.
+    one may fail, without a token in between, until :class:`RemoteError`; a server that has never answered may fail
+    less often.
     """
 
     def __init__(
@@ -72,7 +78,7 @@ class CompletionServer:
         api_key: str | None = None,
         *,
         timeout: float = 60.0,
-        attempts: int = 6,
+        attempts: int = ATTEMPTS,
     ) -> None:
         if not base_urls or attempts < 1:
             raise ValueError("A completion server needs the URL of at least one server and at least one attempt.")
@@ -80,6 +86,7 @@ class CompletionServer:
         self.clients = [
             AsyncOpenAI(base_url=url, api_key=api_key or "none", timeout=timeout, max_retries=0) for url in base_urls
         ]
+        self.fields = TokenFields()
 
     async def close(self) -> None:
         """Close all connections."""
@@ -96,60 +103,80 @@ class CompletionServer:
                 break
             except (APIError, httpx2.TransportError) as error:
                 failures += 1
-                await self._pause(error, failures, failures % len(self.clients))
+                await self._pause(error, failures, failures % len(self.clients), min(self.attempts, FIRST_ATTEMPTS))
         if self.model is None and len(known) == 1:
             self.model = next(iter(known))
         if self.model is None or self.model not in known:
             asked = "which of its models is meant" if self.model is None else f"the model {self.model!r}"
             raise RemoteError(f"{self.urls[0]} does not know {asked}; it has {', '.join(known)}.")
-        return (known[self.model].model_extra or {}).get("max_model_len")
+        self.fields = token_fields_of(known[self.model])
+        return self.fields.longest(known[self.model])
 
-    async def tokens(self, asked: Completion, route: int = 0) -> AsyncIterator[int]:
+    async def tokens(self, asked: Completion, first: int = 0) -> AsyncIterator[int]:
         """The ids that the model writes, the one that stopped it among them.
 
         A server that fails is asked again, or the next one, for what comes after the tokens it gave: none is lost and
-        none comes twice. Completions of equal ``route`` go to the same server, which has their prompt in its cache.
+        none comes twice. ``first`` is the place, among the URLs, of the one that is asked first.
         """
         written: list[int] = []
         failures = 0
-        while len(written) < asked.max_tokens:
-            place = (route + failures) % len(self.clients)
+        while not asked.ended(written):
+            place = (first + failures) % len(self.clients)
             try:
-                async for token in self._attempt(asked.after(written), place):
-                    failures = 0
-                    written.append(token)
-                    yield token
+                async with aclosing(self._attempt(asked.after(written), place)) as attempt:
+                    async for token in attempt:
+                        failures = 0
+                        written.append(token)
+                        yield token
+                        if asked.ended(written):
+                            return
                 return
             except (*TRANSIENT, APIError, _CutOffError) as error:
                 failures += 1
-                await self._pause(error, failures, place)
+                await self._pause(error, failures, place, self.attempts)
 
-    async def _attempt(self, asked: Completion, place: int) -> AsyncIterator[int]:
-        stream = await self.clients[place].completions.create(model=self.model or "", stream=True, **asked.fields())
+    async def _attempt(self, asked: Completion, place: int) -> AsyncGenerator[int]:
+        written: list[int] = []
+        stream = await self._ask(asked, place, stream=True)
         async with stream:
-            async for chunk in stream:
-                for choice in chunk.choices[:1]:
-                    for token in self._ids(choice, place):
-                        yield token
-                    if choice.finish_reason in FINISHED:
-                        return
-        raise _CutOffError("the stream ended in the middle")
+            async for piece in stream:
+                ids = self._ids(piece, place)
+                missing = self.fields.left_out(piece, len(written) + len(ids))
+                if missing:
+                    break
+                written += ids
+                for token in ids:
+                    yield token
+                if any(choice.finish_reason in FINISHED for choice in piece.choices):
+                    return
+            else:
+                raise _CutOffError("the stream ended in the middle")
+        rest = replace(asked.after(written), max_tokens=missing + len(ids))
+        for token in self._ids(await self._ask(rest, place), place):  # a whole answer leaves out none
+            yield token
+        raise _CutOffError("the stream left tokens out")
 
-    def _ids(self, choice: Any, place: int) -> list[int]:
-        ids = (choice.model_extra or {}).get("token_ids")
-        if ids is None and choice.text:
+    async def _ask(self, asked: Completion, place: int, **how: bool) -> Any:
+        create: Any = self.clients[place].completions.create
+        return await create(model=self.model or "", **asked.body(self.fields), **how)
+
+    def _ids(self, piece: Any, place: int) -> list[int]:
+        if not piece.choices:
+            return []
+        ids = self.fields.ids(piece)
+        if ids is None and piece.choices[0].text:
             raise RemoteError(
                 f"{self.urls[place]} answers with text alone; PASTA needs token ids ('return_token_ids', as vLLM has "
                 "it)."
             )
         return ids or []
 
-    async def _pause(self, error: Exception, failures: int, place: int) -> None:
+    async def _pause(self, error: Exception, failures: int, place: int, attempts: int) -> None:
         """Wait before the next attempt. Raises :class:`RemoteError` where none would help."""
         reason = " ".join(str(error).split()) or type(error).__name__
         if isinstance(error, APIStatusError) and not isinstance(error, TRANSIENT):
             raise RemoteError(f"{self.urls[place]} refuses the request ({error.status_code}): {reason}") from error
-        if failures >= self.attempts:
+        if failures >= attempts:
             raise RemoteError(
                 f"{self.urls[place]} has failed {failures} times in a row, the last time with: {reason}. See whether "
                 "it runs, and ask again."

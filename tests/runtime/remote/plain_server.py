@@ -7,8 +7,8 @@ import asyncio
 import json
 import socket
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import aclosing, contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, field
 from threading import Thread
@@ -72,6 +72,8 @@ class Fault:
 class PlainServer:
     """Knows causal sequences alone. ``asked`` are the bodies it was sent; ``faults`` are used up one a request."""
 
+    owner = "tests"
+
     def __init__(self, write: Writer, longest: int = 1024) -> None:
         self.write, self.longest = write, longest
         self.asked: list[dict[str, Any]] = []
@@ -83,7 +85,7 @@ class PlainServer:
         self.app.post("/v1/completions")(self._complete)
 
     def _models(self) -> dict[str, Any]:
-        card = {"id": MODEL, "object": "model", "created": 0, "owned_by": "tests", "max_model_len": self.longest}
+        card = {"id": MODEL, "object": "model", "created": 0, "owned_by": self.owner, **self.limit()}
         return {"object": "list", "data": [card]}
 
     async def _complete(self, request: Request) -> Any:
@@ -94,31 +96,75 @@ class PlainServer:
             return JSONResponse({"error": {"message": "not now"}}, fault.status, fault.headers)
         if len(body["prompt"]) + body["max_tokens"] > self.longest:
             return JSONResponse({"error": {"message": "too long"}}, 400)
-        return StreamingResponse(self._stream(body, fault), media_type="text/event-stream")
+        if body.get("stream"):
+            return StreamingResponse(self._stream(body, fault), media_type="text/event-stream")
+        return [piece async for piece in self._pieces(body, fault)][-1]
 
     async def _stream(self, body: dict[str, Any], fault: Fault) -> AsyncIterator[str]:
         self.open += 1
         self.most_open = max(self.most_open, self.open)
         try:
-            ids = list(body["prompt"])
-            for number in range(body["max_tokens"]):
-                if number == fault.after:
-                    if fault.stall:
-                        await asyncio.sleep(30)
-                    return
-                token = await asyncio.to_thread(self.write, ids, body)
-                ids.append(token)
-                stopped = token in body["stop_token_ids"]
-                last = stopped or number + 1 == body["max_tokens"]
-                reason = ("stop" if stopped else "length") if last else None
-                choice = {"index": 0, "text": "?", "logprobs": None, "finish_reason": reason, "token_ids": [token]}
-                chunk = {"id": "c", "object": "text_completion", "created": 0, "model": MODEL, "choices": [choice]}
-                yield f"data: {json.dumps(chunk)}\n\n"
-                if stopped:
-                    break
-            yield "data: [DONE]\n\n"
+            async with aclosing(self._pieces(body, fault)) as pieces:
+                async for piece in pieces:
+                    yield f"data: {json.dumps(piece)}\n\n"
+                    if piece["choices"][0]["finish_reason"]:
+                        yield "data: [DONE]\n\n"
         finally:
             self.open -= 1
+
+    async def _pieces(self, body: dict[str, Any], fault: Fault) -> AsyncGenerator[dict[str, Any]]:
+        ids = list(body["prompt"])
+        for number in range(body["max_tokens"]):
+            if number == fault.after:
+                if fault.stall:
+                    await asyncio.sleep(30)
+                return
+            ids.append(await asyncio.to_thread(self.write, ids, body))
+            stopped = ids[-1] in self.stops(body)
+            reason = "stop" if stopped else "length" if number + 1 == body["max_tokens"] else None
+            piece = self.piece(ids[len(body["prompt"]) :], reason, bool(body.get("stream")))
+            if piece:
+                yield piece
+            if stopped:
+                return
+
+    def limit(self) -> dict[str, Any]:
+        """What the model's card says of the longest answer."""
+        return {"max_model_len": self.longest}
+
+    def stops(self, body: dict[str, Any]) -> list[int]:
+        """The ids to stop at."""
+        return body["stop_token_ids"]
+
+    def piece(self, written: list[int], reason: str | None, stream: bool) -> dict[str, Any] | None:
+        """What is answered when these tokens are written: of a stream the last one, or nothing."""
+        choice = {"index": 0, "text": "?", "logprobs": None, "finish_reason": reason, "token_ids": written[-1:]}
+        return {"id": "c", "object": "text_completion", "created": 0, "model": MODEL, "choices": [choice]}
+
+
+class PlainLlamaServer(PlainServer):
+    """As llama.cpp's server has it: ids beside the choice, no ids to stop at, and in a stream no word of the tokens of
+    ``within``, which end within a character."""
+
+    owner = "llamacpp"
+    within: frozenset[int] = frozenset()
+
+    def limit(self) -> dict[str, Any]:
+        return {"meta": {"n_ctx": self.longest}}
+
+    def stops(self, body: dict[str, Any]) -> list[int]:
+        assert "stop_token_ids" not in body and body["return_tokens"] and body["verbose"]
+        return []
+
+    def piece(self, written: list[int], reason: str | None, stream: bool) -> dict[str, Any] | None:
+        if stream and written[-1] in self.within and reason is None:
+            return None
+        silent = stream and written[-1] in self.within
+        choice = {"index": 0, "text": "?", "logprobs": None, "finish_reason": reason}
+        tokens = [] if silent else written[-1:] if stream else written
+        beside = {"tokens": tokens, "tokens_predicted": len(written)}
+        same = {"id": "c", "object": "text_completion", "created": 0, "model": MODEL}
+        return {**same, "choices": [choice], "__verbose": beside}
 
 
 @contextmanager

@@ -166,6 +166,22 @@ def test_many_requests_at_once(vocabulary: Vocabulary, tokenizer: PreTrainedToke
     assert [one.text for one in found] == [parse(text).plain for text in texts.values()]
 
 
+def test_all_threads_of_a_prompt_ask_one_of_several_servers(
+    vocabulary: Vocabulary, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    texts = {f"foo {n}": f"bar <async topic='t'>12 {n}</async><sync/> end" for n in range(4)}
+    known = knowing(*((vocabulary.encode(prompt), script_of(text, vocabulary)) for prompt, text in texts.items()))
+    one, other = PlainServer(known), PlainServer(known)
+    with serving(one.app) as first, serving(other.app) as second:
+        engine = Engine.remote([first, second], MODEL, tokenizer)
+        found = list(engine.generate_batch(list(texts), max_batch=4))
+        engine.release()
+    assert [answer.text for answer in found] == [parse(text).plain for text in texts.values()]
+    length = len(vocabulary.encode("foo 0"))
+    asked = [{tuple(body["prompt"][:length]) for body in server.asked} for server in (one, other)]
+    assert len(asked[0]) == len(asked[1]) == 2 and not asked[0] & asked[1]
+
+
 def test_sequential_mode_writes_no_tags(tiny_llama: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast) -> None:
     with remote(writing(tiny_llama), tokenizer) as (engine, _):
         found = engine.generate(PROMPT, mode="sequential", max_tokens=20)

@@ -9,7 +9,7 @@ import pytest
 from transformers import LlamaForCausalLM
 
 from pastalm.runtime.remote.server import Completion, CompletionServer, RemoteError
-from tests.runtime.remote.plain_server import MODEL, Fault, PlainServer, serving, writing
+from tests.runtime.remote.plain_server import MODEL, Fault, PlainLlamaServer, PlainServer, serving, writing
 
 PROMPT = (5, 6, 7)
 
@@ -107,8 +107,36 @@ def test_another_server_takes_over(url: str, tiny_llama: LlamaForCausalLM) -> No
     async def collect() -> list[int]:
         server = CompletionServer(["http://127.0.0.1:9/v1", url], MODEL, attempts=3)
         try:
-            return [token async for token in server.tokens(Completion(PROMPT, 6), route=0)]
+            return [token async for token in server.tokens(Completion(PROMPT, 6), first=0)]
         finally:
             await server.close()
 
     assert asyncio.run(collect()) == likeliest(tiny_llama, 6)
+
+
+@pytest.mark.parametrize("after", [5, 6])
+def test_behind_a_stop_nothing_is_asked(after: int, url: str, plain: PlainServer, tiny_llama: LlamaForCausalLM) -> None:
+    """A stream may break off before or behind the token that stops it."""
+    known = likeliest(tiny_llama, 12)
+    plain.faults.append(Fault(after=after))
+    assert complete(url, Completion(PROMPT, 12, stop=(known[5],))) == known[: known.index(known[5]) + 1]
+
+
+@pytest.mark.parametrize("within", [(), (0,), (2, 3), (11,), (0, 11)])
+def test_the_fields_of_llama_cpp(within: tuple[int, ...], tiny_llama: LlamaForCausalLM) -> None:
+    """Tokens that its stream leaves out come all the same, each at its place."""
+    known = likeliest(tiny_llama, 12)
+    plain = PlainLlamaServer(writing(tiny_llama))
+    plain.within = frozenset(known[place] for place in within)
+
+    async def collect(url: str, asked: Completion) -> tuple[int | None, list[int]]:
+        server = CompletionServer([url], MODEL)
+        try:
+            return await server.longest(), [token async for token in server.tokens(asked)]
+        finally:
+            await server.close()
+
+    with serving(plain.app) as url:
+        assert asyncio.run(collect(url, Completion(PROMPT, 12))) == (1024, known)
+        stop = known[5]
+        assert asyncio.run(collect(url, Completion(PROMPT, 12, stop=(stop,))))[1] == known[: known.index(stop) + 1]

@@ -7,14 +7,18 @@ that runs already, with ``--model pastalm/bundled --dtype float32 --block-size 3
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 from collections.abc import Iterator
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 from time import monotonic, sleep
+from typing import Any
 from urllib.request import urlopen
 
 import pytest
+from openai import OpenAI
 
 import pastalm
 from bench.views_exact import RecordedServer, compare
@@ -24,6 +28,9 @@ from pastalm.runtime.events import DoneEvent, ForkEvent, JoinEvent, TokenEvent
 from pastalm.runtime.load import load
 from pastalm.runtime.mode import Mode
 from pastalm.runtime.runner import Runner
+from pastalm.serving.app import build_app
+from pastalm.serving.config import ServerConfig
+from pastalm.serving.worker import Worker
 from tests.runtime.remote.plain_server import PlainServer, serving, writing
 
 URL, ENVIRONMENT = os.environ.get("PASTA_VLLM_URL"), os.environ.get("PASTA_VLLM_ENV")
@@ -39,35 +46,64 @@ PATIENCE = 600.0  # seconds until the server is up
 PORT = 8731
 
 
+class VllmServer:
+    """The server of ``PASTA_VLLM_ENV``; ``log`` is the file that its output goes to."""
+
+    def __init__(self, log: Path) -> None:
+        self.log = log
+        self.process: subprocess.Popen | None = None
+
+    def start(self) -> None:
+        """Have it start; see :meth:`wait`."""
+        flags = ["--model", BUNDLED, "--host", "127.0.0.1", "--port", PORT, "--dtype", "float32"]
+        flags += ["--max-model-len", 2048, "--enforce-eager", "--enable-prefix-caching", "--block-size", BLOCK]
+        command = [Path(ENVIRONMENT or "") / "bin" / "python", "-m", "vllm.entrypoints.openai.api_server", *flags]
+        own = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}  # no library of ours in there
+        own |= {"VLLM_CPU_KVCACHE_SPACE": "1", "HF_HUB_OFFLINE": "1"}
+        with self.log.open("a") as log:
+            self.process = subprocess.Popen(
+                list(map(str, command)), env=own, stdout=log, stderr=log, start_new_session=True
+            )
+
+    def wait(self) -> None:
+        """Until it answers."""
+        end = monotonic() + PATIENCE
+        while monotonic() < end and self.process and self.process.poll() is None:
+            try:
+                urlopen(f"http://127.0.0.1:{PORT}/health", timeout=1).close()
+                return
+            except OSError:
+                sleep(0.5)
+        last = self.log.read_text(errors="replace")[-2000:]
+        pytest.fail(f"The vLLM server did not come up in {PATIENCE:.0f} seconds. Its last words:\n{last}")
+
+    def end(self, how: signal.Signals) -> None:
+        """End it with all its processes."""
+        if self.process:
+            with suppress(ProcessLookupError):
+                os.killpg(self.process.pid, how)
+            self.process.wait()
+
+
 @pytest.fixture(scope="module")
-def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The server's base URL."""
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[VllmServer | None]:
+    """The one that these tests start, None if there is one already."""
     if URL:
-        yield URL
+        yield None
         return
-    flags = ["--model", BUNDLED, "--host", "127.0.0.1", "--port", PORT, "--dtype", "float32", "--max-model-len", 2048]
-    flags += ["--enforce-eager", "--enable-prefix-caching", "--block-size", BLOCK]
-    command = [Path(ENVIRONMENT or "") / "bin" / "python", "-m", "vllm.entrypoints.openai.api_server", *flags]
-    own = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}  # no library of ours in there
-    own |= {"VLLM_CPU_KVCACHE_SPACE": "1", "HF_HUB_OFFLINE": "1"}
-    log = (tmp_path_factory.mktemp("vllm") / "log").open("w")
-    with subprocess.Popen(list(map(str, command)), env=own, stdout=log, stderr=log) as process:
-        try:
-            wait_for(f"http://127.0.0.1:{PORT}/health", process)
-            yield f"http://127.0.0.1:{PORT}/v1"
-        finally:
-            process.terminate()
+    server = VllmServer(tmp_path_factory.mktemp("vllm") / "log")
+    try:
+        server.start()
+        server.wait()
+        yield server
+    finally:
+        server.end(signal.SIGTERM)
 
 
-def wait_for(page: str, process: subprocess.Popen) -> None:
-    end = monotonic() + PATIENCE
-    while monotonic() < end and process.poll() is None:
-        try:
-            urlopen(page, timeout=1).close()
-            return
-        except OSError:
-            sleep(0.5)
-    pytest.fail(f"The vLLM server did not come up in {PATIENCE:.0f} seconds.")
+@pytest.fixture(scope="module")
+def url(server: VllmServer | None) -> str:
+    """The server's base URL."""
+    return URL or f"http://127.0.0.1:{PORT}/v1"
 
 
 @pytest.fixture
@@ -82,6 +118,14 @@ def running(url: str) -> float:
     with urlopen(url.removesuffix("/v1") + "/metrics", timeout=10) as reply:
         lines = reply.read().decode().splitlines()
     return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith("vllm:num_requests_running{"))
+
+
+def assert_idle(url: str) -> None:
+    """Within ten seconds the server decodes nothing any more."""
+    end = monotonic() + 10
+    while running(url) and monotonic() < end:
+        sleep(0.1)
+    assert running(url) == 0
 
 
 @pytest.mark.parametrize("mode", list(Mode))
@@ -129,10 +173,19 @@ def test_a_client_that_leaves_ends_its_completions(engine: Engine, url: str) -> 
     stream = engine.stream(PROMPT, max_tokens=1500)
     assert len(list(islice(stream, 5))) == 5
     stream.close()
-    end = monotonic() + 10
-    while running(url) and monotonic() < end:
-        sleep(0.1)
-    assert running(url) == 0
+    assert_idle(url)
+
+
+def test_a_client_of_a_gateway_that_leaves_ends_its_completions(engine: Engine, url: str) -> None:
+    worker = Worker(engine, max_batch=4)
+    with serving(build_app(worker, ServerConfig("gateway", "", 1024, "async", (), False))) as gateway:
+        client = OpenAI(base_url=gateway, api_key="none")
+        asked: Any = [{"role": "user", "content": PROMPT}]
+        stream = client.chat.completions.create(model="gateway", messages=asked, stream=True, max_tokens=900)
+        assert len(list(islice(stream, 5))) == 5
+        assert running(url) > 0
+        stream.close()
+        assert_idle(url)
 
 
 def test_its_probabilities_are_those_that_training_learns(engine: Engine) -> None:
@@ -141,3 +194,19 @@ def test_its_probabilities_are_those_that_training_learns(engine: Engine) -> Non
     found = compare(RecordedServer(engine), runner, PROMPT, LIMIT)
     assert len(found.read) >= LIMIT // 2 and len(found.written) >= LIMIT // 2
     assert max(found.read) < 1e-3 and max(found.written) < 1e-3
+
+
+def test_a_server_that_is_killed_and_starts_again_changes_no_answer(server: VllmServer | None, engine: Engine) -> None:
+    """What was shown before it died is neither lost nor shown twice."""
+    if server is None:
+        pytest.skip("PASTA_VLLM_URL is a server that is not ours to kill")
+    expected = engine.generate(PROMPT, max_tokens=LIMIT)
+    stream = engine.stream(PROMPT, max_tokens=LIMIT)
+    before = list(islice(stream, 40))
+    server.end(signal.SIGKILL)
+    server.start()
+    *events, last = [*before, *stream]
+    assert isinstance(last, DoneEvent) and last.response is not None
+    assert last.response.script.tokens == expected.script.tokens
+    texts = sorted((event.place, event.text) for event in events if isinstance(event, TokenEvent))
+    assert "".join(text for _, text in texts) == expected.text
