@@ -1,8 +1,9 @@
 """Weight-only int8 for a CPU: each row of a weight as whole numbers from -127 to 127 and one scale.
 
-A pass over one row of inputs is bound by the bytes of the weights, and reads half of what bfloat16 has. The kernel's
-time grows with the rows, so from two rows on the same rounded weights are multiplied as numbers of the model's own
-type, kept beside: quantising makes one thread faster, not the memory smaller (1.5 times that of bfloat16).
+A pass over a few rows of inputs is bound by the bytes of the weights, and reads half of what bfloat16 has. For more
+rows (without our own kernels, :mod:`pastalm.runtime.kernels`, from two on) the same rounded weights are multiplied as
+numbers of the model's own type, kept beside: quantising makes decoding faster, not the memory smaller (1.5 times that
+of bfloat16). Int4 does not pay: unpacking takes longer than reading saves (docs/log.md).
 """
 
 from __future__ import annotations
@@ -10,7 +11,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from pastalm.runtime.narrow import NarrowLinear
+from pastalm.runtime.kernels import load_kernels
+from pastalm.runtime.narrow import NarrowLinear, multiply
 
 KINDS = ("int8",)
 LEVELS = 127
@@ -19,24 +21,29 @@ LANES = 32  # the kernel takes whole vectors of inputs
 
 class Int8Linear(nn.Module):
     """A linear layer with an int8 ``weight`` [out, in] and a ``scale`` [out]; ``many`` has the same weight in the type
-    of the layer it was made from."""
+    of the layer it was made from. ``kernel``: multiplied by our own kernels."""
 
     weight: Tensor
     scale: Tensor
+    exact_scale: Tensor
 
-    def __init__(self, layer: nn.Linear) -> None:
+    def __init__(self, layer: nn.Linear, *, kernel: bool = False) -> None:
         super().__init__()
+        self.kernel = kernel
         self.in_features, self.out_features = layer.in_features, layer.out_features
         exact = layer.weight.detach().float()
         scale = (exact.abs().amax(1) / LEVELS).clamp_(min=torch.finfo(torch.float32).tiny).to(layer.weight.dtype)
         self.register_buffer("weight", (exact / scale.float()[:, None]).round().clamp_(-LEVELS, LEVELS).to(torch.int8))
         self.register_buffer("scale", scale)
+        self.register_buffer("exact_scale", scale.float(), persistent=False)
         self.bias = layer.bias
         self.many = nn.Linear(layer.in_features, layer.out_features, bias=False, dtype=layer.weight.dtype)
         self.many.weight = nn.Parameter((self.weight.float() * scale.float()[:, None]).to(scale.dtype), False)
 
     def forward(self, x: Tensor) -> Tensor:
         """See ``nn.Linear``."""
+        if self.kernel:
+            return multiply(x, self.weight, self.exact_scale, self.many.weight, self.bias)
         if x.numel() // self.in_features == 1:
             row = torch.ops.aten._weight_int8pack_mm(x.reshape(1, -1), self.weight, self.scale)
             found = row.view(*x.shape[:-1], self.out_features)
@@ -58,8 +65,9 @@ def quantize(model: nn.Module, kind: str) -> None:
         raise ValueError(
             f"{type(model).__name__} has no linear layers on a CPU that can be quantised to {kind}; decode without."
         )
+    kernel = load_kernels()
     for parent, name in places:
-        setattr(parent, name, Int8Linear(getattr(parent, name)))
+        setattr(parent, name, Int8Linear(getattr(parent, name), kernel=kernel))
 
 
 def _fits(layer: nn.Module) -> bool:

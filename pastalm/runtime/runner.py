@@ -18,6 +18,7 @@ from pastalm.runtime.attention import AttentionContext, AttentionMetadata, Dense
 from pastalm.runtime.cache_metadata import CacheMetadata
 from pastalm.runtime.compiled import CompiledPass, Pass
 from pastalm.runtime.graphs import Graphs, Outcome, bucket, buckets, capture_on
+from pastalm.runtime.kernels import load_kernels
 from pastalm.runtime.kv_cache import KVCache
 from pastalm.runtime.narrow import narrow
 from pastalm.runtime.probe import Forward, take_over, window_of
@@ -41,8 +42,8 @@ def metadata_on(device: torch.device) -> type[CacheMetadata]:
 
 class Runner:
     """A decoder-only model and what is needed to run it. Raises ``UnsupportedModelError`` for other models.
-    ``compile`` makes graphs of its pass (:mod:`pastalm.runtime.compiled`); ``cuda_graphs`` captures steps on a GPU
-    (:mod:`pastalm.runtime.graphs`).
+    ``compile`` makes graphs of its pass (:mod:`pastalm.runtime.compiled`), on a CPU with our own products
+    (:mod:`pastalm.runtime.kernels`); ``cuda_graphs`` captures steps on a GPU (:mod:`pastalm.runtime.graphs`).
 
     One pass at a time: its buffers and the model's attention context hold the input of the one that runs.
     """
@@ -52,7 +53,7 @@ class Runner:
         self.device = model.device
         self._keeps_logits = "logits_to_keep" in inspect.signature(model.forward).parameters
         self._context = take_over(model, self._forward_in)
-        narrow(model)
+        narrow(model, kernel=compile and self.device.type == "cpu" and load_kernels())
         self.sampler = Sampler(self.vocabulary_size, self.device)
         self.graphs = Graphs(capture_on(self.device) if cuda_graphs else None)
         self._buffers = StepBuffers(self.device)

@@ -1,0 +1,86 @@
+"""Our own products for a processor, in C++: built when they are first asked for, and kept on disk.
+
+``torch.ops.pastalm.linear`` multiplies a few rows with a large weight in the time that reading the weight takes. It
+needs a C++ compiler, as torch.compile does; where there is none, or it fails, one sentence says so, and torch's own
+products do the work.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import platform
+import shutil
+import subprocess
+from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import torch
+from torch import Tensor
+
+CACHE = Path("~/.cache/pastalm/kernels")
+SOURCE = Path(__file__).with_name("few_rows.cpp")
+COMPILERS = ("c++", "g++", "clang++")  # unless CXX names one
+FLAGS = ("-std=c++20", "-O3", "-march=native", "-shared", "-fPIC", "-fopenmp", "-DAT_PARALLEL_OPENMP=1", "-w")
+SECONDS = 300
+
+_log = logging.getLogger(__name__)
+
+
+@cache
+def load_kernels() -> bool:
+    """Build ``torch.ops.pastalm.linear`` if it is not there yet; whether it can be used. Takes half a minute once."""
+    compiler = os.environ.get("CXX") or next((name for name in COMPILERS if shutil.which(name)), None)
+    if compiler is None or torch.version.hip or os.name != "posix":
+        return _without("there is no C++ compiler")
+    try:
+        torch.ops.load_library(str(_built(compiler)))
+    except subprocess.CalledProcessError as error:
+        return _without(" ".join(error.stderr.split())[:200] or f"{compiler} fails")
+    except (OSError, subprocess.SubprocessError) as error:
+        return _without(" ".join(str(error).split())[:200])
+    torch.library.register_fake("pastalm::linear", _shape)
+    return True
+
+
+def _built(compiler: str) -> Path:
+    """The library, which is built if none is there that belongs to this source, torch, compiler and processor."""
+    command = [compiler, *FLAGS, *_torch_flags()]
+    named = [SOURCE.read_text(encoding="utf-8"), torch.__version__, *command, _processor()]
+    target = CACHE.expanduser() / f"few_rows-{hashlib.sha256(chr(0).join(named).encode()).hexdigest()[:16]}.so"
+    if not target.exists():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(dir=target.parent) as folder:
+            made = Path(folder) / target.name
+            asked = [compiler, *FLAGS, str(SOURCE), "-o", str(made), *_torch_flags()]
+            subprocess.run(asked, check=True, capture_output=True, text=True, timeout=SECONDS)
+            os.replace(made, target)  # whole or not at all, however many build it at once
+    return target
+
+
+def _torch_flags() -> list[str]:
+    """Where torch's headers and libraries are; with the OpenMP that it brings along, since two have threads each."""
+    root = Path(torch.__path__[0])
+    abi = f"-D_GLIBCXX_USE_CXX11_ABI={int(torch.compiled_with_cxx11_abi())}"
+    own = [str(path) for path in sorted((root / "lib").glob("libgomp*"))[:1]]
+    return [abi, f"-I{root / 'include'}", f"-L{root / 'lib'}", *own, "-ltorch_cpu", "-lc10"]
+
+
+def _processor() -> str:
+    """What tells processors apart for which code is made."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line for line in lines if line.startswith(("flags", "Features"))), platform.machine())
+
+
+def _without(reason: str) -> bool:
+    _log.warning("The products for a few rows cannot be built (%s); torch's own are used, which are slower.", reason)
+    return False
+
+
+def _shape(x: Tensor, weight: Tensor, scale: Tensor | None, many: Tensor) -> Tensor:
+    return x.new_empty(x.shape[0], weight.shape[0])

@@ -1,0 +1,94 @@
+"""Our own products against the arithmetic written out; and what happens where they cannot be built."""
+
+from __future__ import annotations
+
+import copy
+import logging
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+from transformers import PreTrainedTokenizerFast
+
+from pastalm.runtime import kernels
+from pastalm.runtime.narrow import NarrowLinear, multiply, narrow
+from pastalm.runtime.quantize import Int8Linear, quantize
+from tests.runtime.families import tiny
+
+needed = pytest.mark.skipif(not kernels.load_kernels(), reason="there is no C++ compiler that builds the kernels")
+
+
+@needed
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("rows", [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 33])
+@pytest.mark.parametrize("inputs, size", [(16, 1), (64, 7), (576, 193), (24, 5)])
+def test_a_product_is_the_arithmetic(dtype: torch.dtype, rows: int, inputs: int, size: int) -> None:
+    """Also for inputs that are no whole vectors, which go the other way."""
+    torch.manual_seed(0)
+    layer = nn.Linear(inputs, size).to(dtype)
+    x = torch.randn(rows, 2 * inputs).to(dtype)[:, ::2]
+    loose = 1e-5 if dtype is torch.float32 else 2e-2
+    with torch.inference_mode():
+        found = multiply(x, layer.weight, None, layer.weight, layer.bias)
+        torch.testing.assert_close(found, layer(x), atol=loose, rtol=loose)
+        many = layer.weight.clone().zero_()
+        shown = multiply(x, layer.weight, None, many, None)
+    assert bool(shown.any()) == (0 < rows <= 8 and inputs % 16 == 0), "few rows are multiplied as they lie"
+
+
+@needed
+@pytest.mark.parametrize("rows", [1, 2, 5, 8, 20])
+def test_int8_is_multiplied_as_it_is(rows: int) -> None:
+    torch.manual_seed(0)
+    own = Int8Linear(nn.Linear(64, 50).to(torch.bfloat16), kernel=True)
+    x = torch.randn(1, rows, 64).to(torch.bfloat16)
+    expected = x.float() @ (own.weight.float() * own.exact_scale[:, None]).T + own.bias.float()
+    with torch.inference_mode():
+        torch.testing.assert_close(own(x).float(), expected, atol=3e-2, rtol=2e-2)
+
+
+@needed
+def test_a_model_with_them_gives_the_same_logits_and_learns_as_before(tokenizer: PreTrainedTokenizerFast) -> None:
+    model = tiny("llama", len(tokenizer))
+    plain = copy.deepcopy(model)
+    narrow(model, kernel=True)
+    assert all(layer.kernel for layer in model.modules() if isinstance(layer, NarrowLinear))
+    ids = torch.tensor([[3, 5, 8, 13]])
+    with torch.inference_mode():
+        torch.testing.assert_close(model(ids).logits, plain(ids).logits, atol=1e-5, rtol=1e-4)
+    model(ids).logits.sum().backward()
+    assert model.lm_head.weight.grad is not None
+
+
+@needed
+def test_a_quantised_model_is_multiplied_by_them(tokenizer: PreTrainedTokenizerFast) -> None:
+    model = tiny("llama", len(tokenizer))
+    quantize(model, "int8")
+    assert all(layer.kernel for layer in model.modules() if isinstance(layer, Int8Linear))
+
+
+@needed
+def test_it_is_built_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a compiler that counts: a script around the real one."""
+    counter = tmp_path / "count"
+    fake = tmp_path / "compiler"
+    fake.write_text(
+        f'#!/bin/sh\necho x >> {counter}\nfor word; do case "$last" in -o) : > "$word";; esac; last=$word; done\n'
+    )
+    fake.chmod(0o755)
+    monkeypatch.setattr(kernels, "CACHE", tmp_path / "cache")
+    first, again = kernels._built(str(fake)), kernels._built(str(fake))
+    assert first == again and first.exists() and counter.read_text() == "x\n"
+    assert [path.name for path in (tmp_path / "cache").iterdir()] == [first.name]
+
+
+@pytest.mark.parametrize("compiler, said", [("false", "false fails"), ("/no/where/c++", "No such file")])
+def test_without_a_compiler_it_says_so_and_goes_on(
+    compiler: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(kernels, "CACHE", tmp_path)
+    monkeypatch.setenv("CXX", compiler)
+    with caplog.at_level(logging.WARNING):
+        assert not kernels.load_kernels.__wrapped__()
+    assert said in caplog.text and "torch's own are used" in caplog.text
