@@ -125,7 +125,10 @@ def table(found: list[Module]) -> Table:
 
 def main() -> None:
     """Print the figures."""
-    found = modules(Path(sys.argv[1]) if len(sys.argv) > 1 else PACKAGE)
+    package = Path(sys.argv[1]) if len(sys.argv) > 1 else PACKAGE
+    found = modules(package.resolve())
+    if not found:
+        raise SystemExit(f"There are no Python files in {package}: name the folder of a package, such as pastalm.")
     functions = [one for module in found for one in module.functions()]
     classes = Counter(name for module in found for name in module.classes())
     doubles = twice(found)

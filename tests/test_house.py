@@ -5,6 +5,8 @@ from __future__ import annotations
 import ast
 import re
 import shlex
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -180,3 +182,9 @@ def test_modules_that_are_named_exist(document: Path) -> None:
 def test_python_in_blocks_compiles(document: Path) -> None:
     for block in blocks(document, "python", "py"):
         ast.parse(block)
+
+
+def test_a_folder_without_a_package_is_one_sentence(tmp_path: Path) -> None:
+    done = subprocess.run([sys.executable, "-m", "bench.house", str(tmp_path)], capture_output=True, text=True)
+    assert done.returncode == 1 and done.stderr.startswith(f"There are no Python files in {tmp_path}")
+    assert done.stderr.count("\n") == 1

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from pastalm.runtime.response import Metrics, Response
 
 SMALL = (
-    "The bundled model is small and knows the tasks of `pasta tasks` alone: other prompts give noise. "
-    "Name a real model with --model."
+    "The bundled model is small and knows only tasks like those of `pasta tasks`: if this prompt is none, expect noise "
+    "and name a real model with --model."
 )
 ROWS: tuple[tuple[str, Callable[[Metrics], str]], ...] = (
     ("tokens", lambda metrics: str(metrics.tokens)),

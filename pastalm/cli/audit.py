@@ -1,4 +1,4 @@
-"""`pasta audit`: how much the blocks of a data set need each other, by a model's own likelihoods."""
+"""`pasta audit`: how much the chunks of a data set need each other, by a model's own likelihoods."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ class AuditFlagsError(ValueError):
 def audit(
     data: Annotated[Path, place_argument("Annotated JSONL; `pasta check` validates it.", "DATA")],
     model: Model,
-    top: Annotated[int, typer.Option(min=0, help="How many of the most dependent blocks to show.")] = 20,
+    top: Annotated[int, typer.Option(min=0, help="How many of the most dependent chunks to show.")] = 20,
     drop_above: Annotated[
         float | None,
-        typer.Option(min=0, help="Nats a token; blocks that depend by more are put right in --out."),
+        typer.Option(min=0, help="Nats a token; chunks that depend by more are put right in --out."),
     ] = None,
     out: Annotated[Path | None, place_option("Where to write: a file, the filtered data set.")] = None,
     journal: Annotated[
-        Path | None, place_option("A file that keeps every block's figures. Default: DATA's .audit.jsonl.")
+        Path | None, place_option("A file that keeps every chunk's figures. Default: DATA's .audit.jsonl.")
     ] = None,
     positions: Positions = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Rows of one device in a pass.")] = 8,
@@ -56,9 +56,9 @@ def audit(
     trust_remote_code: TrustRemoteCode = False,
     json: Json = False,
 ) -> None:
-    """Find blocks that need their siblings: how much does hiding these change a block's log-likelihood?
+    """Find chunks that need their siblings: how much does hiding these change a chunk's log-likelihood?
 
-    Positive is dependent: the block is likelier when it sees its siblings. Stop it at any moment and start it again: it
+    Positive is dependent: the chunk is likelier when it sees its siblings. Stop it at any moment and start it again: it
     goes on where it was.
     """
     journal = data.with_suffix(".audit.jsonl") if journal is None else journal
@@ -76,7 +76,7 @@ def audit(
         typer.echo(json_module.dumps(_json(summary, first, filtered, auditor.policy.name), indent=2))
         return
     _print(summary, first)
-    typer.echo(f"Every block's figures are in {journal} (positions {auditor.policy.name}).")
+    typer.echo(f"Every chunk's figures are in {journal} (positions {auditor.policy.name}).")
     if filtered is not None:
         typer.echo(_filtered(filtered, out))
 
@@ -125,19 +125,19 @@ def _print(summary: AuditSummary, first: Sequence[tuple[CheckedRecord, Measured]
 
 
 def _print_ranking(console: Console, first: Sequence[tuple[CheckedRecord, Measured]]) -> None:
-    heads = ("nats/token", "line", "block", "topic", "place", "tokens", "hidden", "seen")
+    heads = ("nats/token", "line", "chunk", "topic", "place", "tokens", "hidden", "seen")
     rows = []
     for line, block in first:
         figures = [f"{value:.3f}" for value in (block.hidden or 0.0, block.seen or 0.0)]
         cells = [f"{block.dependence:+.3f}", str(line.number), str(block.number), block.topic, str(block.place)]
         rows.append((*cells, str(block.tokens), *figures))
-    print_table(console, heads, rows, title="Most dependent blocks", left=("topic",))
+    print_table(console, heads, rows, title="Most dependent chunks", left=("topic",))
 
 
 def _summary(summary: AuditSummary) -> Table:
     table = figures_grid()
     blocks = f"{summary.blocks} in {summary.records} records"
-    table.add_row("blocks", blocks, f"{summary.hidden} of them have siblings hidden from them")
+    table.add_row("chunks", blocks, f"{summary.hidden} of them have siblings hidden from them")
     if summary.mean is not None:
         table.add_row("dependence", f"mean {summary.mean:+.4f}", "nats a token, of these")
         shares = "  ".join(f"{100 * share:.0f}%: {value:+.3f}" for share, value in summary.quantiles.items())
@@ -150,7 +150,7 @@ def _summary(summary: AuditSummary) -> Table:
 def _filtered(done: Filtered, out: Path | None) -> str:
     parts = [f"Written to {out}: {done.kept} records as they were, {done.changed} changed"]
     if done.changed:
-        parts.append(f" ({done.dependent} dependent blocks behind a <sync/>, {done.unmarked} marks removed)")
+        parts.append(f" ({done.dependent} dependent chunks behind a <sync/>, {done.unmarked} marks removed)")
     if done.left_out:
         parts.append(f"; {done.left_out} left out, not measured")
     return "".join(parts) + "."

@@ -48,7 +48,7 @@ def apar(
     limit: Limit = None,
     split: Split = "train",
 ) -> None:
-    """Mark the parts of plain answers by APAR's regular expressions; tags that IN has in 'annotated' are not read.
+    """Mark the parts of plain answers by APAR's regular expressions; marks that IN has in 'annotated' are not read.
 
     Train with --positions contiguous, as APAR's threads go on without a jump.
     """

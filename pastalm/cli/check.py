@@ -122,17 +122,17 @@ def _rows(report: Report) -> Iterator[tuple[str, str, str]]:
     yield "answers", str(report.answers), f"lengths in {report.unit}" + _advice(report)
     yield "that fork", f"{100 * report.forking:.1f}%", ""
     yield "length of an answer", f"{report.tokens_per_answer.mean:.0f}", _spread(report.tokens_per_answer)
-    yield "blocks", str(report.blocks), ""
+    yield "chunks", str(report.blocks), ""
     if not report.blocks:
         return
-    yield "blocks per answer", f"{report.blocks_per_answer:.2f}", _counts(report.block_counts)
+    yield "chunks per answer", f"{report.blocks_per_answer:.2f}", _counts(report.block_counts)
     yield "  where it forks", f"{report.blocks_per_forking_answer:.2f}", ""
-    yield "length of a block", f"{report.tokens_per_block.mean:.1f}", _spread(report.tokens_per_block)
+    yield "length of a chunk", f"{report.tokens_per_block.mean:.1f}", _spread(report.tokens_per_block)
     yield "theoretical speedup", *_means(report.speedup, "plain length / critical path")
     yield "  where it forks", *_means(report.speedup_forking, "")
     yield "parallelism", *_means(report.parallelism, "content / critical path")
     yield "  where it forks", *_means(report.parallelism_forking, "")
-    yield "redundancy", f"{100 * report.redundancy:.1f}%", "of a block's 4-grams stand in a sibling"
+    yield "redundancy", f"{100 * report.redundancy:.1f}%", "of a chunk's 4-grams stand in a sibling"
     yield "length error", *_length_error(report)
     yield "positions", report.positions, ""
 
@@ -160,11 +160,11 @@ def _means(means: Means, what: str) -> tuple[str, str]:
 def _length_error(report: Report) -> tuple[str, str]:
     errors = report.length_errors
     if errors is None:
-        measured = "no block carries a length" if report.unit != "words" else "lengths count tokens: give --tokenizer"
+        measured = "no chunk carries a length" if report.unit != "words" else "lengths count tokens: give --tokenizer"
         return "-", measured
     unit = f"{errors.unit} tokens" if errors.unit > 1 else "tokens"
     said = f"promised - measured in units of {unit}, absolute {errors.absolute:.2f}, exact {100 * errors.exact:.0f}%"
-    return f"{errors.signed:+.2f}", f"{said}, of {_count(errors.blocks, 'block')}"
+    return f"{errors.signed:+.2f}", f"{said}, of {_count(errors.blocks, 'chunk')}"
 
 
 def _count(number: int, noun: Any) -> str:

@@ -218,6 +218,7 @@ def _measure(answers: Answers, questions: Sequence[Question], engines: Engines) 
     from pastalm.progress import track
 
     total = len({one.key for one in questions})
+    typer.echo(f"Answering {missing} of {total} prompts, each also sequentially, into {answers.folder} ..", err=True)
     measured = answers.measure(questions, engines.model, engines.baseline)
     for _ in track(measured, "Answering", total, done=total - missing, unit="prompts"):
         pass

@@ -97,7 +97,7 @@ def notes(report: dict[str, Any]) -> Iterator[str]:
     if too_short(figures["baseline_content"]["value"], figures["content"]["value"]):
         yield (
             "The baseline's answers are much shorter than the model's, so the speedups say little: give a baseline "
-            "that was trained on the same data without tags (--baseline)."
+            "that was trained on the same data without marks (--baseline)."
         )
     if report["refused"]:
         yield f"{len(report['refused'])} prompts could not be asked; the first: {report['refused'][0]}"

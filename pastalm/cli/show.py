@@ -127,8 +127,8 @@ def _metrics_table(metrics: AnswerMetrics, plain: int) -> Table:
     table = figures_grid()
     speedup = f"{plain / metrics.critical_path:.2f} x" if metrics.critical_path else "-"
     errors = ", ".join(f"{error:+d}" for error in metrics.length_errors) or "-"
-    table.add_row("tokens", str(metrics.tokens), "that the model writes, tags included")
-    table.add_row("plain tokens", str(plain), "the same text without tags")
+    table.add_row("tokens", str(metrics.tokens), "that the model writes, marks included")
+    table.add_row("plain tokens", str(plain), "the same text without marks")
     table.add_row("chunks", str(metrics.blocks), "")
     table.add_row("critical path", str(metrics.critical_path), "decode steps with unlimited threads")
     table.add_row("parallelism", f"{metrics.parallelism:.2f}", "content tokens / critical path")

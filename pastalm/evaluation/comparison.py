@@ -62,7 +62,7 @@ class Pair(Generic[One]):
         if too_short(other, own):
             yield (
                 "The baseline's answer is much shorter than this one, so the speedup says little: a model that ends "
-                "early is no baseline. Compare with one that was trained on the same data without tags (--baseline)."
+                "early is no baseline. Compare with one that was trained on the same data without marks (--baseline)."
             )
 
 

@@ -9,7 +9,12 @@ from typing import Any
 
 import torch
 from huggingface_hub import constants
-from huggingface_hub.utils import get_session
+from huggingface_hub.utils import (
+    are_progress_bars_disabled,
+    disable_progress_bars,
+    enable_progress_bars,
+    get_session,
+)
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -19,6 +24,7 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
+from transformers.utils import logging
 
 from pastalm.lang.tokenizer import add_tags
 from pastalm.runtime.adapter import apply_adapter, read_positions
@@ -48,7 +54,7 @@ def load(
     """
     checkpoint, chosen = find_checkpoint(name_or_path), choose_device(device)
     choose_dtype(dtype, chosen, None)  # an unknown name is refused before anything is read
-    with _sentences("model", name_or_path, checkpoint), read_once(checkpoint):
+    with _sentences("model", name_or_path, checkpoint), read_once(checkpoint), _without_bar():
         options = {**_options(checkpoint), "trust_remote_code": trust_remote_code}
         config = AutoConfig.from_pretrained(checkpoint.where, **options)
         _require_causal(config, name_or_path)
@@ -142,6 +148,22 @@ def hub_answers() -> bool:
     except Exception:  # each client and each fault of a network has an error of its own
         return False
     return True
+
+
+@contextmanager
+def _without_bar() -> Iterator[None]:
+    """Reading weights that are here takes a moment and needs no bar; a download keeps its own."""
+    shown, downloads = logging.is_progress_bar_enabled(), not are_progress_bars_disabled()
+    logging.disable_progress_bar()
+    if downloads:
+        enable_progress_bars()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
+            if not downloads:
+                disable_progress_bars()
 
 
 @contextmanager

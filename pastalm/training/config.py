@@ -82,7 +82,7 @@ class TrainingConfig:
     weight_decay: float = setting(0.0, "Weight decay.")
     beta2: float = setting(0.999, "The decay of AdamW's second moment.")
     lora: int = setting(
-        0, "Rank of low-rank adapters; 0 trains all weights. The tags' rows are trained in either case."
+        0, "Rank of low-rank adapters; 0 trains all weights. The marks' rows are trained in either case."
     )
     lora_alpha: float = setting(32.0, "Adapters count alpha / rank times.")
     lora_dropout: float = setting(0.0, "Share of the adapters' inputs left out at random.")
@@ -141,7 +141,7 @@ class SftConfig(TrainingConfig):
 
     STAGE: ClassVar[str] = "sft"
 
-    data: str = required("Annotated JSONL; `pasta check` validates it.")
+    data: str = required("Annotated JSONL, which `pasta check` validates; or pasta-instruct, which comes along.")
     out: str = required("The directory for the finished model and its checkpoints.")
     eval_data: str = setting("", "Held-out annotated JSONL, whose loss is measured with every checkpoint.", free=True)
     positions: str = setting(
@@ -150,7 +150,7 @@ class SftConfig(TrainingConfig):
     views: str = setting(
         "own", "What tokens learn to see: own, as this runtime shows it; server, as a plain completion server does."
     )
-    plain: float = setting(0.0, "Share of answers that lose their tags; 1 trains Baseline-SFT.")
+    plain: float = setting(0.0, "Share of answers that lose their marks; 1 trains Baseline-SFT.")
     row: int = setting(2048, "Tokens of a packed row; longer examples are left out.")
     pack: bool = setting(True, "Several examples in a row, blind to each other; without, one a row.")
     prompt_loss: bool = setting(False, "Train on prompts too; models from random weights need it.")

@@ -31,7 +31,7 @@ def test_audit_and_filter(tmp_path: Path, model_dir: Path):
     line = ["audit", str(data), "--model", str(model_dir), "--top", "2", "--drop-above", "0", "--out", str(out)]
     done = runner.invoke(app, line, env={"COLUMNS": "120"})  # narrower, the table's lines are folded
     assert done.exit_code == 0, done.output
-    assert "Most dependent blocks" in done.stdout and "9 in 3 records" in done.stdout
+    assert "Most dependent chunks" in done.stdout and "9 in 3 records" in done.stdout
     assert "6 of them have siblings hidden from them" in done.stdout and "by place in the group" in done.stdout
     assert f"Written to {out}: " in done.stdout and not any(record.findings for record in check_file(out))
     assert len((tmp_path / "data.audit.jsonl").read_text().splitlines()) == 3

@@ -31,7 +31,7 @@ def test_the_report_is_on_the_sound_records(data: Path):
     rows = {line.split("  ")[0].strip(): line for line in report}
     assert rows["answers"].split()[1] == "2" and "words" in rows["answers"] and "50.0%" in rows["that fork"]
     assert "give --tokenizer" in rows["length error"] and "pred10" in rows["positions"]
-    assert "0: 50%  2: 50%" in rows["blocks per answer"]
+    assert "0: 50%  2: 50%" in rows["chunks per answer"]
 
 
 def test_a_line_that_is_not_text_ends_nothing(data: Path):

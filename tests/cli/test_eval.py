@@ -46,6 +46,7 @@ def evaluated(model_dir: Path, prompts: Path, tmp_path_factory: pytest.TempPathF
     out = tmp_path_factory.mktemp("scores") / "out"
     done = evaluate(model_dir, prompts, out, "--name", "mine")
     assert done.exit_code == 0, done.output
+    assert done.stderr.startswith(f"Answering 6 of 6 prompts, each also sequentially, into {out} ..\n")
     for row in ("theoretical speedup", "realised speedup", "efficiency", "parallelism", "complete answers"):
         assert row in done.stdout
     return out

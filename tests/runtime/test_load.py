@@ -9,7 +9,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from huggingface_hub.utils import are_progress_bars_disabled
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers.utils import logging
 
 from pastalm import Engine
 from pastalm.runtime.load import LONGEST_REASON, LoadError, load, load_tokenizer, quantisation, unloadable
@@ -118,3 +120,14 @@ for read in (load, load_tokenizer):
     )
     assert ran.stdout.splitlines() == [f"{sentence} True"] * 2
     assert "Retrying" not in ran.stderr and "Traceback" not in ran.stderr
+
+
+def test_the_library_draws_no_bar_and_keeps_its_switches(
+    tmp_path: Path, tiny_llama: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, capfd: pytest.CaptureFixture[str]
+) -> None:
+    tiny_llama.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    logging.enable_progress_bar()
+    capfd.readouterr()  # saving draws its own
+    load(str(tmp_path), "cpu")
+    assert capfd.readouterr().err == "" and logging.is_progress_bar_enabled() and not are_progress_bars_disabled()
