@@ -50,11 +50,15 @@ class CacheMetadata:
 
     def spread(self, query_1HND: Tensor) -> Tensor:
         """The queries [L, H, Q, D], those of a sequence in a row."""
+        if self.shape.rows == 1 and self.shape.dense:  # as they are: a dozen small operations a layer count here
+            return query_1HND
         query = query_1HND[0] if self.shape.dense else query_1HND[0].index_select(1, self.step.sources)
         return query.unflatten(1, (self.shape.rows, self.shape.width)).transpose(0, 1)
 
     def gather(self, out_LHQD: Tensor) -> Tensor:
         """What has been attended to, where :meth:`spread` found its query: [1, N, H, D]."""
+        if self.shape.rows == 1 and self.shape.dense:
+            return out_LHQD.transpose(1, 2)
         out = out_LHQD.transpose(1, 2).flatten(0, 1)  # [L * Q, H, D]
         return (out if self.shape.dense else out.index_select(0, self.step.places))[None]
 
