@@ -182,8 +182,8 @@ def test_a_client_of_a_gateway_that_leaves_ends_its_completions(engine: Engine, 
         client = OpenAI(base_url=gateway, api_key="none")
         asked: Any = [{"role": "user", "content": PROMPT}]
         stream = client.chat.completions.create(model="gateway", messages=asked, stream=True, max_tokens=900)
-        assert len(list(islice(stream, 5))) == 5
-        assert running(url) > 0
+        assert len(list(islice(stream, 2))) == 2  # the beginning: text behind an open chunk is held back
+        assert any(running(url) or sleep(0.05) for _ in range(40))
         stream.close()
         assert_idle(url)
 
