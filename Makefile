@@ -12,7 +12,7 @@ OLDEST := 5.17.0
 OLD := .venv-oldest
 OLD_READY := $(OLD)/.ready-$(OLDEST)
 # Tests of the runtime that another transformers cannot change.
-OF_TORCH := remote test_compiled.py test_graphs.py test_kernel_metadata.py test_triton_attention.py test_assistant.py
+OF_TORCH := remote test_kernels.py test_compiled.py test_graphs.py test_kernel_metadata.py test_triton_attention.py test_assistant.py
 
 $(BASE): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

@@ -80,7 +80,7 @@ Compile = Annotated[
 ]
 Quantize = Annotated[
     str | None,
-    typer.Option(metavar="int8", help="Round the model's weights to int8: faster steps of one thread, on a CPU."),
+    typer.Option(metavar="int8", help="Round the model's weights to int8: faster steps of few threads, on a CPU."),
 ]
 Name = Annotated[str, typer.Option(metavar="NAME", help="What to call the model. Default: the last part of --model.")]
 

@@ -25,7 +25,6 @@ class Int8Linear(nn.Module):
 
     weight: Tensor
     scale: Tensor
-    exact_scale: Tensor
 
     def __init__(self, layer: nn.Linear, *, kernel: bool = False) -> None:
         super().__init__()
@@ -34,8 +33,7 @@ class Int8Linear(nn.Module):
         exact = layer.weight.detach().float()
         scale = (exact.abs().amax(1) / LEVELS).clamp_(min=torch.finfo(torch.float32).tiny).to(layer.weight.dtype)
         self.register_buffer("weight", (exact / scale.float()[:, None]).round().clamp_(-LEVELS, LEVELS).to(torch.int8))
-        self.register_buffer("scale", scale)
-        self.register_buffer("exact_scale", scale.float(), persistent=False)
+        self.register_buffer("scale", scale.float() if kernel else scale)
         self.bias = layer.bias
         self.many = nn.Linear(layer.in_features, layer.out_features, bias=False, dtype=layer.weight.dtype)
         self.many.weight = nn.Parameter((self.weight.float() * scale.float()[:, None]).to(scale.dtype), False)
@@ -43,7 +41,7 @@ class Int8Linear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """See ``nn.Linear``."""
         if self.kernel:
-            return multiply(x, self.weight, self.exact_scale, self.many.weight, self.bias)
+            return multiply(x, self.weight, self.scale, self.many.weight, self.bias)
         if x.numel() // self.in_features == 1:
             row = torch.ops.aten._weight_int8pack_mm(x.reshape(1, -1), self.weight, self.scale)
             found = row.view(*x.shape[:-1], self.out_features)

@@ -11,6 +11,7 @@ import hashlib
 import logging
 import os
 import platform
+import shlex
 import shutil
 import subprocess
 from functools import cache
@@ -32,30 +33,29 @@ _log = logging.getLogger(__name__)
 @cache
 def load_kernels() -> bool:
     """Build ``torch.ops.pastalm.linear`` if it is not there yet; whether it can be used. Takes half a minute once."""
-    compiler = os.environ.get("CXX") or next((name for name in COMPILERS if shutil.which(name)), None)
-    if compiler is None or torch.version.hip or os.name != "posix":
+    named = os.environ.get("CXX") or next((name for name in COMPILERS if shutil.which(name)), "")
+    if not named:
         return _without("there is no C++ compiler")
     try:
-        torch.ops.load_library(str(_built(compiler)))
+        torch.ops.load_library(str(_built(shlex.split(named))))
     except subprocess.CalledProcessError as error:
-        return _without(" ".join(error.stderr.split())[:200] or f"{compiler} fails")
+        return _without(" ".join(error.stderr.split())[:200] or f"{named} fails")
     except (OSError, subprocess.SubprocessError) as error:
         return _without(" ".join(str(error).split())[:200])
     torch.library.register_fake("pastalm::linear", _shape)
     return True
 
 
-def _built(compiler: str) -> Path:
+def _built(compiler: list[str]) -> Path:
     """The library, which is built if none is there that belongs to this source, torch, compiler and processor."""
-    command = [compiler, *FLAGS, *_torch_flags()]
-    named = [SOURCE.read_text(encoding="utf-8"), torch.__version__, *command, _processor()]
-    target = CACHE.expanduser() / f"few_rows-{hashlib.sha256(chr(0).join(named).encode()).hexdigest()[:16]}.so"
+    command = [*compiler, *FLAGS, str(SOURCE), *_torch_flags()]
+    key = [SOURCE.read_text(encoding="utf-8"), torch.__version__, *command, _processor()]
+    target = CACHE.expanduser() / f"few_rows-{hashlib.sha256(chr(0).join(key).encode()).hexdigest()[:16]}.so"
     if not target.exists():
         target.parent.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(dir=target.parent) as folder:
             made = Path(folder) / target.name
-            asked = [compiler, *FLAGS, str(SOURCE), "-o", str(made), *_torch_flags()]
-            subprocess.run(asked, check=True, capture_output=True, text=True, timeout=SECONDS)
+            subprocess.run([*command, "-o", str(made)], check=True, capture_output=True, text=True, timeout=SECONDS)
             os.replace(made, target)  # whole or not at all, however many build it at once
     return target
 
