@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -15,6 +12,7 @@ from typer.testing import CliRunner
 from pastalm.cli import app
 from pastalm.data.check import check_file
 from tests.conftest import byte_level_tokenizer
+from tests.processes import pasta, start
 
 runner = CliRunner()
 A, B, C = (f"<async topic='{topic}'>{topic} hello world foo bar</async>" for topic in "abc")
@@ -73,14 +71,12 @@ def test_refusals_are_one_sentence(tmp_path: Path, model_dir: Path):
 def test_a_killed_audit_goes_on_where_it_was(tmp_path: Path, model_dir: Path):
     data, journal = write(tmp_path / "data.jsonl", 400), tmp_path / "data.audit.jsonl"
     line = ["audit", str(data), "--model", str(model_dir), "--dtype", "float32", "--batch-size", "1"]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "pastalm.cli", *line], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
-    )
+    process = start(tmp_path / "log", pasta, *line)
     while not journal.exists() or journal.read_bytes().count(b"\n") < 20:
-        assert process.poll() is None, process.stderr.read().decode()
-        time.sleep(0.02)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+        assert process.is_alive(), (tmp_path / "log").read_text()
+        time.sleep(0.002)
+    process.kill()
+    process.join()
     done = journal.read_bytes().count(b"\n")
     assert 20 <= done < 400
     kept = journal.read_bytes()[: journal.read_bytes().rindex(b"\n") + 1]

@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +13,7 @@ from typer.testing import CliRunner, Result
 from pastalm.cli import app
 from pastalm.cli.scores import notes
 from tests.annotation.judge_server import JudgeDesk, judging
+from tests.processes import pasta, start
 
 runner = CliRunner(env={"OPENAI_API_KEY": "key"})
 
@@ -232,16 +229,13 @@ def test_prompts_that_fit_nowhere(model_dir: Path, tmp_path: Path):
 def test_a_kill_repeats_and_loses_nothing(model_dir: Path, tmp_path: Path):
     path, out = tmp_path / "many.jsonl", tmp_path / "out"
     path.write_text("\n".join(json.dumps({"prompt": f"hello {k}"}) for k in range(60)))
-    command = [sys.executable, "-m", "pastalm.cli", "eval", str(path), "--model", str(model_dir), "--out", str(out)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    journal = out / "answers.jsonl"
-    process = subprocess.Popen(
-        [*command, "--max-tokens", "8", "--dtype", "float32"], env=environment, stderr=subprocess.DEVNULL
-    )
-    while process.poll() is None and not (journal.exists() and journal.read_bytes().count(b"\n") >= 3):
-        time.sleep(0.02)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    journal, log = out / "answers.jsonl", tmp_path / "log"
+    words = ["eval", path, "--model", model_dir, "--out", out, "--max-tokens", 8, "--dtype", "float32"]
+    process = start(log, pasta, *words)
+    while process.is_alive() and not (journal.exists() and journal.read_bytes().count(b"\n") >= 3):
+        time.sleep(0.002)
+    process.kill()
+    process.join()
     kept = [line for line in journal.read_bytes().splitlines(keepends=True) if line.endswith(b"\n")]
     assert 3 <= len(kept) < 60
     settings = json.loads((out / "settings.json").read_text())

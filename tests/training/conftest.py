@@ -17,7 +17,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model without tags."""
     folder = tmp_path_factory.mktemp("base")
     tokenizer = byte_level_tokenizer()
-    tiny("llama", len(tokenizer)).save_pretrained(folder)
+    tiny("llama", len(tokenizer), layers=2).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
 

@@ -4,16 +4,17 @@ gate, by calling gloo on CPUs an accelerator's backend. Everything behind it is 
 from __future__ import annotations
 
 import os
-import sys
 
 import torch.distributed as dist
 from accelerate.state import PartialState
 from accelerate.utils import DistributedType
 
-from pastalm.cli import app
+from tests.processes import pasta
 
-if __name__ == "__main__":
+
+def sharded(*words: str) -> None:
+    """`pasta` with these words, in a process that has a share of the weights."""
     os.environ["ACCELERATE_TORCH_DEVICE"] = "cpu"
     PartialState._prepare_backend = lambda *_: ("gloo", DistributedType.MULTI_GPU)
     dist.init_process_group("gloo")
-    app(sys.argv[1:])
+    pasta(*words)

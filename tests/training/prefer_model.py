@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 import torch
@@ -53,6 +52,6 @@ def settings(model: Path, data: Path, out: Path, **other: object) -> PreferConfi
     return PreferConfig(str(model), str(data), str(out), **{**quick, **other})
 
 
-if __name__ == "__main__":  # a run in processes of its own, to be killed, or to be several
-    more = {"batch_size": int(sys.argv[4])} if sys.argv[4:] else {}
-    train_prefer(settings(*map(Path, sys.argv[1:4]), snapshots="0.5", **more), variety)
+def prefer(model: Path, data: Path, out: Path, batch_size: int = 2) -> None:
+    """A run with a snapshot in the middle, for processes that are killed, or are several."""
+    train_prefer(settings(model, data, out, snapshots="0.5", batch_size=batch_size), variety)

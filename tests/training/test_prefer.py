@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import permutations
 from math import prod
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
 import pytest
@@ -41,10 +39,8 @@ from pastalm.training.sampling import FIELDS, Sampling
 from pastalm.training.sft import train_sft
 from tests.annotation.judge_server import JudgeDesk
 from tests.annotation.openai_server import serving
-from tests.training.launch import LAUNCH, SECONDS, environment
-from tests.training.prefer_model import settings, variety, write_model, write_prompts
-
-ROOT = Path(__file__).parents[2]
+from tests.processes import launch, start
+from tests.training.prefer_model import prefer, settings, variety, write_model, write_prompts
 
 
 @pytest.fixture(scope="module")
@@ -258,22 +254,20 @@ def test_answers_that_are_all_alike_give_a_sentence(model: Path, data: Path, who
         train_prefer(config, lambda candidates: [0.0] * len(candidates))
 
 
-def stop_when(ready: Callable[[], bool], process: subprocess.Popen) -> None:
+def stop_when(ready: Callable[[], bool], process: ForkServerProcess, log: Path) -> None:
     """SIGKILL a run as soon as ``ready``."""
     until = time.monotonic() + 240
     while not ready():
-        assert process.poll() is None and time.monotonic() < until, "the run ended before it could be killed"
+        assert process.is_alive() and time.monotonic() < until, f"not to be killed: {log.read_text()}"
         time.sleep(0.002)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    process.kill()
+    process.join()
 
 
 @pytest.mark.slow
 def test_two_processes_are_as_one(model: Path, data: Path, whole: Path, tmp_path: Path):
     """Each samples its share and trains on half of a step's pairs; what comes out is what one process makes."""
-    script = [*LAUNCH, "--multi_gpu", "-m", "tests.training.prefer_model", str(model), str(data), str(tmp_path), "1"]
-    done = subprocess.run(script, env=environment(), cwd=ROOT, capture_output=True, text=True, timeout=SECONDS)
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+    launch(["--multi_gpu"], tmp_path / "log", prefer, model, data, tmp_path, 1)
     first = tmp_path / "round1"
     own, other = lines(first / "samples.jsonl"), lines(first / "samples.rank1.jsonl")
     alone = {(one["prompt"], one["sample"]): one for one in lines(whole / "round1" / "samples.jsonl")}
@@ -299,9 +293,7 @@ def test_a_run_that_is_killed_again_and_again_comes_to_the_same_end(
         lambda: (tmp_path / "round2" / "samples.jsonl").exists(),
     ]
     for moment in moments:
-        command = [sys.executable, "-m", "tests.training.prefer_model", str(model), str(data), str(tmp_path)]
-        process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        stop_when(moment, process)
+        stop_when(moment, start(tmp_path / "log", prefer, model, data, tmp_path), tmp_path / "log")
         if moment is moments[0]:
             kept = samples.read_bytes().rpartition(b"\n")[0]
             assert not (first / "pairs.jsonl").exists()

@@ -14,7 +14,10 @@ import torch
 from safetensors.torch import load_file
 
 from pastalm.training.checkpoints import read_state
-from tests.training.launch import LAUNCH, ROOT, SECONDS, environment
+from tests.processes import SECONDS, environment, finish, launch, pasta, start
+from tests.training.fsdp_worker import sharded
+
+LAUNCH = [sys.executable, "-m", "accelerate.commands.launch", "--num_processes", "2", "--main_process_port", "0"]
 
 FSDP = [
     "--use_fsdp", "--fsdp_version", "2", "--fsdp_auto_wrap_policy", "TRANSFORMER_BASED_WRAP",
@@ -42,10 +45,9 @@ def command(base: Path, data: Path, out: Path, batch: int, *more: object) -> lis
     return ["train", "sft", "--model", str(base), "--data", str(data), "--out", str(out), *map(str, (*settings, *more))]
 
 
-def run(arguments: list[str]) -> str:
-    done = subprocess.run(arguments, env=environment(), cwd=ROOT, capture_output=True, text=True, timeout=SECONDS)
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
-    return done.stdout
+def run(log: Path, words: list[str]) -> None:
+    """`pasta` with these words in one process."""
+    finish(log, start(log, pasta, *words))
 
 
 def losses(out: Path) -> list[float]:
@@ -66,14 +68,16 @@ def assert_equal(one: Path, other: Path, file: str) -> None:
 def alone(base: Path, data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One process, rows by four."""
     out = tmp_path_factory.mktemp("alone")
-    run([sys.executable, "-m", "pastalm.cli", *command(base, data, out, 4)])
+    run(out.with_suffix(".log"), command(base, data, out, 4))
     return out
 
 
 @pytest.mark.slow
 def test_two_processes_are_as_one(base: Path, data: Path, alone: Path, tmp_path: Path) -> None:
-    said = run([*LAUNCH, "--multi_gpu", "-m", "pastalm.cli", *command(base, data, tmp_path, 2)])
-    assert said.count("Model written") == 1
+    asked = [*LAUNCH, "--multi_gpu", "-m", "pastalm.cli", *command(base, data, tmp_path, 2)]
+    done = subprocess.run(asked, env=environment(), capture_output=True, text=True, timeout=SECONDS)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+    assert done.stdout.count("Model written") == 1
     assert read_state(tmp_path)["figures"]["processes"] == 2
     for name in ("steps", "tokens", "targets"):
         assert read_state(tmp_path)["figures"][name] == read_state(alone)["figures"][name]
@@ -84,7 +88,7 @@ def test_two_processes_are_as_one(base: Path, data: Path, alone: Path, tmp_path:
 
 @pytest.mark.slow
 def test_sharded_weights_are_as_whole_ones(base: Path, data: Path, alone: Path, tmp_path: Path) -> None:
-    run([*LAUNCH, *FSDP, str(ROOT / "tests/training/fsdp_worker.py"), *command(base, data, tmp_path, 2)])
+    launch(FSDP, tmp_path / "log", sharded, *command(base, data, tmp_path, 2))
     assert (tmp_path / "checkpoint-4" / "pytorch_model_fsdp.bin").is_file()  # it was FSDP indeed
     assert_equal(alone, tmp_path, "checkpoint-4/model.safetensors")
     whole, written = load_file(alone / "model.safetensors"), load_file(tmp_path / "model.safetensors")
@@ -97,25 +101,26 @@ def test_sharded_weights_are_as_whole_ones(base: Path, data: Path, alone: Path, 
 def test_sharded_adapters_are_as_whole_ones(base: Path, data: Path, tmp_path: Path) -> None:
     more = ("--lora", 2, "--gradient-checkpointing")
     one, two = tmp_path / "one", tmp_path / "two"
-    run([sys.executable, "-m", "pastalm.cli", *command(base, data, one, 4, *more)])
-    run([*LAUNCH, *FSDP, str(ROOT / "tests/training/fsdp_worker.py"), *command(base, data, two, 2, *more)])
+    run(tmp_path / "log", command(base, data, one, 4, *more))
+    launch(FSDP, tmp_path / "log", sharded, *command(base, data, two, 2, *more))
     assert_equal(one, two, "adapter/adapter_model.safetensors")
 
 
 @pytest.mark.slow
 def test_a_killed_run_goes_on_to_the_same_end(base: Path, data: Path, tmp_path: Path) -> None:
-    killed, whole = tmp_path / "killed", tmp_path / "whole"
+    killed, whole, log = tmp_path / "killed", tmp_path / "whole", tmp_path / "log"
     more = ("--steps", 60, "--save-every", 3)
-    asked = [sys.executable, "-m", "pastalm.cli", *command(base, data, killed, 4, *more)]
-    process = subprocess.Popen(asked, env=environment(), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    asked = command(base, data, killed, 4, *more)
+    process = start(log, pasta, *asked)
     end = time.monotonic() + SECONDS
-    while not (killed / "checkpoint-3").is_dir() and process.poll() is None and time.monotonic() < end:
+    while not (killed / "checkpoint-3").is_dir() and process.is_alive() and time.monotonic() < end:
         time.sleep(0.001)
-    process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
+    process.kill()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL, log.read_text()
     assert "figures" not in read_state(killed)
-    run(asked)
-    run([sys.executable, "-m", "pastalm.cli", *command(base, data, whole, 4, *more)])
+    run(log, asked)
+    run(log, command(base, data, whole, 4, *more))
     one, other = load_file(killed / "model.safetensors"), load_file(whole / "model.safetensors")
     assert one.keys() == other.keys()
     for name in one:

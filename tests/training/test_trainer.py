@@ -18,6 +18,7 @@ from pastalm.training.checkpoints import last_checkpoint, read_state
 from pastalm.training.losses import token_loss
 from pastalm.training.sft import train_sft
 from pastalm.training.trainer import recompute_layers
+from tests.conftest import byte_level_tokenizer
 from tests.runtime.families import tiny
 from tests.training.conftest import config
 
@@ -65,9 +66,18 @@ def count_attention(model: torch.nn.Module) -> dict[str, int]:
     return calls
 
 
+@pytest.fixture(scope="module")
+def shallow(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A base of one layer: the time of tracing goes by layers."""
+    folder, tokenizer = tmp_path_factory.mktemp("shallow"), byte_level_tokenizer()
+    tiny("llama", len(tokenizer), layers=1).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
 @pytest.mark.parametrize("lora", [0, 2])
 def test_a_compiled_model_trains_alike(
-    lora: int, base: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    lora: int, shallow: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Traced and run without the compiler behind it, whose minutes would prove nothing more."""
     monkeypatch.setattr("pastalm.training.trainer.COMPILER", "aot_eager")
@@ -75,7 +85,7 @@ def test_a_compiled_model_trains_alike(
     for compiled in (False, True):
         torch._dynamo.reset()
         before = torch._dynamo.utils.counters["stats"]["unique_graphs"]
-        out = train_sft(config(base, data, tmp_path / str(compiled), steps=4, lora=lora, compile=compiled))
+        out = train_sft(config(shallow, data, tmp_path / str(compiled), steps=4, lora=lora, compile=compiled))
         graphs.append(torch._dynamo.utils.counters["stats"]["unique_graphs"] - before)
     assert graphs[0] == 0 < graphs[1]
     losses = [read_state(tmp_path / name)["figures"] for name in ("False", "True")]
