@@ -25,11 +25,10 @@ from transformers import AutoTokenizer
 
 from bench.drills import WORDS, drills
 from bench.scratch import start
-from pastalm.tasks import sample, to_json
+from bench.shards import SHARD, shard
 from pastalm.training.config import DTYPES, SftConfig
 from pastalm.training.sft import train_sft
 
-SHARD = 1100  # tasks of one seed: what is drawn does not depend on the number of processes
 SHORT = {"tokens": 275, "of a family": 2600, "of a family with short tasks": 1500}
 WITH_SHORT = ("short", "chain", "rewrite")
 TAGLESS = 0.2  # share of stage 1's answers that lose their tags: sequential decoding stays natural
@@ -41,11 +40,6 @@ def write(path: Path, lines: Iterable[str]) -> None:
     with part.open("w", encoding="utf-8") as out:
         out.writelines(line + "\n" for line in lines)
     part.rename(path)
-
-
-def shard(seed: int) -> list[str]:
-    """The tasks of one seed as lines."""
-    return [to_json(task) for task in sample("train", seed, SHARD)]
 
 
 def drawn(number: int) -> Iterator[str]:

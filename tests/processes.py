@@ -25,7 +25,7 @@ def environment() -> dict[str, str]:
 
 
 def start(log: Path, function: Callable[..., Any], *arguments: Any, **more: str) -> ForkServerProcess:
-    """Call a function of a module in a process of its own; what it says goes to ``log``."""
+    """Call a function of a module in a process of its own; its stdout goes to ``log``."""
     asked = (str(log), environment() | more, function, arguments)
     process = _forks.Process(target=_call, args=asked, daemon=True)
     process.start()
@@ -47,7 +47,17 @@ def finish(log: Path, *processes: ForkServerProcess) -> None:
     """Wait until they have ended well."""
     for process in processes:
         process.join(SECONDS)
-        assert process.exitcode == 0, log.read_text()[-6000:]
+        assert process.exitcode == 0, output(log)
+
+
+def output(log: Path) -> str:
+    """The end of both streams of processes."""
+    return "".join(file.read_text()[-3000:] for file in (log, errors(log)) if file.exists())
+
+
+def errors(log: Path) -> Path:
+    """Where their stderr goes."""
+    return log.with_name(f"{log.name}.stderr")
 
 
 def pasta(*words: object) -> None:
@@ -58,9 +68,8 @@ def pasta(*words: object) -> None:
 
 
 def _call(log: str, environment: Mapping[str, str], function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
-    said = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    for stream in (1, 2):
-        os.dup2(said, stream)
+    for stream, file in ((1, Path(log)), (2, errors(Path(log)))):
+        os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND), stream)
     os.environ.clear()
     os.environ.update(environment)
     function(*arguments)

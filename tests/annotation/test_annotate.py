@@ -338,13 +338,13 @@ def start(source: Path, out: Path, desk: Desk) -> subprocess.Popen[bytes]:
 
 @pytest.mark.slow
 def test_kills_lose_nothing_and_repeat_nothing(desk: Desk, out: Path, tmp_path: Path):
-    number = 2000
+    number = 800
     source = write_source(tmp_path, number)
     names = {ANSWER.format(k): str(k) for k in range(number)}
     desk.latency = 0.02
     desk.plan = lambda answer, nth: "changed" if answer.endswith("7.") else "good"
     kills = []  # how many requests the server had seen, and which ids were finished
-    for target in (300, 900, 1500):
+    for target in (150, 350, 600):
         process = start(source, out, desk)
         while len(desk.asks) < target:
             assert process.poll() is None, process.stderr.read().decode()

@@ -18,11 +18,12 @@ from pastalm.cli import app
 from tests.training.prefer_model import write_model
 
 
-def in_process(words: Sequence[str], check: bool) -> SimpleNamespace:
+def in_process(words: Sequence[str], check: bool, **_: object) -> SimpleNamespace:
     """`python -m pastalm.cli ..` without the seconds that a process takes to start."""
     found = CliRunner().invoke(app, list(words[3:]))
     if found.exit_code:
         print(found.output, found.exception)
+        assert not check, found.output
     return SimpleNamespace(returncode=found.exit_code)
 
 
@@ -32,7 +33,7 @@ def test_a_tiny_run_goes_through(
 ) -> None:
     """From a random base to the table; then a judge by file; then once more, with nothing left to do."""
     monkeypatch.setattr(study.subprocess, "run", in_process)
-    base, out = write_model(tmp_path / "base", tokenizer), tmp_path / "out"
+    base, out = write_model(tmp_path / "base", tokenizer, layers=1), tmp_path / "out"
     sizes = {"--records": 12, "--steps": 1, "--row": 1500, "--lora": 4, "--sampled": 4, "--samples": 3}
     sizes |= {"--max-tokens": 30, "--tested": 3, "--timed": 1}
     words = ["--base", str(base), "--out", str(out), "--lambda", "1", "inf"]

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from bench import packing
+from tests.bench.test_assistant_run import in_process
 
 
 @pytest.mark.slow
@@ -16,6 +17,7 @@ def test_it_compares_the_same_tokens(tmp_path: Path, monkeypatch: pytest.MonkeyP
     out = tmp_path / "figures.json"
     size = ("--number", "22", "--width", "64", "--layers", "1", "--batch", "2", "--out", str(out))
     monkeypatch.setattr(sys, "argv", ["bench", *size])
+    monkeypatch.setattr(packing.subprocess, "run", in_process)
     packing.main()
     packed, alone, again = json.loads(out.read_text()).values()
     assert packed["tokens"] == alone["tokens"] == again["tokens"]

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from pastalm.cli import app
 from pastalm.data.check import check_file
 from tests.conftest import byte_level_tokenizer
-from tests.processes import pasta, start
+from tests.processes import output, pasta, start
 
 runner = CliRunner()
 A, B, C = (f"<async topic='{topic}'>{topic} hello world foo bar</async>" for topic in "abc")
@@ -73,7 +73,7 @@ def test_a_killed_audit_goes_on_where_it_was(tmp_path: Path, model_dir: Path):
     line = ["audit", str(data), "--model", str(model_dir), "--dtype", "float32", "--batch-size", "1"]
     process = start(tmp_path / "log", pasta, *line)
     while not journal.exists() or journal.read_bytes().count(b"\n") < 20:
-        assert process.is_alive(), (tmp_path / "log").read_text()
+        assert process.is_alive(), output(tmp_path / "log")
         time.sleep(0.002)
     process.kill()
     process.join()

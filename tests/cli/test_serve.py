@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import re
-import signal
 import socket
-import subprocess
 import sys
+import time
 from pathlib import Path
 
 import openai
@@ -15,33 +14,30 @@ from typer.testing import CliRunner
 
 from pastalm.cli import app
 from tests.conftest import byte_level_tokenizer
+from tests.processes import SECONDS, errors, output, pasta, start
 
 runner = CliRunner()
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("log", [True, False])
-def test_it_serves_until_it_is_told_to_end(model_dir: Path, log: bool) -> None:
-    flags = ["--model", str(model_dir), "--name", "tiny", "--port", "0", "--mode", "sequential", "--api-key", "k"]
-    command = [sys.executable, "-m", "pastalm", "serve", *flags, *([] if log else ["--no-access-log"])]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as server:
-        try:
-            found = re.fullmatch(r"Serving tiny at (http://127\.0\.0\.1:\d+/v1) \(Ctrl-C ends it\)\n", first(server))
-            assert found
-            client = openai.OpenAI(base_url=found[1], api_key="k", max_retries=0)
-            asked = client.completions.create(model="tiny", prompt="hello", max_tokens=5)
-            assert asked.usage.completion_tokens == 5
-            server.send_signal(signal.SIGTERM)
-            out, error = server.communicate(timeout=120)
-        finally:
-            server.kill()
-    assert (server.returncode, out) == (0, "")
+def test_it_serves_until_it_is_told_to_end(model_dir: Path, tmp_path: Path, log: bool) -> None:
+    flags = ["--model", model_dir, "--name", "tiny", "--port", 0, "--mode", "sequential", "--api-key", "k"]
+    out = tmp_path / "out"
+    server = start(out, pasta, "serve", *flags, *([] if log else ["--no-access-log"]))
+    while not (out.exists() and "\n" in out.read_text()):
+        assert server.is_alive(), output(out)
+        time.sleep(0.02)
+    line = re.fullmatch(r"Serving tiny at (http://127\.0\.0\.1:\d+/v1) \(Ctrl-C ends it\)\n", out.read_text())
+    assert line
+    client = openai.OpenAI(base_url=line[1], api_key="k", max_retries=0)
+    asked = client.completions.create(model="tiny", prompt="hello", max_tokens=5)
+    assert asked.usage.completion_tokens == 5
+    server.terminate()
+    server.join(SECONDS)
+    error = errors(out).read_text()
+    assert (server.exitcode, out.read_text()) == (0, line[0])
     assert error.count("\n") == log and ("POST /v1/completions 200" in error) == log
-
-
-def first(server: subprocess.Popen[str]) -> str:
-    assert server.stdout is not None
-    return server.stdout.readline()
 
 
 def test_a_port_in_use_is_one_sentence(model_dir: Path) -> None:

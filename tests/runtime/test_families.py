@@ -33,9 +33,13 @@ PROMPT = "hello world foo bar 12 34"
 POLICY = POLICIES["pred10"]
 
 
+FOUR = ("qwen2", "smollm3", "cohere2", "gpt2", "gpt_oss")  # their later layers are of another kind
+
+
 @pytest.fixture(scope="module", params=list(FAMILIES))
 def engine(request: pytest.FixtureRequest, tokenizer: PreTrainedTokenizerFast, device: str) -> Engine:
-    return Engine(tiny(request.param, len(tokenizer)).to(device), tokenizer)
+    layers = 4 if request.param in FOUR else 2
+    return Engine(tiny(request.param, len(tokenizer), layers).to(device), tokenizer)
 
 
 class Forker:
@@ -120,15 +124,16 @@ def children_first_reversed(threads: list[Thread]) -> list[Thread]:
 
 @pytest.mark.parametrize("max_tokens", [90, 61])
 def test_any_schedule_gives_the_same_answer(engine: Engine, max_tokens: int) -> None:
+    """At most three threads are open at once: that many are as many as there may be."""
+
     def answer(threads: int | None, order=list) -> tuple[list[int], str]:
         limits = Limits(max_tokens=max_tokens, max_async_tokens=7, max_threads=threads)
         response, _ = fork(engine, limits, order)
         return response.script.tokens, response.annotated
 
     expected = answer(None)
-    for threads in (1, 2, 8):
-        assert answer(threads) == expected
-    assert answer(2, children_first_reversed) == answer(None, children_first_reversed) == expected
+    assert answer(1) == answer(2) == answer(2, children_first_reversed) == expected
+    assert answer(None, children_first_reversed) == expected
 
 
 def test_packed_training_forward_equals_decoding(engine: Engine) -> None:

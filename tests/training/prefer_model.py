@@ -17,9 +17,9 @@ from tests.runtime.families import tiny
 WINDOW = 1 << 14  # positions: a promise of three digits takes up to 9,990 of them
 
 
-def write_model(folder: Path, tokenizer: PreTrainedTokenizerFast, *, digits: float = 0.0) -> Path:
+def write_model(folder: Path, tokenizer: PreTrainedTokenizerFast, *, digits: float = 0.0, layers: int = 4) -> Path:
     """A Phi, the family whose head has biases. ``digits`` makes numbers long, so that their end is forced."""
-    vocabulary, model = Vocabulary(tokenizer), tiny("phi", len(tokenizer))
+    vocabulary, model = Vocabulary(tokenizer), tiny("phi", len(tokenizer), layers)
     lifts = {
         tokenizer.eos_token_id: 4.5, vocabulary.async_end: 5.5, vocabulary.promise_topic: 5.0,
         vocabulary.promise_tokens: 5.0, vocabulary.promise_end: 5.0, vocabulary.sync: 3.0,

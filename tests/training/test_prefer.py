@@ -39,7 +39,7 @@ from pastalm.training.sampling import FIELDS, Sampling
 from pastalm.training.sft import train_sft
 from tests.annotation.judge_server import JudgeDesk
 from tests.annotation.openai_server import serving
-from tests.processes import launch, start
+from tests.processes import launch, output, start
 from tests.training.prefer_model import prefer, settings, variety, write_model, write_prompts
 
 
@@ -258,7 +258,7 @@ def stop_when(ready: Callable[[], bool], process: ForkServerProcess, log: Path) 
     """SIGKILL a run as soon as ``ready``."""
     until = time.monotonic() + 240
     while not ready():
-        assert process.is_alive() and time.monotonic() < until, f"not to be killed: {log.read_text()}"
+        assert process.is_alive() and time.monotonic() < until, f"not to be killed: {output(log)}"
         time.sleep(0.002)
     process.kill()
     process.join()

@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file
 
 from pastalm.training.checkpoints import read_state
-from tests.processes import SECONDS, environment, finish, launch, pasta, start
+from tests.processes import SECONDS, environment, finish, launch, output, pasta, start
 from tests.training.fsdp_worker import sharded
 
 LAUNCH = [sys.executable, "-m", "accelerate.commands.launch", "--num_processes", "2", "--main_process_port", "0"]
@@ -117,7 +117,7 @@ def test_a_killed_run_goes_on_to_the_same_end(base: Path, data: Path, tmp_path: 
         time.sleep(0.001)
     process.kill()
     process.join()
-    assert process.exitcode == -signal.SIGKILL, log.read_text()
+    assert process.exitcode == -signal.SIGKILL, output(log)
     assert "figures" not in read_state(killed)
     run(log, asked)
     run(log, command(base, data, whole, 4, *more))
