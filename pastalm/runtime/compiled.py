@@ -36,7 +36,6 @@ _contexts: WeakValueDictionary[int, AttentionContext] = WeakValueDictionary()
 Pass = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
-@torch.library.custom_op("pastalm::attend", mutates_args=())
 def _attend(
     query: Tensor,
     key: Tensor,
@@ -51,9 +50,14 @@ def _attend(
     return attend(_contexts[context], layer, query, key, value, Scoring(scaling, window, softcap, sinks))
 
 
-@_attend.register_fake
 def _attend_shape(query: Tensor, key: Tensor, value: Tensor, *_: object) -> Tensor:
     return query.new_empty(query.shape[0], query.shape[2], query.shape[1], value.shape[3])
+
+
+# Not ``torch.library.custom_op``, whose checks take longer than the attention of a small model.
+torch.library.define("pastalm::attend", torch.library.infer_schema(_attend, mutates_args=()))
+torch.library.impl("pastalm::attend", "CompositeExplicitAutograd", _attend)
+torch.library.register_fake("pastalm::attend", _attend_shape)
 
 
 class CompiledPass:
@@ -62,10 +66,12 @@ class CompiledPass:
 
     def __init__(self, eager: Pass, context: AttentionContext, device: torch.device) -> None:
         os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(CACHE.expanduser()))
+        from pastalm.runtime.side_by_side import SideBySide  # it reads the folder's name when it is imported
+
         self.eager, self.context = eager, context
         self.number = next(_numbers)
         _contexts[self.number] = context
-        options: dict[str, Any] = {"freezing": device.type == "cpu"}
+        options: dict[str, Any] = {"freezing": device.type == "cpu", "post_grad_custom_pre_pass": SideBySide()}
         self._compiled: Pass | None = torch.compile(eager, fullgraph=True, options=options)
 
     @property

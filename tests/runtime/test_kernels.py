@@ -56,6 +56,39 @@ def test_int8_is_multiplied_as_it_is(rows: int) -> None:
 
 
 @needed
+@pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16, torch.int8])
+@pytest.mark.parametrize("rows", [1, 2, 8, 15, 16, 17, 32, 33])
+def test_products_side_by_side(kind: torch.dtype, rows: int) -> None:
+    """In sizes that a matrix unit takes, where the processor has one, and in others."""
+    torch.manual_seed(0)
+    for inputs, sizes in ((64, (48, 16)), (160, (16, 16, 32)), (32, (16,)), (64, (20, 16))):
+        layers = [
+            nn.Linear(inputs, size, bias=False).to(torch.float32 if kind == torch.float32 else torch.bfloat16)
+            for size in sizes
+        ]
+        x = torch.randn(rows, inputs).to(layers[0].weight.dtype)
+        own = [Int8Linear(layer, kernel=True) for layer in layers] if kind == torch.int8 else layers
+        scales = [one.scale for one in own if isinstance(one, Int8Linear)]
+        many = [one.many.weight if isinstance(one, Int8Linear) else one.weight for one in own]
+        with torch.inference_mode():
+            found = torch.ops.pastalm.linears(x, [one.weight for one in own], scales, many)
+            expected = torch.cat([x.float() @ weight.float().T for weight in many], 1)
+        torch.testing.assert_close(found.float(), expected, atol=1e-5 if kind == torch.float32 else 3e-2, rtol=2e-2)
+
+
+@needed
+def test_a_matrix_unit_is_left_as_it_was() -> None:
+    """torch's own products, which use it too and do not look again, go on between ours."""
+    torch.manual_seed(0)
+    x, weight = (torch.randn(size).to(torch.bfloat16) for size in ((24, 256), (256, 256)))
+    with torch.inference_mode():
+        expected = x @ weight
+        for _ in range(3):
+            torch.ops.pastalm.linears(x, [weight], [], [weight])
+            torch.testing.assert_close(x @ weight, expected, atol=0, rtol=0)
+
+
+@needed
 def test_a_model_with_them_gives_the_same_logits_and_learns_as_before(tokenizer: PreTrainedTokenizerFast) -> None:
     model = tiny("llama", len(tokenizer))
     plain = copy.deepcopy(model)

@@ -1,6 +1,6 @@
 """Our own products for a processor, in C++: built when they are first asked for, and kept on disk.
 
-``torch.ops.pastalm.linear`` multiplies a few rows with a large weight in the time that reading the weight takes. It
+``torch.ops.pastalm.linears`` multiplies a few rows with large weights in the time that reading the weights takes. It
 needs a C++ compiler, as torch.compile does; where there is none, or it fails, one sentence says so, and torch's own
 products do the work.
 """
@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 CACHE = Path("~/.cache/pastalm/kernels")
-SOURCE = Path(__file__).with_name("few_rows.cpp")
+FOLDER = Path(__file__).parent
 COMPILERS = ("c++", "g++", "clang++")  # unless CXX names one
 FLAGS = ("-std=c++20", "-O3", "-march=native", "-shared", "-fPIC", "-fopenmp", "-DAT_PARALLEL_OPENMP=1", "-w")
 SECONDS = 300
@@ -32,7 +32,7 @@ _log = logging.getLogger(__name__)
 
 @cache
 def load_kernels() -> bool:
-    """Build ``torch.ops.pastalm.linear`` if it is not there yet; whether it can be used. Takes half a minute once."""
+    """Build ``torch.ops.pastalm.linears`` if it is not there yet; whether it can be used. Takes half a minute once."""
     named = os.environ.get("CXX") or next((name for name in COMPILERS if shutil.which(name)), "")
     if not named:
         return _without("there is no C++ compiler")
@@ -42,15 +42,17 @@ def load_kernels() -> bool:
         return _without(" ".join(error.stderr.split())[:200] or f"{named} fails")
     except (OSError, subprocess.SubprocessError) as error:
         return _without(" ".join(str(error).split())[:200])
-    torch.library.register_fake("pastalm::linear", _shape)
+    torch.library.register_fake("pastalm::linears", _shape)
     return True
 
 
 def _built(compiler: list[str]) -> Path:
     """The library, which is built if none is there that belongs to this source, torch, compiler and processor."""
-    command = [*compiler, *FLAGS, str(SOURCE), *_torch_flags()]
-    key = [SOURCE.read_text(encoding="utf-8"), torch.__version__, *command, _processor()]
-    target = CACHE.expanduser() / f"few_rows-{hashlib.sha256(chr(0).join(key).encode()).hexdigest()[:16]}.so"
+    sources = sorted(FOLDER.glob("*.cpp"))
+    command = [*compiler, *FLAGS, *map(str, sources), *_torch_flags()]
+    read = [path.read_text(encoding="utf-8") for path in (*sources, *sorted(FOLDER.glob("*.h")))]
+    key = [*read, torch.__version__, *command, _processor()]
+    target = CACHE.expanduser() / f"kernels-{hashlib.sha256(chr(0).join(key).encode()).hexdigest()[:16]}.so"
     if not target.exists():
         target.parent.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(dir=target.parent) as folder:
@@ -82,5 +84,5 @@ def _without(reason: str) -> bool:
     return False
 
 
-def _shape(x: Tensor, weight: Tensor, scale: Tensor | None, many: Tensor) -> Tensor:
-    return x.new_empty(x.shape[0], weight.shape[0])
+def _shape(x: Tensor, weights: list[Tensor], scales: list[Tensor], many: list[Tensor]) -> Tensor:
+    return x.new_empty(x.shape[0], sum(weight.shape[0] for weight in weights))
