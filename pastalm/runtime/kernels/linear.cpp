@@ -115,45 +115,45 @@ void rows_in_tiles(const Tensor& x, const std::vector<Weight>& weights, float* y
   auto* multiply = number > SIDE ? &product_in_tiles<W, true> : &product_in_tiles<W, false>;
   multiply(pairs, weights, y, number, inputs, row);
 }
-#endif
 
 // Whether the matrix unit multiplies so many rows.
 bool in_tiles(const Tensor& x, TensorList weights) {
-#ifdef PASTALM_TILES
-  bool whole = x.size(1) % DEPTH == 0, narrow = weights[0].scalar_type() != at::kFloat;
+  bool whole = x.size(1) % DEPTH == 0;
   for (auto& weight : weights) whole = whole && weight.size(0) % SIDE == 0;
-  bool many = x.size(0) > 1 && x.size(0) <= TILED_ROWS;
-  return many && whole && narrow && x.scalar_type() == at::kBFloat16 && tiles_allowed();
-#else
-  return false;
-#endif
+  bool narrow = x.scalar_type() == at::kBFloat16 && weights[0].scalar_type() != at::kFloat;
+  return x.size(0) > 1 && x.size(0) <= TILED_ROWS && whole && narrow && tiles_allowed();
 }
+#else
+template <class W>
+void rows_in_tiles(const Tensor&, const std::vector<Weight>&, float*, int64_t) {}
+bool in_tiles(const Tensor&, TensorList) { return false; }
+#endif
 
 // Whether these kernels multiply so many rows.
 bool is_few(const Tensor& x, TensorList weights) {
   return (x.size(0) > 0 && x.size(0) <= MOST && x.size(1) % LANES == 0) || in_tiles(x, weights);
 }
 
-Tensor few(const Tensor& x, TensorList weights, TensorList scales, int64_t row) {
-  Tensor found = at::empty({x.size(0), row}, x.options());
-  float* y = to_fill(found);
+// All weights for a few rows, into y [N, row].
+template <class W>
+void multiply(const Tensor& x, TensorList weights, TensorList scales, float* y, int64_t row) {
   std::vector<Weight> all;
   int64_t first = 0;
   for (size_t i = 0; i < weights.size(); first += weights[i++].size(0)) {
     const float* scale = scales.empty() ? nullptr : scales[i].const_data_ptr<float>();
     all.push_back({weights[i].const_data_ptr(), scale, weights[i].size(0), first});
   }
+  if constexpr (!std::is_same_v<W, float>)
+    if (in_tiles(x, weights)) return rows_in_tiles<W>(x, all, y, row);
+  rows<W>(x.size(0), as_floats(x), all, y, x.size(1), row);
+}
+
+Tensor few(const Tensor& x, TensorList weights, TensorList scales, int64_t row) {
+  Tensor found = at::empty({x.size(0), row}, x.options());
   auto kind = weights[0].scalar_type();
-#ifdef PASTALM_TILES
-  if (in_tiles(x, weights)) {
-    auto* multiply = kind == at::kChar ? &rows_in_tiles<int8_t> : &rows_in_tiles<c10::BFloat16>;
-    multiply(x, all, y, row);
-    fill(found, y);
-    return found;
-  }
-#endif
-  auto* multiply = kind == at::kChar ? &rows<int8_t> : kind == at::kBFloat16 ? &rows<c10::BFloat16> : &rows<float>;
-  multiply(x.size(0), as_floats(x), all, y, x.size(1), row);
+  auto* by = kind == at::kChar ? &multiply<int8_t> : kind == at::kBFloat16 ? &multiply<c10::BFloat16> : &multiply<float>;
+  float* y = to_fill(found);
+  by(x, weights, scales, y, row);
   fill(found, y);
   return found;
 }
