@@ -2,8 +2,9 @@
 
 Attention stays outside the graphs as one operator, ``pastalm::attend``: it finds what a step sees in the attention
 context when it runs, not when it is compiled. So no graph depends on how many sequences, threads or slots a step has,
-and nothing needs to be padded. The weights are folded into the graphs in the layout that the processor multiplies
-fastest, which keeps them in memory twice.
+and nothing needs to be padded. Where torch multiplies on a CPU, the weights are folded into the graphs in the layout
+that it multiplies fastest (``fold``), which keeps them in memory twice and makes each start take longer; our own
+products take them as they are.
 
 Compiled code is kept on disk, in the folder that ``TORCHINDUCTOR_CACHE_DIR`` names, by default below ``~/.cache``: the
 next start finds it there.
@@ -64,14 +65,14 @@ class CompiledPass:
     """``eager``, compiled. Where that cannot be done, now or at any later call, it says so once and stays eager: no
     request ends because of it."""
 
-    def __init__(self, eager: Pass, context: AttentionContext, device: torch.device) -> None:
+    def __init__(self, eager: Pass, context: AttentionContext, *, fold: bool) -> None:
         os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(CACHE.expanduser()))
         from pastalm.runtime.side_by_side import SideBySide  # it reads the folder's name when it is imported
 
         self.eager, self.context = eager, context
         self.number = next(_numbers)
         _contexts[self.number] = context
-        options: dict[str, Any] = {"freezing": device.type == "cpu", "post_grad_custom_pre_pass": SideBySide()}
+        options: dict[str, Any] = {"freezing": fold, "post_grad_custom_pre_pass": SideBySide()}
         self._compiled: Pass | None = torch.compile(eager, fullgraph=True, options=options)
 
     @property

@@ -53,7 +53,9 @@ class Runner:
         self.device = model.device
         self._keeps_logits = "logits_to_keep" in inspect.signature(model.forward).parameters
         self._context = take_over(model, self._forward_in)
-        narrow(model, kernel=compile and self.device.type == "cpu" and load_kernels())
+        on_cpu = self.device.type == "cpu"
+        kernel = compile and on_cpu and load_kernels()
+        narrow(model, kernel=kernel)
         self.sampler = Sampler(self.vocabulary_size, self.device)
         self.graphs = Graphs(capture_on(self.device) if cuda_graphs else None)
         self._buffers = StepBuffers(self.device)
@@ -62,7 +64,7 @@ class Runner:
         if self.metadata is not CacheMetadata:
             self._try_kernel()
         if compile:
-            self.run_model = CompiledPass(self._logits, self._context, self.device)
+            self.run_model = CompiledPass(self._logits, self._context, fold=on_cpu and not kernel)
             self._warm_up()
 
     def _forward_in(self, context: AttentionContext) -> Forward:
