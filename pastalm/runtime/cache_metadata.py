@@ -24,6 +24,7 @@ class CacheMetadata:
         self.cache, self.step, self.shape = cache, step, step.shape
         cache.positions.view(-1).index_copy_(0, step.slots, step.positions[0])
         self._masks: dict[tuple[int | None, int, torch.dtype], Tensor] = {}
+        self._seen: dict[int | None, Tensor] = {}
 
     def attend(self, layer: int, query_1HND: Tensor, key_1HND: Tensor, value_1HND: Tensor, scoring: Scoring) -> Tensor:
         """See :class:`pastalm.runtime.attention.AttentionMetadata`."""
@@ -67,7 +68,7 @@ class CacheMetadata:
         step. Minus infinity for a key that a query does not see, or that is not within ``window`` positions."""
         key = (window, group, dtype)
         if key not in self._masks:
-            bias = torch.where(self._within(window), 0.0, -inf).to(dtype)
+            bias = torch.where(self.seen(window), 0.0, -inf).to(dtype)
             self._masks[key] = bias.repeat(1, 1, group, 1) if group > 1 else bias
         return self._masks[key]
 
@@ -84,7 +85,12 @@ class CacheMetadata:
         placed = positions if self.shape.dense else positions.index_select(0, self.step.sources)
         return placed.view(self.shape.rows, -1)
 
-    def _within(self, window: int | None) -> Tensor:
+    def seen(self, window: int | None) -> Tensor:
+        """Which slots each place sees, those within ``window`` positions if given: bool [L, 1, Q, S]; made once a
+        step."""
         if window is None:
             return self.visible
-        return self.visible & within(window, self.query_positions, self._read(self.cache.positions))
+        if window not in self._seen:
+            near = within(window, self.query_positions, self._read(self.cache.positions))
+            self._seen[window] = self.visible & near
+        return self._seen[window]

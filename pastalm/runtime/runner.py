@@ -17,6 +17,7 @@ from pastalm.progress import track
 from pastalm.runtime.attention import AttentionContext, AttentionMetadata, DenseMetadata
 from pastalm.runtime.cache_metadata import CacheMetadata
 from pastalm.runtime.compiled import CompiledPass, Pass
+from pastalm.runtime.few_queries import FewQueriesMetadata
 from pastalm.runtime.graphs import Graphs, Outcome, bucket, buckets, capture_on
 from pastalm.runtime.kernels import load_kernels
 from pastalm.runtime.kv_cache import KVCache
@@ -42,7 +43,7 @@ def metadata_on(device: torch.device) -> type[CacheMetadata]:
 
 class Runner:
     """A decoder-only model and what is needed to run it. Raises ``UnsupportedModelError`` for other models.
-    ``compile`` makes graphs of its pass (:mod:`pastalm.runtime.compiled`), on a CPU with our own products
+    ``compile`` makes graphs of its pass (:mod:`pastalm.runtime.compiled`), on a CPU with our own kernels
     (:mod:`pastalm.runtime.kernels`); ``cuda_graphs`` captures steps on a GPU (:mod:`pastalm.runtime.graphs`).
 
     One pass at a time: its buffers and the model's attention context hold the input of the one that runs.
@@ -61,7 +62,9 @@ class Runner:
         self._buffers = StepBuffers(self.device)
         self.run_model: Pass = self._logits
         self.metadata = metadata_on(self.device)
-        if self.metadata is not CacheMetadata:
+        if kernel:
+            self.metadata = FewQueriesMetadata
+        elif self.metadata is not CacheMetadata:
             self._try_kernel()
         if compile:
             self.run_model = CompiledPass(self._logits, self._context, fold=on_cpu and not kernel)

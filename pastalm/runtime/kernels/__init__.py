@@ -1,8 +1,8 @@
-"""Our own products for a processor, in C++: built when they are first asked for, and kept on disk.
+"""Our own kernels for a processor, in C++: built when they are first asked for, and kept on disk.
 
-``torch.ops.pastalm.linears`` multiplies a few rows with large weights in the time that reading the weights takes. It
-needs a C++ compiler, as torch.compile does; where there is none, or it fails, one sentence says so, and torch's own
-products do the work.
+``torch.ops.pastalm.linears`` multiplies a few rows with large weights in the time that reading the weights takes,
+``torch.ops.pastalm.attend_few`` attends for a few queries to the cache where it lies. They need a C++ compiler, as
+torch.compile does; where there is none, or it fails, one sentence says so, and torch's own kernels do the work.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _log = logging.getLogger(__name__)
 
 @cache
 def load_kernels() -> bool:
-    """Build ``torch.ops.pastalm.linears`` if it is not there yet; whether it can be used. Takes half a minute once."""
+    """Build the kernels if they are not there yet; whether they can be used. Takes most of a minute once."""
     named = os.environ.get("CXX") or next((name for name in COMPILERS if shutil.which(name)), "")
     if not named:
         return _without("there is no C++ compiler")
@@ -80,7 +80,7 @@ def _processor() -> str:
 
 
 def _without(reason: str) -> bool:
-    _log.warning("The products for a few rows cannot be built (%s); torch's own are used, which are slower.", reason)
+    _log.warning("The kernels for a few rows cannot be built (%s); torch's own are used, which are slower.", reason)
     return False
 
 
