@@ -179,18 +179,16 @@ class Answers:
         many = self.settings.max_batch * BATCHES_AT_ONCE
         for group in (missing[start : start + many] for start in range(0, len(missing), many)):
             own, other = self._options
+            answers = self._all(model, group, own)
+            baselines = self._all(baseline, [one for one in group if one.key not in self.known], other)
+            done = 0
             try:
-                answers = [asdict(one) for one in self._all(model, group, own)]
-                unknown = [one for one in group if one.key not in self.known]
-                fresh = map(asdict, self._all(baseline, unknown, other))
-                baselines = self.known | dict(zip((one.key for one in unknown), fresh, strict=True))
-                found = [
-                    {"answer": own, "baseline": baselines[one.key]} for one, own in zip(group, answers, strict=True)
-                ]
+                for one in group:  # each as soon as it is there: nothing that was decoded waits to be written
+                    answer = asdict(next(answers))
+                    yield one, {"answer": answer, "baseline": self.known.get(one.key) or asdict(next(baselines))}
+                    done += 1
             except RequestError:  # one of them cannot be asked; alone, each has its own answer or its own error
-                yield from self._one_by_one(group, model, baseline)
-            else:
-                yield from zip(group, found, strict=True)
+                yield from self._one_by_one(group[done:], model, baseline)
 
     def _all(self, engine: Engine, group: Sequence[Question], options: dict[str, Any]) -> Iterator[DecodedAnswer]:
         prompts = [question.prompt for question in group]

@@ -81,6 +81,16 @@ def test_a_batch_gives_the_answers_of_one_at_a_time(tmp_path: Path, engine: Engi
     assert untimed("one") == untimed("batch") and len(untimed("one")) == 5
 
 
+def test_answers_of_a_batch_are_written_as_they_come(tmp_path: Path, engine: Engine):
+    with Answers(tmp_path, dataclasses.replace(SETTINGS, max_batch=2)) as answers:
+        for number, _ in enumerate(answers.measure(QUESTIONS, engine, engine), 1):
+            assert len((tmp_path / "answers.jsonl").read_text().splitlines()) == number
+            if number == 3:
+                break  # as if it were killed here
+    with Answers(tmp_path, dataclasses.replace(SETTINGS, max_batch=2)) as answers:
+        assert len(list(answers.measure(QUESTIONS, engine, engine))) == len(QUESTIONS) - 3
+
+
 def test_the_baselines_answers_of_another_folder_are_taken(
     tmp_path: Path, tiny_llama: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, engine: Engine
 ):
