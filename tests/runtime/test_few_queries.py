@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
-from pastalm.runtime import few_queries, kernels
+from pastalm.runtime import few_queries
 from pastalm.runtime.attention import Scoring
 from pastalm.runtime.cache_metadata import CacheMetadata
 from pastalm.runtime.engine import Engine
@@ -24,12 +24,6 @@ from tests.runtime.families import FAMILIES, tiny
 from tests.runtime.test_step_input import part
 
 pytestmark = pytest.mark.usefixtures("built")
-
-
-@pytest.fixture(scope="module")
-def built() -> None:
-    if not kernels.load_kernels():
-        pytest.skip("there is no C++ compiler that builds the kernels")
 
 
 @torch.inference_mode()

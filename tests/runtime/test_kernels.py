@@ -19,13 +19,6 @@ from tests.runtime.families import tiny
 needed = pytest.mark.usefixtures("built")
 
 
-@pytest.fixture(scope="module")
-def built() -> None:
-    """The kernels, which take half a minute where they have never been built."""
-    if not kernels.load_kernels():
-        pytest.skip("there is no C++ compiler that builds the kernels")
-
-
 @needed
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("rows", [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 33])

@@ -10,16 +10,9 @@ from torch import Tensor
 from torch.fx import GraphModule
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from pastalm.runtime import kernels
 from pastalm.runtime.side_by_side import SideBySide
 
 pytestmark = pytest.mark.usefixtures("built")
-
-
-@pytest.fixture(scope="module")
-def built() -> None:
-    if not kernels.load_kernels():
-        pytest.skip("there is no C++ compiler that builds the kernels")
 
 
 def product(x: Tensor, weight: Tensor) -> Tensor:

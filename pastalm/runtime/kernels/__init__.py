@@ -32,7 +32,7 @@ _log = logging.getLogger(__name__)
 
 @cache
 def load_kernels() -> bool:
-    """Build the kernels if they are not there yet; whether they can be used. Takes most of a minute once."""
+    """Build the kernels if they are not there yet; whether they can be used. Takes half a minute once."""
     named = os.environ.get("CXX") or next((name for name in COMPILERS if shutil.which(name)), "")
     if not named:
         return _without("there is no C++ compiler")
