@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
-from pastalm.annotation.verdict import AnswerPair
+from pastalm.annotation.verdict import AnswerPair, Verdict
 
 
 @dataclass(frozen=True)
@@ -22,15 +22,35 @@ class Agreement:
 
 
 def agreements(
-    pairs: Sequence[AnswerPair], shares: Mapping[str, float | None], models: Sequence[str]
+    pairs: Sequence[AnswerPair],
+    shares: Mapping[str, float | None],
+    models: Sequence[str],
+    places: Mapping[str, str] | None = None,
 ) -> list[Agreement]:
-    """Of each judge the agreement of both orders, then of each two judges. ``shares`` are a cache's, by key."""
-    orders = {model: [_both(pair, shares, model) for pair in pairs] for model in models}
-    found = [agreement(f"{model}, both orders", orders[model]) for model in models]
+    """Of each judge the agreement of both orders, then of each two judges. ``shares`` are a cache's, by key, and
+    ``places`` where verdicts by file stand: one reading of a ranking decides both orders, so it shows no agreement of
+    the two and counts only where there is no other, under a name that says so."""
+    verdicts = {model: [pair.verdict(shares, model) for pair in pairs] for model in models}
+    found = [_with_itself(model, pairs, verdicts[model], places or {}) for model in models]
     for one, other in combinations(models, 2):
-        read = [(_mean(first), _mean(second)) for first, second in zip(orders[one], orders[other], strict=True)]
-        found.append(agreement(f"{one} and {other}", read))
+        read = zip(verdicts[one], verdicts[other], strict=True)
+        found.append(agreement(f"{one} and {other}", [(left.preference, right.preference) for left, right in read]))
     return [one for one in found if one is not None]
+
+
+def _with_itself(
+    model: str, pairs: Sequence[AnswerPair], verdicts: Sequence[Verdict], places: Mapping[str, str]
+) -> Agreement | None:
+    """Of the answer preferred when it is shown as A and when it is shown as B."""
+    read = zip(pairs, verdicts, strict=True)
+    twice = [verdict.orders for pair, verdict in read if not _read_once(pair, model, places)]
+    once = [verdict.orders for verdict in verdicts]
+    return agreement(f"{model}, both orders", twice) or agreement(f"{model}, both orders in one reading", once)
+
+
+def _read_once(pair: AnswerPair, model: str, places: Mapping[str, str]) -> bool:
+    one, other = (places.get(order.key(model)) for order in pair.orders)
+    return one is not None and one == other
 
 
 def agreement(what: str, readings: Iterable[tuple[float | None, float | None]]) -> Agreement | None:
@@ -43,17 +63,6 @@ def agreement(what: str, readings: Iterable[tuple[float | None, float | None]]) 
     left, right = (Counter(side) for side in zip(*labels, strict=True))
     chance = sum(left[label] * right[label] for label in left) / number**2
     return Agreement(what, number, same, None if chance == 1 else (same - chance) / (1 - chance))
-
-
-def _both(pair: AnswerPair, shares: Mapping[str, float | None], model: str) -> tuple[float | None, float | None]:
-    """How much the first answer is preferred when it is shown as A, and when it is shown as B."""
-    shown, turned = (shares.get(order.key(model)) for order in pair.orders)
-    return shown, None if turned is None else 1 - turned
-
-
-def _mean(orders: tuple[float | None, float | None]) -> float | None:
-    one, other = orders
-    return None if one is None or other is None else (one + other) / 2
 
 
 def _label(share: float) -> str:

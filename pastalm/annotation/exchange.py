@@ -1,14 +1,15 @@
 """Judgement by file: blind items for a person, or for any model that can read, and the verdicts on them.
 
 A pair of answers becomes two items, one for each order (``pairs``), or all answers to a prompt become one item whose
-answers stand in an order that a digest decides (``rankings``). An item says nothing of whose answers they are, and its
-id alone leads back to them, so that no key has to be kept.
+answers stand in an order that a digest decides (``rankings``), or two, the second in the reversed order. An item says
+nothing of whose answers they are, and its id alone leads back to them, so that no key has to be kept.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from hashlib import sha256
 from itertools import combinations
@@ -16,7 +17,6 @@ from pathlib import Path
 from string import ascii_uppercase
 from typing import Any
 
-from pastalm.annotation.judge import read_pairs
 from pastalm.annotation.verdict import VERSION, AnswerPair, JudgePrompt
 from pastalm.files.atomic import write_text
 from pastalm.files.journal import Journal
@@ -37,17 +37,17 @@ _SURE = re.compile(r"([A-Z])(?:\s+(\d+(?:\.\d+)?)\s*%?)?")
 
 @dataclass(frozen=True)
 class JudgeItem:
-    """An instruction with answers in the order in which they are shown, as the letters from A on. In the form "pairs"
-    another item shows the other order."""
+    """An instruction with answers in the order in which they are shown, as the letters from A on. If it is one of two
+    ``orders``, another item shows the reversed one; else this reading counts for both."""
 
-    form: str
+    orders: int
     instruction: str
     answers: tuple[str, ...]
 
     @property
     def id(self) -> str:
-        """The same for the same answers in the same order and form."""
-        return _digest(self.form, self.instruction, *self.answers)
+        """The same for the same answers in the same order and one of as many orders."""
+        return _digest("pairs" if self.orders == 2 else "rankings", self.instruction, *self.answers)
 
     @property
     def letters(self) -> str:
@@ -71,14 +71,22 @@ class FileVerdict:
         return self.confidence if place[one] < place[other] else 1 - self.confidence
 
 
-def items_of(pairs: Iterable[AnswerPair], form: str) -> list[JudgeItem]:
-    """The items that ask for all pairs, in the order of their ids, which is none. Raises ``DataError`` for a ranking of
-    more answers than there are letters."""
+def items_of(pairs: Iterable[AnswerPair], form: str, orders: int = 1) -> list[JudgeItem]:
+    """The items that ask for all pairs, in the order of their ids, which is none. Rankings are shown in one order, or
+    in two, and the reversed ones follow the others; pairs are always shown in both.
+
+    Raises ``DataError`` for a ranking of more answers than there are letters.
+    """
     if form == "pairs":
-        found = [JudgeItem(form, one.instruction, (one.a, one.b)) for pair in pairs for one in pair.orders]
-    else:
-        found = [_ranking(instruction, texts) for instruction, texts in _by_instruction(pairs).items()]
-    return sorted(found, key=lambda item: item.id)
+        both = (one for pair in pairs for one in pair.orders)
+        return _sorted(JudgeItem(2, one.instruction, (one.a, one.b)) for one in both)
+    found = [(instruction, _shuffled(instruction, texts)) for instruction, texts in _by_instruction(pairs).items()]
+    first = _sorted(JudgeItem(orders, *one) for one in found)
+    return first if orders == 1 else [*first, *_sorted(JudgeItem(2, name, texts[::-1]) for name, texts in found)]
+
+
+def _sorted(items: Iterable[JudgeItem]) -> list[JudgeItem]:
+    return sorted(items, key=lambda item: item.id)
 
 
 def _by_instruction(pairs: Iterable[AnswerPair]) -> dict[str, set[str]]:
@@ -88,12 +96,10 @@ def _by_instruction(pairs: Iterable[AnswerPair]) -> dict[str, set[str]]:
     return texts
 
 
-def _ranking(instruction: str, texts: set[str]) -> JudgeItem:
+def _shuffled(instruction: str, texts: Collection[str]) -> tuple[str, ...]:
     if len(texts) > len(ascii_uppercase):
         raise DataError(f"There are {len(texts)} answers to {instruction[:40]!r}, more than letters; export pairs.")
-    return JudgeItem(
-        "rankings", instruction, tuple(sorted(texts, key=lambda text: _digest("order", instruction, text)))
-    )
+    return tuple(sorted(texts, key=lambda text: _digest("order", instruction, text)))
 
 
 def write_items(items: Sequence[JudgeItem], path: Path) -> None:
@@ -201,7 +207,7 @@ def shares_of(pairs: Sequence[AnswerPair], files: Iterable[Path]) -> dict[JudgeP
 
     Raises ``DataError`` with the place of a verdict that is wrong, on an unknown item, or on one that has a verdict.
     """
-    items = {item.id: item for form in FORMS for item in items_of(pairs, form)}
+    items = {item.id: item for form in FORMS for orders in (1, 2) for item in items_of(pairs, form, orders)}
     wanted = {order for pair in pairs for order in pair.orders}
     places: dict[str, str] = {}
     found: dict[JudgePrompt, tuple[float, str]] = {}
@@ -218,7 +224,7 @@ def shares_of(pairs: Sequence[AnswerPair], files: Iterable[Path]) -> dict[JudgeP
 
 
 def _said(item: JudgeItem, verdict: Any, place: str) -> Mapping[JudgePrompt, float]:
-    """What a verdict says of each order. One reading of a ranking says the same of both."""
+    """What a verdict says of each order. A ranking in one order says the same of both."""
     try:
         read = read_verdict(verdict, item.letters)
     except DataError as error:
@@ -227,40 +233,53 @@ def _said(item: JudgeItem, verdict: Any, place: str) -> Mapping[JudgePrompt, flo
     said = {}
     for one, other in combinations(item.letters, 2):
         said[JudgePrompt(item.instruction, named[one], named[other])] = read.share(one, other)
-        if item.form == "rankings":
+        if item.orders == 1:
             said[JudgePrompt(item.instruction, named[other], named[one])] = read.share(other, one)
     return said
 
 
-def take_verdicts(cache: Path, model: str, files: Sequence[Path], *, partial: bool = False) -> tuple[int, int]:
-    """Put the verdicts of some files into a judge's cache, as the judge ``model``; returns how many wanted orders they
-    decide, and how many are still open.
+def take_verdicts(
+    caches: Sequence[Path], pairs: Sequence[AnswerPair], model: str, files: Sequence[Path], *, partial: bool = False
+) -> tuple[int, int]:
+    """Put the verdicts of some files on ``pairs`` into each of a judge's caches, as the judge ``model``; returns how
+    many orders of the pairs they decide, and how many are still open.
 
-    Raises ``DataError`` as :func:`shares_of`, for a verdict that contradicts the cache, and, unless ``partial``, for
-    pairs that no verdict decides.
+    Raises ``DataError`` as :func:`shares_of`, for a verdict that contradicts a cache, and, unless ``partial``, for
+    pairs that no verdict decides; then no cache has changed.
     """
-    pairs = read_pairs(cache)
     found = shares_of(pairs, files)
     wanted = [order for pair in pairs for order in pair.orders]
     decided = found.keys() & set(wanted)
-    with Journal(cache) as known:
-        for order in decided:
-            share, place = found[order]
-            before = known.get(order.key(model))
-            if before is not None and before["share"] != share:
-                raise DataError(f"{place}: contradicts what {model} has said before on the same two answers.")
-        lacking = [order for order in wanted if order not in found and order.key(model) not in known]
+    with ExitStack() as stack:
+        journals = [stack.enter_context(Journal(cache)) for cache in caches]
+        for journal in journals:
+            _require_agreement(journal, {order: found[order] for order in decided}, model)
+        lacking = [order for order in wanted if order not in found and not _in_all(journals, order.key(model))]
         if lacking and not partial:
             raise DataError(
                 f"{len(lacking)} of {len(wanted)} comparisons have no verdict; the first is on "
                 f"{lacking[0].instruction[:60]!r}. --partial takes those that there are."
             )
-        for order, (share, place) in found.items():
-            if order.key(model) not in known:
-                known.append(
-                    {"id": order.key(model), "share": share, "model": model, "version": VERSION, "place": place}
-                )
+        for journal in journals:
+            _append(journal, found, model)
     return len(decided), len(lacking)
+
+
+def _require_agreement(journal: Journal, found: Mapping[JudgePrompt, tuple[float, str]], model: str) -> None:
+    for order, (share, place) in found.items():
+        before = journal.get(order.key(model))
+        if before is not None and before["share"] != share:
+            raise DataError(f"{place}: contradicts what {model} has said before on the same two answers.")
+
+
+def _in_all(journals: Sequence[Journal], key: str) -> bool:
+    return all(key in journal for journal in journals)
+
+
+def _append(journal: Journal, found: Mapping[JudgePrompt, tuple[float, str]], model: str) -> None:
+    for order, (share, place) in found.items():
+        if (key := order.key(model)) not in journal:
+            journal.append({"id": key, "share": share, "model": model, "version": VERSION, "place": place})
 
 
 def _digest(*texts: str) -> str:

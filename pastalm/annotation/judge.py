@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
@@ -70,30 +70,23 @@ class Judge:
 
         Raises ``EndpointError`` when the endpoint is no use; what was judged until then is kept.
         """
-        pairs = [item.orders for item in items]
+        pairs = list(items)
         wanted = self._wanted(pairs)
         missing = {key: question for key, question in wanted.items() if key not in self.shares}
         self.tally.total += len(wanted)
         self.tally.known += len(wanted) - len(missing)
         if missing:
             self._judge(missing)
-        return [self._verdict(*pair) for pair in pairs]
+        return [pair.verdict(self.shares, self.settings.model) for pair in pairs]
 
     def missing(self, items: Iterable[AnswerPair]) -> int:
         """How many judgements of ``items``, one for each order, are not in the cache."""
-        return sum(key not in self.shares for key in self._wanted([item.orders for item in items]))
+        return sum(key not in self.shares for key in self._wanted(items))
 
-    def _wanted(self, pairs: Sequence[tuple[JudgePrompt, JudgePrompt]]) -> dict[str, JudgePrompt]:
+    def _wanted(self, pairs: Iterable[AnswerPair]) -> dict[str, JudgePrompt]:
         """The judgements that ``pairs`` need, by their key; equal answers need none."""
-        asked = (question for pair in pairs for question in pair if question.a != question.b)
+        asked = (question for pair in pairs for question in pair.orders if question.a != question.b)
         return {question.key(self.settings.model): question for question in asked}
-
-    def _verdict(self, shown_first: JudgePrompt, shown_second: JudgePrompt) -> Verdict:
-        if shown_first.a == shown_first.b:
-            return Verdict((0.5, 0.5))  # no judge is needed for that
-        model = self.settings.model
-        one, other = (self.shares.get(question.key(model)) for question in (shown_first, shown_second))
-        return Verdict((one, None if other is None else 1 - other))
 
     def _judge(self, missing: dict[str, JudgePrompt]) -> None:
         """Find out the shares that are missing."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from math import exp
@@ -39,6 +39,20 @@ class AnswerPair:
         """Both orders, as a judge is asked them."""
         text = as_text(self.prompt)
         return JudgePrompt(text, self.first, self.second), JudgePrompt(text, self.second, self.first)
+
+    def verdict(self, shares: Mapping[str, float | None], model: str) -> Verdict:
+        """What the judge ``model`` has said of it. ``shares`` are a cache's, by key; equal answers need no judge."""
+        if self.first == self.second:
+            return Verdict((0.5, 0.5))
+        one, other = (shares.get(order.key(model)) for order in self.orders)
+        return Verdict((one, None if other is None else 1 - other))
+
+
+def of_first_prompts(pairs: Sequence[AnswerPair], limit: int | None) -> list[AnswerPair]:
+    """The pairs of the first ``limit`` prompts, all if it is None."""
+    prompts = dict.fromkeys(as_text(pair.prompt) for pair in pairs)
+    wanted = set(list(prompts)[:limit])
+    return [pair for pair in pairs if as_text(pair.prompt) in wanted]
 
 
 @dataclass(frozen=True)

@@ -53,6 +53,11 @@ class Bootstrap:
         return Estimate(value, float(low), float(high))
 
 
+def estimate_mean(values: Sequence[float]) -> Estimate | None:
+    """The mean with its interval; None without values."""
+    return Bootstrap({"value": values}).estimate(lambda means: means["value"]) if values else None
+
+
 def wilson(hits: int, number: int, level: float = LEVEL) -> Estimate:
     """The share ``hits / number`` with Wilson's interval, which has a width where all or none are hits, too."""
     share, z = hits / number, NormalDist().inv_cdf((1 + level) / 2)

@@ -13,7 +13,7 @@ import numpy as np
 
 from pastalm.evaluation.alpaca import WinRates
 from pastalm.evaluation.answers import Outcome
-from pastalm.evaluation.bootstrap import Bootstrap, Columns, Estimate, wilson
+from pastalm.evaluation.bootstrap import Bootstrap, Columns, Estimate, estimate_mean, wilson
 from pastalm.files.lines import DataError
 from pastalm.tasks import FAMILIES
 
@@ -140,8 +140,7 @@ def judged(preferences: Sequence[float | None], rates: WinRates | None, baseline
         return Quality(
             "length-controlled win rate", value, max(0.0, value - reach), min(100.0, value + reach), baseline
         )
-    shares = [share for share in preferences if share is not None]
-    own = Bootstrap({"own": shares}).estimate(_mean("own")) if shares else None
+    own = estimate_mean([share for share in preferences if share is not None])
     return Quality("win rate", 100 * own.value, 100 * own.low, 100 * own.high, baseline) if own else None
 
 

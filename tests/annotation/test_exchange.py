@@ -53,10 +53,12 @@ def test_pairs_are_asked_in_both_orders_and_judged(cache: Path, tmp_path: Path):
     assert [line["id"] for line in lines] == sorted(line["id"] for line in lines)
     path = filled(tmp_path / "items.jsonl", "good", [line for line in lines if line["instruction"] != "Which?"])
     with pytest.raises(DataError, match=r"6 of 14 comparisons have no verdict; the first is on 'Which\?'\. --partial"):
-        take_verdicts(cache, "anna", [path])
-    assert take_verdicts(cache, "anna", [path], partial=True) == (8, 6)
+        take_verdicts([cache], read_pairs(cache), "anna", [path])
+    assert take_verdicts([cache], read_pairs(cache), "anna", [path], partial=True) == (8, 6)
     assert ask(cache, PAIRS) == [Verdict((1.0, 1.0))] * 4
-    assert take_verdicts(cache, "anna", [path], partial=True) == (8, 6), "taken twice is taken once"
+    assert take_verdicts([cache], read_pairs(cache), "anna", [path], partial=True) == (8, 6), (
+        "taken twice is taken once"
+    )
     assert len(read_journal(cache)) == 8
     with pytest.raises(VerdictsNeededError, match="8 comparisons wait for verdicts of ben"):
         ask(cache, PAIRS, "ben")
@@ -73,11 +75,43 @@ def test_one_reading_ranks_all_answers_to_a_prompt(cache: Path, tmp_path: Path):
             line |= {"preference": named["good"], "confidence": 0.8}
     path = tmp_path / "verdicts.jsonl"
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    assert take_verdicts(cache, "anna", [path]) == (14, 0)
+    assert take_verdicts([cache], read_pairs(cache), "anna", [path]) == (14, 0)
     assert ask(cache, PAIRS) == [Verdict((0.8, pytest.approx(0.8)))] * 4
     assert [one.preference for one in ask(cache, THREE)] == [1.0, 1.0, 0.5]
     turned = [AnswerPair(pair.prompt, pair.second, pair.first) for pair in THREE]
     assert [one.preference for one in ask(cache, turned)] == [0.0, 0.0, 0.5]
+
+
+def test_a_ranking_in_two_orders_says_of_each_what_was_read_in_it(cache: Path, tmp_path: Path):
+    pairs = read_pairs(cache)
+    items = items_of(pairs, "rankings", orders=2)
+    assert len(items) == len({item.id for item in items}) == 10
+    assert {item.instruction for item in items[:5]} == {item.instruction for item in items[5:]}
+    assert {(item.instruction, item.answers) for item in items} == {
+        (item.instruction, item.answers[::-1]) for item in items
+    }
+    assert {item.id for item in items if len(item.answers) == 2} == {item.id for item in items_of(PAIRS, "pairs")}
+    first = tmp_path / "first.jsonl"  # a reader who always prefers what stands first
+    first.write_text("".join(json.dumps({"id": item.id, "verdict": " > ".join(item.letters)}) + "\n" for item in items))
+    assert take_verdicts([cache], pairs, "anna", [first]) == (14, 0)
+    assert ask(cache, THREE) == [Verdict((1.0, 0.0))] * 3
+    lines = read_journal(cache)
+    shares, places = ({line["id"]: line[key] for line in lines} for key in ("share", "place"))
+    (steady,) = agreements(pairs, shares, ["anna"], places)
+    assert (steady.what, steady.pairs, steady.share) == ("anna, both orders", 7, 0.0)
+
+
+def test_verdicts_go_into_every_cache_or_into_none(cache: Path, tmp_path: Path):
+    pairs, other = read_pairs(cache), tmp_path / "other.jsonl"
+    path = filled(tmp_path / "items.jsonl", "good", exported(cache, tmp_path / "items.jsonl", "rankings"))
+    before = AnswerPair("Question 0?", *(PAIRS[0].second, PAIRS[0].first)).orders[0]
+    other.write_text(json.dumps({"id": before.key("anna"), "share": 1.0}) + "\n")
+    with pytest.raises(DataError, match=r"items\.jsonl, line \d: contradicts what anna has said before"):
+        take_verdicts([cache, other], pairs, "anna", [path])
+    assert read_journal(cache) == [] and len(read_journal(other)) == 1
+    other.unlink()
+    assert take_verdicts([cache, other], pairs, "anna", [path]) == (14, 0)
+    assert read_journal(cache) == read_journal(other) and len(read_journal(other)) == 14
 
 
 def test_people_fill_in_markdown(cache: Path, tmp_path: Path):
@@ -91,7 +125,7 @@ def test_people_fill_in_markdown(cache: Path, tmp_path: Path):
         name = line.removeprefix("## Item ") if line.startswith("## Item ") else name
         lines.append(f"**Verdict:** {' = '.join(letters[name])}" if line == "Verdict:" else line)
     path.write_text("\n".join(lines))
-    assert take_verdicts(cache, "anna", [path]) == (14, 0)
+    assert take_verdicts([cache], read_pairs(cache), "anna", [path]) == (14, 0)
     assert all(one == Verdict((0.5, 0.5)) for one in ask(cache, PAIRS + THREE))
 
 
@@ -154,10 +188,10 @@ def test_other_wrong_verdicts_are_refused_with_their_place(cache: Path, tmp_path
     path.write_text(f'{{"id": "{item.id}", "verdict": null}}\n{{"id": "{other.id}", "verdict": ""}}')
     assert shares_of(read_pairs(cache), [path]) == {}
     path.write_text(f'{{"id": "{item.id}", "verdict": "A"}}')
-    take_verdicts(cache, "anna", [path], partial=True)
+    take_verdicts([cache], read_pairs(cache), "anna", [path], partial=True)
     path.write_text(f'{{"id": "{item.id}", "verdict": "B"}}')
     with pytest.raises(DataError, match="line 1: contradicts what anna has said before"):
-        take_verdicts(cache, "anna", [path], partial=True)
+        take_verdicts([cache], read_pairs(cache), "anna", [path], partial=True)
 
 
 def test_a_cache_that_nothing_was_asked_of(tmp_path: Path):
@@ -185,6 +219,15 @@ def test_judges_agree_with_themselves_and_with_each_other():
     ]  # fmt: skip
 
 
+def test_one_reading_of_a_ranking_is_called_one_where_there_is_no_other():
+    keys = [order.key("anna") for pair in PAIRS[:2] for order in pair.orders]
+    shares, places = dict.fromkeys(keys, 0.5), dict(zip(keys, ("v, line 1", "v, line 1", "v, line 2", "v, line 3")))
+    (twice,) = agreements(PAIRS, shares, ["anna"], places)
+    assert (twice.what, twice.pairs) == ("anna, both orders", 1)
+    (once,) = agreements(PAIRS[:1], shares, ["anna"], places)
+    assert (once.what, once.pairs) == ("anna, both orders in one reading", 1)
+
+
 def test_a_round_of_stage_2_is_ranked_prompt_by_prompt(tmp_path: Path):
     cache, rounds = tmp_path / "judge.jsonl", tmp_path / "round1"
     rounds.mkdir()
@@ -198,7 +241,7 @@ def test_a_round_of_stage_2_is_ranked_prompt_by_prompt(tmp_path: Path):
     named = {text: letter for letter, text in item["answers"].items()}
     item["verdict"] = " > ".join(named[text] for text in ("two", "own", "base", "one"))
     (tmp_path / "items.jsonl").write_text(json.dumps(item))
-    assert take_verdicts(cache, "anna", [tmp_path / "items.jsonl"]) == (10, 0)
+    assert take_verdicts([cache], read_pairs(cache), "anna", [tmp_path / "items.jsonl"]) == (10, 0)
     with FileJudge("anna", cache) as judge:
         assert judge.missing(pairs) == 0
         found = judge.compare([AnswerPair("Which?", text, "base") for text in ("one", "two")])

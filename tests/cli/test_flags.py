@@ -28,6 +28,7 @@ PLACES = {
     "DATA",
     "FILE",
     "FILE...",
+    "FOLDER...",
     "IN",
     "OUT",
     "PROMPTS",

@@ -72,7 +72,7 @@ def shares(folder: Path, order: str, form: str = "rankings") -> dict[str, float 
         named = sorted(zip(item.letters, item.answers, strict=True), key=lambda pair: place[pair[1]])
         lines.append({"id": item.id, "verdict": " > ".join(letter for letter, _ in named)})
     write(folder / "verdicts.jsonl", lines)
-    take_verdicts(folder / "judge.jsonl", "anna", [folder / "verdicts.jsonl"])
+    take_verdicts([folder / "judge.jsonl"], read_pairs(folder / "judge.jsonl"), "anna", [folder / "verdicts.jsonl"])
     return {line["id"]: line["share"] for line in read_journal(folder / "judge.jsonl")}
 
 
