@@ -170,8 +170,7 @@ def _print_agreement(asked: Comparisons, known: Sequence[dict[str, Any]], judges
     if rows:
         print_table(page_console(), ("judges", "pairs", "agree", "kappa"), rows, title="Agreement", left=("judges",))
     if asked.answers:
-        heard = {line["model"] for line in known}
-        for name in (name for name in judges if name in heard):
+        for name in judges:
             _print_win_rates(asked.answers, _shares(known), name)
     return bool(rows)
 
@@ -180,7 +179,8 @@ def _print_win_rates(answers: RankedAnswers, shares: dict[str, float | None], ju
     found = answers.head_to_head(shares, judge)
     rows = [(one.one, one.other, str(one.prompts), _interval(one.share, 100, "%")) for one in found]
     heads = ("model", "against", "prompts", "win rate")
-    print_table(page_console(), heads, rows, title=f"Win rates by {judge}", left=heads[1:2])
+    if rows:
+        print_table(page_console(), heads, rows, title=f"Win rates by {judge}", left=heads[1:2])
 
 
 def _print_terms(folder: Path, shares: dict[str, float | None], judges: Sequence[str]) -> None:

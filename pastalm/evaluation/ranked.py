@@ -47,7 +47,7 @@ class RankedAnswers:
         ``shares`` are its cache's, by key. Two of which it has read nothing are left out."""
         read = {pair.prompt for pair in self.pairs if pair.verdict(shares, judge).preference is not None}
         unread = {pair.prompt for pair in self.pairs} - read  # there even equal answers do not count
-        twos = sorted(combinations(self.answers, 2), key=lambda two: two[1] != BASELINE)
+        twos = sorted(combinations(self.answers, 2), key=lambda two: two[1] != BASELINE) if read else []
         found = []
         for one, other in twos:
             pairs = [

@@ -49,17 +49,17 @@ def test_each_two_different_answers_are_compared_once(tmp_path: Path) -> None:
 
 
 def test_win_rates_against_the_baseline_then_of_each_two(tmp_path: Path) -> None:
-    answers = ("good", "plain", "good"), ("bad", "bad", "good")
+    answers = ("good", "plain", "good", "plain"), ("bad", "bad", "good", "plain")
     found = read_ranked([evaluation(tmp_path / str(number), *texts) for number, texts in enumerate(answers)])
     shares = read_as("good plain bad", ["0?", "1?", "2?"])
     rates = [(one.one, one.other, one.prompts, one.share.value) for one in found.head_to_head(shares, ANNA)]
     assert rates == [
-        ("0", BASELINE, 3, pytest.approx(2.5 / 3)), ("1", BASELINE, 3, pytest.approx(1 / 3)),
-        ("0", "1", 3, pytest.approx(2.5 / 3)),
+        ("0", BASELINE, 4, pytest.approx(3 / 4)), ("1", BASELINE, 4, pytest.approx(1.5 / 4)),
+        ("0", "1", 4, pytest.approx(3 / 4)),
     ]  # fmt: skip
     (first, *_) = found.head_to_head(shares, ANNA)
     assert first.share.low < first.share.value < first.share.high == 1.0
-    assert found.head_to_head(shares, "ben") == []
+    assert found.head_to_head(shares, "ben") == []  # not even of the prompt whose answers are all equal
 
 
 def test_equal_answers_count_half_only_where_the_prompt_was_read() -> None:
