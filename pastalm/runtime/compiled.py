@@ -27,6 +27,7 @@ from pastalm.runtime.attention import AttentionContext, Scoring, attend
 
 LARGEST = 64  # queries of a pass that is worth a graph; prompts are read without one
 CACHE = Path("~/.cache/pastalm/compiled")
+FOLDER = "TORCHINDUCTOR_CACHE_DIR"
 
 _log = logging.getLogger(__name__)
 _numbers = count()
@@ -66,13 +67,18 @@ class CompiledPass:
     request ends because of it."""
 
     def __init__(self, eager: Pass, context: AttentionContext, *, fold: bool) -> None:
-        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(CACHE.expanduser()))
-        from pastalm.runtime.side_by_side import SideBySide  # it reads the folder's name when it is imported
+        from pastalm.runtime.side_by_side import SideBySide  # it takes seconds to import
 
+        _choose_folder()
         self.eager, self.context = eager, context
         self.number = next(_numbers)
         _contexts[self.number] = context
-        options: dict[str, Any] = {"freezing": fold, "post_grad_custom_pre_pass": SideBySide()}
+        options: dict[str, Any] = {
+            "freezing": fold,
+            "post_grad_custom_pre_pass": SideBySide(),
+            # A model that decodes stays as it is: to look whether it does takes a tenth of a step.
+            "guard_filter_fn": torch.compiler.skip_guard_on_all_nn_modules_unsafe,
+        }
         self._compiled: Pass | None = torch.compile(eager, fullgraph=True, options=options)
 
     @property
@@ -94,6 +100,15 @@ class CompiledPass:
         finally:
             self.context.opaque = None
         return self.eager(tokens_1N, positions_1N, keep_K)
+
+
+def _choose_folder() -> None:
+    """Have compiled code kept below the home folder, unless somebody has named another folder. What imports torch's
+    compiler, as transformers does, has named torch's own, which may be gone tomorrow."""
+    from torch._inductor.runtime.cache_dir_utils import default_cache_dir
+
+    if os.environ.get(FOLDER, default_cache_dir()) == default_cache_dir():
+        os.environ[FOLDER] = str(CACHE.expanduser())
 
 
 def _marked(tokens_1N: Tensor, positions_1N: Tensor, keep_K: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -8,7 +8,8 @@ from torch import Tensor
 from pastalm.runtime.attention import Scoring
 from pastalm.runtime.cache_metadata import CacheMetadata
 
-MOST = 2048  # queries times slots; beyond, torch's attention gains more by multiplying blocks of them
+MOST = 2048  # queries times slots; beyond, torch's attention gains more by multiplying blocks of them,
+WIDE = 64  # queries, which a matrix unit multiplies in blocks too
 LANES = 16  # the kernel takes whole vectors of a head
 DTYPES = (torch.float32, torch.bfloat16)
 
@@ -19,15 +20,18 @@ class FewQueriesMetadata(CacheMetadata):
 
     def attend(self, layer: int, query_1HND: Tensor, key_1HND: Tensor, value_1HND: Tensor, scoring: Scoring) -> Tensor:
         """See :class:`pastalm.runtime.attention.AttentionMetadata`."""
-        if not self._few(query_1HND, value_1HND, scoring):
+        if not self._served(query_1HND, key_1HND, value_1HND, scoring):
             return super().attend(layer, query_1HND, key_1HND, value_1HND, scoring)
         cached = self.cache.layer(layer, key_1HND, value_1HND)
         scaling = query_1HND.shape[3] ** -0.5 if scoring.scaling is None else scoring.scaling
         places = (self.step.slots, self.step.places, self.step.read, self.seen(scoring.window))
-        return torch.ops.pastalm.attend_few(query_1HND, key_1HND, value_1HND, *cached, *places, scaling)
+        return torch.ops.pastalm.attend_few.default(query_1HND, key_1HND, value_1HND, *cached, *places, scaling)
 
-    def _few(self, query_1HND: Tensor, value_1HND: Tensor, scoring: Scoring) -> bool:
+    def _served(self, query_1HND: Tensor, key_1HND: Tensor, value_1HND: Tensor, scoring: Scoring) -> bool:
         plain = scoring.softcap is None and scoring.sinks is None
         whole = query_1HND.shape[3] % LANES == value_1HND.shape[3] % LANES == 0
-        few = self.shape.queries * self.shape.slots <= MOST
-        return few and plain and whole and query_1HND.dtype in DTYPES
+        if not (plain and whole and query_1HND.dtype in DTYPES):
+            return False
+        if self.shape.queries * self.shape.slots <= MOST:
+            return True
+        return self.shape.queries <= WIDE and torch.ops.pastalm.attends_in_tiles(query_1HND, key_1HND, value_1HND)

@@ -37,11 +37,11 @@ class NarrowLinear(nn.Linear):
 
 
 def multiply(x: Tensor, weight: Tensor, scale: Tensor | None, many: Tensor, bias: Tensor | None) -> Tensor:
-    """A product by our kernels: x [.., in] with a ``weight`` [out, in], of int8 with a float32 ``scale`` [out]; more
-    than a few rows are multiplied with ``many`` [out, in], of the type of x."""
+    """A product by our kernels: x [.., in] with a ``weight`` [out, in], or with a packed one of int8 and its float32
+    ``scale`` [out]; more than a few rows are multiplied with ``many`` [out, in], of the type of x."""
     scales = [] if scale is None else [scale]
     found = torch.ops.pastalm.linears(x.reshape(-1, x.shape[-1]), [weight], scales, [many])
-    return (found if bias is None else found + bias).view(*x.shape[:-1], len(weight))
+    return (found if bias is None else found + bias).view(*x.shape[:-1], len(many))
 
 
 def narrow(model: nn.Module, *, kernel: bool = False) -> None:

@@ -16,14 +16,15 @@ from pastalm.runtime.narrow import NarrowLinear, multiply
 
 KINDS = ("int8",)
 LEVELS = 127
-LANES = 32  # the kernel takes whole vectors of inputs
+LANES = 32  # torch's kernel takes whole vectors of inputs
+OUTPUTS, DEEP = 16, 64  # of a tile of a packed weight
 
 
 class Int8Linear(nn.Module):
-    """A linear layer with an int8 ``weight`` [out, in] and a ``scale`` [out]; ``many`` has the same weight in the type
-    of the layer it was made from. ``kernel``: multiplied by our own kernels."""
+    """A linear layer with int8 numbers, ``rounded`` [out, in], and a ``scale`` [out]; ``many`` has the same weight in
+    the type of the layer it was made from. ``kernel``: multiplied by our kernels, which take them :func:`packed`."""
 
-    weight: Tensor
+    rounded: Tensor
     scale: Tensor
 
     def __init__(self, layer: nn.Linear, *, kernel: bool = False) -> None:
@@ -32,22 +33,36 @@ class Int8Linear(nn.Module):
         self.in_features, self.out_features = layer.in_features, layer.out_features
         exact = layer.weight.detach().float()
         scale = (exact.abs().amax(1) / LEVELS).clamp_(min=torch.finfo(torch.float32).tiny).to(layer.weight.dtype)
-        self.register_buffer("weight", (exact / scale.float()[:, None]).round().clamp_(-LEVELS, LEVELS).to(torch.int8))
+        rounded = (exact / scale.float()[:, None]).round().clamp_(-LEVELS, LEVELS).to(torch.int8)
+        self.register_buffer("rounded", packed(rounded) if kernel else rounded)
         self.register_buffer("scale", scale.float() if kernel else scale)
         self.bias = layer.bias
         self.many = nn.Linear(layer.in_features, layer.out_features, bias=False, dtype=layer.weight.dtype)
-        self.many.weight = nn.Parameter((self.weight.float() * scale.float()[:, None]).to(scale.dtype), False)
+        self.many.weight = nn.Parameter((rounded.float() * scale.float()[:, None]).to(scale.dtype), False)
+
+    @property
+    def weight(self) -> Tensor:
+        """The rounded weight [out, in] in the type of the layer it was made from."""
+        return self.many.weight
 
     def forward(self, x: Tensor) -> Tensor:
         """See ``nn.Linear``."""
         if self.kernel:
-            return multiply(x, self.weight, self.scale, self.many.weight, self.bias)
+            return multiply(x, self.rounded, self.scale, self.many.weight, self.bias)
         if x.numel() // self.in_features == 1:
-            row = torch.ops.aten._weight_int8pack_mm(x.reshape(1, -1), self.weight, self.scale)
+            row = torch.ops.aten._weight_int8pack_mm(x.reshape(1, -1), self.rounded, self.scale)
             found = row.view(*x.shape[:-1], self.out_features)
         else:
             found = self.many(x)
         return found if self.bias is None else found + self.bias
+
+
+def packed(weight: Tensor) -> Tensor:
+    """An int8 weight [out, in] in the order in which our kernels read it: [out / 16, in / 64, 16, 16, 4], four inputs
+    of an output side by side; with zeros where an output or an input is missing."""
+    size, inputs = weight.shape
+    blocks = nn.functional.pad(weight, (0, -inputs % DEEP, 0, -size % OUTPUTS))
+    return blocks.view(-(-size // OUTPUTS), OUTPUTS, -1, DEEP // 4, 4).permute(0, 2, 3, 1, 4).contiguous()
 
 
 def quantize(model: nn.Module, kind: str) -> None:

@@ -17,6 +17,8 @@ import torch
 from torch._inductor.custom_graph_pass import CustomGraphPass, get_hash_for_files
 from torch.fx import Graph, Node
 
+VIEWS = (torch.ops.aten.view.default, torch.ops.aten.reshape.default, torch.ops.aten._unsafe_view.default)
+
 
 class SideBySide(CustomGraphPass):
     """Joins the products of a graph that multiply the same input with weights of the same type."""
@@ -37,8 +39,11 @@ class SideBySide(CustomGraphPass):
 
 
 def _kind(x: Any, weights: Any, scales: Any, _: Any) -> tuple[object, ...]:
-    """What products must have in common: the input, and the type of the weights."""
-    return x, len(scales), weights[0].meta["val"].dtype
+    """What products must have in common: the input, however it came to its shape, and the type of the weights."""
+    shape = str(x.meta["val"].shape)  # sizes that are not known yet have no hash
+    while x.op == "call_function" and x.target in VIEWS:
+        x = x.args[0]
+    return x, shape, len(scales), weights[0].meta["val"].dtype
 
 
 def _constant(node: Node) -> bool:
@@ -61,6 +66,7 @@ def _join(graph: Graph, nodes: Sequence[Node]) -> None:
             node.replace_all_uses_with(_call(graph, torch.ops.aten.slice.Tensor, (whole, 1, begin, end)))
     for node in nodes:
         graph.erase_node(node)
+    graph.eliminate_dead_code()
 
 
 def _call(graph: Graph, target: Any, given: tuple[Any, ...]) -> Node:

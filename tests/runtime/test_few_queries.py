@@ -47,7 +47,16 @@ def attended(
 @pytest.mark.parametrize("rows", [(0,), (1, 2), (0, 5), (2, 4)])
 @pytest.mark.parametrize("how", [Scoring(), Scoring(0.3, window=2), Scoring(window=12)])
 @pytest.mark.parametrize(
-    "heads, width, dtype", [(2, 16, torch.float32), (6, 64, torch.float32), (10, 32, torch.bfloat16)]
+    "heads, width, dtype",
+    [
+        (2, 16, torch.float32),
+        (6, 64, torch.float32),
+        (10, 16, torch.bfloat16),
+        (10, 32, torch.bfloat16),  # these by the matrix unit, where there is one
+        (6, 64, torch.bfloat16),
+        (2, 96, torch.bfloat16),
+        (32, 128, torch.bfloat16),
+    ],
 )
 def test_equals_the_attention_of_torch(
     rows: tuple[int, ...], how: Scoring, heads: int, width: int, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch

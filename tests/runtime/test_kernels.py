@@ -13,8 +13,15 @@ from transformers import PreTrainedTokenizerFast
 
 from pastalm.runtime import kernels
 from pastalm.runtime.narrow import NarrowLinear, multiply, narrow
-from pastalm.runtime.quantize import Int8Linear, quantize
+from pastalm.runtime.quantize import Int8Linear, packed, quantize
 from tests.runtime.families import tiny
+
+
+def has_unit(dtype: torch.dtype) -> bool:
+    """Whether the processor has a matrix unit for numbers of a type."""
+    head = torch.empty(1, 1, 1, 32, dtype=dtype)
+    return torch.ops.pastalm.attends_in_tiles(head, head, head)
+
 
 needed = pytest.mark.usefixtures("built")
 
@@ -34,18 +41,37 @@ def test_a_product_is_the_arithmetic(dtype: torch.dtype, rows: int, inputs: int,
         torch.testing.assert_close(found, layer(x), atol=loose, rtol=loose)
         many = layer.weight.clone().zero_()
         shown = multiply(x, layer.weight, None, many, None)
-    assert bool(shown.any()) == (0 < rows <= 8 and inputs % 16 == 0), "few rows are multiplied as they lie"
+    few = 0 < rows <= 8 and inputs % 16 == 0
+    unit = 1 < rows <= 32 and inputs % 32 == 0 and size >= 16 and has_unit(dtype)
+    assert bool(shown.any()) == (few or unit), "few rows are multiplied as they lie"
 
 
 @needed
-@pytest.mark.parametrize("rows", [1, 2, 5, 8, 20])
-def test_int8_is_multiplied_as_it_is(rows: int) -> None:
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("rows", [1, 2, 5, 8, 9, 20, 32, 33])
+@pytest.mark.parametrize("inputs, size", [(64, 50), (96, 16), (192, 100)])
+def test_int8_is_multiplied_as_it_is(dtype: torch.dtype, rows: int, inputs: int, size: int) -> None:
+    """Also for inputs and outputs that fill no whole tiles, and for inputs of which one is far larger than the rest."""
     torch.manual_seed(0)
-    own = Int8Linear(nn.Linear(64, 50).to(torch.bfloat16), kernel=True)
-    x = torch.randn(1, rows, 64).to(torch.bfloat16)
-    expected = x.float() @ (own.weight.float() * own.scale[:, None]).T + own.bias.float()
+    layer = nn.Linear(inputs, size).to(dtype)
+    own, plain = Int8Linear(layer, kernel=True), Int8Linear(layer)
+    x = torch.randn(1, rows, inputs).to(dtype)
+    x[..., 3] *= 100
+    expected = x.float() @ (plain.rounded.float() * plain.scale.float()[:, None]).T + layer.bias.float()
+    close = (4e-3, 1e-5) if dtype is torch.float32 else (3e-2, 2e-2)
     with torch.inference_mode():
-        torch.testing.assert_close(own(x).float(), expected, atol=3e-2, rtol=2e-2)
+        torch.testing.assert_close(own(x).float(), expected, atol=close[0], rtol=close[1])
+        if rows <= 8:
+            own.many.weight.zero_()
+            torch.testing.assert_close(own(x).float(), expected, atol=close[0], rtol=close[1])
+
+
+def test_a_packed_weight_holds_each_number_once() -> None:
+    weight = torch.arange(1, 121, dtype=torch.int8).reshape(20, 6)
+    found = packed(weight)
+    assert found.shape == (2, 1, 16, 16, 4) and found.is_contiguous()
+    assert [found[o // 16, 0, i // 4, o % 16, i % 4] for o in range(20) for i in range(6)] == weight.flatten().tolist()
+    assert found.count_nonzero() == weight.numel()
 
 
 @needed
@@ -54,7 +80,7 @@ def test_int8_is_multiplied_as_it_is(rows: int) -> None:
 def test_products_side_by_side(kind: torch.dtype, rows: int) -> None:
     """In sizes that a matrix unit takes, where the processor has one, and in others."""
     torch.manual_seed(0)
-    for inputs, sizes in ((64, (48, 16)), (160, (16, 16, 32)), (32, (16,)), (64, (20, 16))):
+    for inputs, sizes in ((64, (48, 16)), (160, (16, 17, 32)), (32, (16,)), (64, (20, 16)), (64, (70, 5))):
         layers = [
             nn.Linear(inputs, size, bias=False).to(torch.float32 if kind == torch.float32 else torch.bfloat16)
             for size in sizes
@@ -62,9 +88,10 @@ def test_products_side_by_side(kind: torch.dtype, rows: int) -> None:
         x = torch.randn(rows, inputs).to(layers[0].weight.dtype)
         own = [Int8Linear(layer, kernel=True) for layer in layers] if kind == torch.int8 else layers
         scales = [one.scale for one in own if isinstance(one, Int8Linear)]
+        given = [one.rounded if isinstance(one, Int8Linear) else one.weight for one in own]
         many = [one.many.weight if isinstance(one, Int8Linear) else one.weight for one in own]
         with torch.inference_mode():
-            found = torch.ops.pastalm.linears(x, [one.weight for one in own], scales, many)
+            found = torch.ops.pastalm.linears(x, given, scales, many)
             expected = torch.cat([x.float() @ weight.float().T for weight in many], 1)
         torch.testing.assert_close(found.float(), expected, atol=1e-5 if kind == torch.float32 else 3e-2, rtol=2e-2)
 

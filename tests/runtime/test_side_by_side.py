@@ -10,6 +10,8 @@ from torch import Tensor
 from torch.fx import GraphModule
 from torch.fx.experimental.proxy_tensor import make_fx
 
+from pastalm.runtime.narrow import multiply
+from pastalm.runtime.quantize import packed
 from pastalm.runtime.side_by_side import SideBySide
 
 pytestmark = pytest.mark.usefixtures("built")
@@ -42,6 +44,16 @@ def test_products_of_one_input_become_one() -> None:
     assert shapes == [(3, 16), (3, 8), (3, 5)]
 
 
+def test_an_input_that_is_reshaped_for_each_product_is_one_input() -> None:
+    """As the layers of a model do."""
+    x, one, two = torch.randn(1, 3, 32), torch.randn(16, 32), torch.randn(8, 32)
+
+    def function(x: Tensor, one: Tensor, two: Tensor) -> Tensor:
+        return torch.cat([multiply(x, weight, None, weight, None) for weight in (one, two)], -1)
+
+    assert joined(function, x, one, two)[1] == 1
+
+
 def test_weights_that_are_read_later_are_brought_forward_and_shared_ones_stay() -> None:
     """Weights of a module are nodes of their own, which stand where they are first read."""
     x, held = torch.randn(2, 32), [torch.randn(16, 32) for _ in range(2)]
@@ -64,4 +76,4 @@ def test_others_stay_as_they_are() -> None:
     def mixed(x: Tensor, one: Tensor, two: Tensor, scale: Tensor) -> Tensor:
         return product(x, one) + torch.ops.pastalm.linears(x, [two], [scale], [one])
 
-    assert joined(mixed, x, one, torch.randint(-9, 9, (16, 32), dtype=torch.int8), scale)[1] == 2
+    assert joined(mixed, x, one, packed(torch.randint(-9, 9, (16, 32), dtype=torch.int8)), scale)[1] == 2

@@ -13,6 +13,7 @@ import torch
 from pastalm.lang.answer import Answer, Block
 from pastalm.lang.script import compile_script
 from pastalm.runtime.engine import Engine
+from pastalm.runtime.quantize import Int8Linear
 from pastalm.runtime.scheduler import Scheduler
 
 WARM_UP = 3  # steps
@@ -130,8 +131,10 @@ def weight_bytes(engine: Engine) -> int:
     """Bytes of weights that a step reads: all but an embedding that is no head, of which it reads a few rows."""
     model = engine.runner.model
     table, head = model.get_input_embeddings().weight, model.get_output_embeddings().weight
-    total = sum(weight.numel() * weight.element_size() for weight in model.parameters())
-    return total if table is head else total - table.numel() * table.element_size()
+    total = sum(weight.nbytes for weight in model.parameters())
+    quantised = [layer for layer in model.modules() if isinstance(layer, Int8Linear)]
+    total -= sum(layer.weight.nbytes - layer.rounded.nbytes for layer in quantised)
+    return total if table is head else total - table.nbytes
 
 
 def slot_bytes(scheduler: Scheduler) -> float:

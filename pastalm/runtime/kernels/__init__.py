@@ -85,4 +85,4 @@ def _without(reason: str) -> bool:
 
 
 def _shape(x: Tensor, weights: list[Tensor], scales: list[Tensor], many: list[Tensor]) -> Tensor:
-    return x.new_empty(x.shape[0], sum(weight.shape[0] for weight in weights))
+    return x.new_empty(x.shape[0], sum(weight.shape[0] for weight in many))

@@ -10,6 +10,8 @@
 
 #include <cmath>
 
+#include "attend_tiles.h"
+#include "heads.h"
 #include "vectors.h"
 
 namespace {
@@ -19,15 +21,7 @@ using at::Tensor;
 using Slots = std::vector<int32_t>;
 
 constexpr int TOGETHER = 4;      // query heads that read a key at once
-constexpr int64_t GRAIN = 1024;  // keys that are worth a thread of the processor
-
-// A key head's part of a layer: key (or value) ``slot`` begins ``slot * step`` numbers behind ``numbers``.
-template <class T>
-struct Head {
-  const T* numbers;
-  int64_t step, width;
-  const T* at(int64_t slot) const { return numbers + slot * step; }
-};
+constexpr int64_t GRAIN = 1024;  // keys of a row of queries that are worth a thread of the processor
 
 // The scores of H query heads, ``stride`` apart, for some slots.
 template <class T, int H>
@@ -100,52 +94,109 @@ void write(const Tensor& given, Tensor& cache, const int64_t* slots) {
       std::copy_n(from + head * made.stride(1) + n * made.stride(2), width, to + (slots[n] * heads + head) * width);
 }
 
-// The slots that a place sees, of ``number``.
-void seen(const bool* visible, int64_t number, Slots& slots) {
-  slots.clear();
-  for (int64_t slot = 0; slot < number; slot++)
-    if (visible[slot]) slots.push_back(slot);
-}
-
-// One query: ``query`` its first head, heads ``apart``; ``out`` all its heads; the keys and values of one row.
+// A layer of a step, once its keys and values are written: what ``attend_few`` takes.
 template <class T>
-void attend_query(const T* query, int64_t apart, int64_t group, int64_t shared, const Head<T>& keys,
-                  const Head<T>& values, const Slots& slots, float scaling, T* out) {
-  static thread_local std::vector<float> given, taken;
-  given.resize(group * keys.width), taken.resize(group * values.width);
-  for (int64_t head = 0; head < shared; head++) {
-    for (int64_t h = 0; h < group; h++)
-      for (int64_t i = 0; i < keys.width; i++)
-        given[h * keys.width + i] = scaling * (float)query[(head * group + h) * apart + i];
-    Head<T> key{keys.numbers + head * keys.width, keys.step, keys.width};
-    Head<T> value{values.numbers + head * values.width, values.step, values.width};
-    attend_head<T>(group, given.data(), key, value, slots, taken.data());
-    std::copy_n(taken.data(), group * values.width, out + head * group * values.width);
+struct Layer {
+  const Tensor &query, &keys, &values, &places, &read, &visible;
+  const float scaling;
+  Tensor found = at::empty({1, query.size(2), query.size(1), values.size(3)}, query.options());
+
+  const int64_t number = query.size(2), heads = query.size(1), shared = keys.size(2), group = heads / shared;
+  const int64_t slots = visible.size(3), width = keys.size(3), wide = values.size(3);
+  const int64_t *const place = places.const_data_ptr<int64_t>(), *const rows = read.const_data_ptr<int64_t>();
+  const T *const asking = query.const_data_ptr<T>(), *const key = keys.const_data_ptr<T>();
+  const T* const value = values.const_data_ptr<T>();
+  const bool* const mask = visible.const_data_ptr<bool>();
+  T* const results = found.mutable_data_ptr<T>();
+
+  // Of query n: the place of its sequence among those that attend, what it sees, its head, and where the result goes.
+  int64_t sequence(int64_t n) const { return place[n] / visible.size(2); }
+  const bool* seen(int64_t n) const { return mask + place[n] * slots; }
+  const T* asked(int64_t n, int64_t head) const { return asking + n * query.stride(2) + head * query.stride(1); }
+  T* result(int64_t n, int64_t head) const { return results + (n * heads + head) * wide; }
+
+  // A key head of a sequence.
+  Head<T> keys_of(int64_t sequence, int64_t head) const {
+    return {key + (rows[sequence] * keys.size(1) * shared + head) * width, shared * width, width};
+  }
+  Head<T> values_of(int64_t sequence, int64_t head) const {
+    return {value + (rows[sequence] * keys.size(1) * shared + head) * wide, shared * wide, wide};
+  }
+};
+
+// One query after the other.
+template <class T>
+void attend_query(const Layer<T>& layer, int64_t n) {
+  static thread_local std::vector<float> asked, taken;
+  static thread_local Slots slots;
+  asked.resize(layer.group * layer.width), taken.resize(layer.group * layer.wide), slots.clear();
+  for (int64_t slot = 0; slot < layer.slots; slot++)
+    if (layer.seen(n)[slot]) slots.push_back(slot);
+  for (int64_t head = 0; head < layer.shared; head++) {
+    for (int64_t h = 0; h < layer.group; h++)
+      for (int64_t i = 0; i < layer.width; i++)
+        asked[h * layer.width + i] = layer.scaling * (float)layer.asked(n, head * layer.group + h)[i];
+    auto keys = layer.keys_of(layer.sequence(n), head), values = layer.values_of(layer.sequence(n), head);
+    attend_head<T>(layer.group, asked.data(), keys, values, slots, taken.data());
+    std::copy_n(taken.data(), layer.group * layer.wide, layer.result(n, head * layer.group));
   }
 }
 
 template <class T>
-Tensor attend(const Tensor& query, const Tensor& keys, const Tensor& values, const Tensor& places, const Tensor& read,
-              const Tensor& visible, double scaling) {
-  int64_t heads = query.size(1), number = query.size(2), shared = keys.size(2), slots = visible.size(3);
-  int64_t width = keys.size(3), wide = values.size(3), row = keys.size(1) * shared;
-  Tensor found = at::empty({1, number, heads, wide}, query.options());
-  auto *place = places.const_data_ptr<int64_t>(), *rows = read.const_data_ptr<int64_t>();
-  auto* mask = visible.const_data_ptr<bool>();
-  auto *from = query.const_data_ptr<T>(), *key = keys.const_data_ptr<T>(), *value = values.const_data_ptr<T>();
-  T* to = found.mutable_data_ptr<T>();
-  int64_t grain = std::max<int64_t>(1, GRAIN / (slots * shared));
-  at::parallel_for(0, number, grain, [&](int64_t begin, int64_t end) {
-    static thread_local Slots found_slots;
-    for (int64_t n = begin; n < end; n++) {
-      seen(mask + place[n] * slots, slots, found_slots);
-      int64_t first = rows[place[n] / visible.size(2)] * row;
-      Head<T> all_keys{key + first * width, shared * width, width}, all_values{value + first * wide, shared * wide, wide};
-      attend_query<T>(from + n * query.stride(2), query.stride(1), heads / shared, shared, all_keys, all_values,
-                      found_slots, scaling, to + n * heads * wide);
-    }
+void by_queries(const Layer<T>& layer) {
+  int64_t grain = std::max<int64_t>(1, GRAIN / (layer.slots * layer.shared));
+  at::parallel_for(0, layer.number, grain, [&](int64_t begin, int64_t end) {
+    for (int64_t n = begin; n < end; n++) attend_query(layer, n);
   });
+}
+
+#ifdef PASTALM_TILES
+// Up to sixteen query heads of a key head, from query ``first`` on, whose queries end before ``end``.
+struct Task {
+  int64_t head, first, end;
+};
+
+std::vector<Task> tasks(const Layer<BFloat>& layer) {
+  std::vector<Task> found;
+  int64_t together = std::max<int64_t>(1, SIDE / layer.group), end;
+  for (int64_t head = 0; head < layer.shared; head++)
+    for (int64_t first = 0; first < layer.number; first = end) {
+      for (end = first; end < std::min(layer.number, first + together); end++)
+        if (layer.sequence(end) != layer.sequence(first)) break;
+      found.push_back({head, first, end});
+    }
   return found;
+}
+
+void attend_task(const Layer<BFloat>& layer, const Task& task) {
+  static thread_local TiledAttention attention;
+  Rows rows;
+  for (int64_t n = task.first; n < task.end; n++)
+    for (int64_t h = task.head * layer.group; h < (task.head + 1) * layer.group; h++)
+      rows.add(layer.asked(n, h), layer.seen(n), layer.result(n, h));
+  auto keys = layer.keys_of(layer.sequence(task.first), task.head);
+  auto values = layer.values_of(layer.sequence(task.first), task.head);
+  attention.attend(rows, keys, values, layer.slots, layer.scaling);
+}
+
+void by_tiles(const Layer<BFloat>& layer) {
+  auto all = tasks(layer);
+  int64_t grain = std::max<int64_t>(1, GRAIN / layer.slots);
+  at::parallel_for(0, all.size(), grain, [&](int64_t begin, int64_t end) {
+    Tiles tiles;
+    for (int64_t task = begin; task < end; task++) attend_task(layer, all[task]);
+  });
+}
+#endif
+
+// Whether the matrix unit attends for a query, a key and a value as ``attend_few`` takes them.
+bool attends_in_tiles(const Tensor& query, const Tensor& key, const Tensor& value) {
+#ifdef PASTALM_TILES
+  bool whole = key.size(3) % DEPTH == 0 && value.size(3) % DEPTH == 0 && query.size(1) <= SIDE * key.size(1);
+  return whole && query.scalar_type() == at::kBFloat16 && tiles_allowed();
+#else
+  return false;
+#endif
 }
 
 // A layer of a step: ``query`` [1, H, N, width]; ``key``, ``value`` [1, shared, N, width] go into the ``slots`` [N] of the
@@ -156,7 +207,7 @@ Tensor attend_few(const Tensor& query, const Tensor& key, const Tensor& value, T
   auto kind = query.scalar_type();
   TORCH_CHECK((kind == at::kFloat || kind == at::kBFloat16) && keys.scalar_type() == kind && key.scalar_type() == kind,
               "Attention in ", kind, " over keys in ", keys.scalar_type());
-  bool whole = keys.size(3) % LANES == 0 && values.size(3) % LANES == 0;
+  bool whole = keys.size(3) % LANES == 0 && values.size(3) % LANES == 0 && visible.size(3) % CHUNK == 0;
   TORCH_CHECK(whole && keys.is_contiguous() && values.is_contiguous() && visible.is_contiguous(), "Keys of ",
               keys.sizes(), " and values of ", values.sizes());
   Tensor asked = query.stride(3) == 1 ? query : query.contiguous();
@@ -164,9 +215,14 @@ Tensor attend_few(const Tensor& query, const Tensor& key, const Tensor& value, T
     using T = decltype(number);
     write<T>(key, keys, slots.const_data_ptr<int64_t>());
     write<T>(value, values, slots.const_data_ptr<int64_t>());
-    return attend<T>(asked, keys, values, places, read, visible, scaling);
+    Layer<T> layer{asked, keys, values, places, read, visible, (float)scaling};
+#ifdef PASTALM_TILES
+    if constexpr (std::is_same_v<T, BFloat>)
+      if (attends_in_tiles(query, key, value)) return by_tiles(layer), layer.found;
+#endif
+    return by_queries(layer), layer.found;
   };
-  return kind == at::kFloat ? run(float{}) : run(c10::BFloat16{});
+  return kind == at::kFloat ? run(float{}) : run(BFloat{});
 }
 
 }  // namespace
@@ -175,6 +231,7 @@ TORCH_LIBRARY_FRAGMENT(pastalm, library) {
   library.def(
       "attend_few(Tensor query, Tensor key, Tensor value, Tensor(a!) keys, Tensor(b!) values, Tensor slots, "
       "Tensor places, Tensor read, Tensor visible, float scaling) -> Tensor");
+  library.def("attends_in_tiles(Tensor query, Tensor key, Tensor value) -> bool", &attends_in_tiles);
 }
 
 TORCH_LIBRARY_IMPL(pastalm, CPU, library) { library.impl("attend_few", &attend_few); }

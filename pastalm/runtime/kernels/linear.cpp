@@ -4,7 +4,7 @@
 // weights once, if they are read with few instructions and ahead of their use. The processor's own prefetching gives up
 // at the short rows of small models: asking for the next block of outputs while this one is multiplied doubles the speed.
 //
-// Weights are float32, bfloat16, or int8 with a scale for each output.
+// Weights are float32 or bfloat16 as torch has them, or int8 with a scale for each output, as int8.h has them.
 
 #include <ATen/Parallel.h>
 #include <ATen/ops/cat.h>
@@ -13,6 +13,7 @@
 #include <ATen/ops/mm.h>
 #include <torch/library.h>
 
+#include "int8.h"
 #include "tiles.h"
 #include "vectors.h"
 
@@ -22,20 +23,54 @@ using namespace pastalm;
 using at::Tensor;
 using at::TensorList;
 
-constexpr int MOST = 8;            // rows that are multiplied without a matrix unit; more go another way
-constexpr int TRANSPOSED = 32;     // up to so many rows, torch is faster with the weight as the left factor
-constexpr int64_t GRAIN = 1 << 16; // weights that are worth a thread of the processor
+constexpr int MOST = 8;             // rows that are multiplied without a matrix unit; more go another way
+constexpr int TRANSPOSED = 32;      // up to so many rows, torch is faster with the weight as the left factor
+constexpr int64_t GRAIN = 1 << 16;  // weights that are worth a thread of the processor
 
 // One weight of a product: its outputs begin at ``first`` of a row of the result.
 struct Weight {
   const void* numbers;
   const float* scale;
   int64_t size, first;
+
+  // Sixteen outputs from ``o`` on, as int8 weights give them, into a row of the result.
+  template <class T>
+  void put(Floats sums, int64_t o, T* row) const {
+    int64_t number = std::min<int64_t>(LANES, size - o);
+    Floats scales = {};
+    std::memcpy(&scales, scale + o, number * sizeof *scale);
+    store(row + first + o, sums * scales, number);
+  }
 };
 
-// O outputs of R rows of inputs.
-template <class W, int R, int O>
-inline void outputs(const float* x, const W* weight, const float* scale, float* y, int64_t inputs, int64_t row) {
+// ``number`` rows x of ``inputs`` each by weights whose outputs fill rows of y, ``row`` each.
+template <class T>
+struct Product {
+  const T* x;
+  int64_t number, inputs;
+  std::vector<Weight> weights;
+  T* y;
+  int64_t row;
+};
+
+// All weights, whole units of outputs shared among the threads of the processor: ``part(weight, begin, end)``.
+template <class T, class Part>
+void shared_out(const Product<T>& product, int64_t unit, Part part) {
+  int64_t units = 0, grain = std::max<int64_t>(1, GRAIN / (product.inputs * unit));
+  for (auto& weight : product.weights) units += whole(weight.size, unit) / unit;
+  at::parallel_for(0, units, grain, [&](int64_t begin, int64_t end) {
+    int64_t first = 0;  // unit of a weight
+    for (auto& weight : product.weights) {
+      int64_t from = std::max<int64_t>(begin - first, 0) * unit, to = std::min((end - first) * unit, weight.size);
+      if (from < to) part(weight, from, to);
+      first += whole(weight.size, unit) / unit;
+    }
+  });
+}
+
+// O outputs of R rows.
+template <class T, int R, int O>
+inline void outputs(const float* x, const T* weight, T* y, int64_t inputs, int64_t row) {
   Floats sums[O][R] = {};
   for (int64_t i = 0; i < inputs; i += LANES) {
     Floats given[R];
@@ -50,111 +85,127 @@ inline void outputs(const float* x, const W* weight, const float* scale, float* 
     }
   }
   for (int o = 0; o < O; o++)
-    for (int r = 0; r < R; r++) y[r * row + o] = total(sums[o][r]) * (scale ? scale[o] : 1.f);
+    for (int r = 0; r < R; r++) y[r * row + o] = total(sums[o][r]);
 }
 
-// The outputs from ``begin`` to ``end`` of one weight.
-template <class W, int R>
-void span(const float* x, const Weight& weight, float* y, int64_t inputs, int64_t row, int64_t begin, int64_t end) {
+// R rows by weights as torch has them.
+template <int R, class T>
+void plain_rows(const Product<T>& product) {
   constexpr int O = R <= 4 ? 4 : 2;
-  auto* numbers = static_cast<const W*>(weight.numbers);
-  auto from = [&](int64_t o, auto outputs) {
-    outputs(x, numbers + o * inputs, weight.scale ? weight.scale + o : nullptr, y + weight.first + o, inputs, row);
-  };
-  int64_t o = begin;
-  for (; o + O <= end; o += O) from(o, outputs<W, R, O>);
-  for (; o < end; o++) from(o, outputs<W, R, 1>);
+  int64_t inputs = product.inputs;
+  const float* x = as_floats(product.x, R, inputs, inputs);
+  shared_out(product, O, [&](const Weight& weight, int64_t o, int64_t end) {
+    auto* numbers = static_cast<const T*>(weight.numbers);
+    auto from = [&](auto outputs) {
+      outputs(x, numbers + o * inputs, product.y + weight.first + o, inputs, product.row);
+    };
+    for (; o + O <= end; o += O) from(outputs<T, R, O>);
+    for (; o < end; o++) from(outputs<T, R, 1>);
+  });
 }
 
-// All weights, whole units of outputs shared among the threads of the processor: ``part(weight, begin, end)``.
-template <class Part>
-void shared_out(const std::vector<Weight>& weights, int64_t inputs, int64_t row, int64_t unit, Part part) {
-  int64_t grain = std::max<int64_t>(1, GRAIN / (inputs * unit));
-  at::parallel_for(0, (row + unit - 1) / unit, grain, [&](int64_t begin, int64_t end) {
-    for (auto& one : weights) {
-      int64_t from = std::max(begin * unit, one.first), to = std::min(end * unit, one.first + one.size);
-      if (from < to) part(one, from - one.first, to - one.first);
+// R rows by int8 weights.
+template <int R, class T>
+void int8_rows(const Product<T>& product) {
+  int64_t inputs = whole(product.inputs, DEEP);
+  const float* x = as_floats(product.x, R, product.inputs, inputs);
+  shared_out(product, LANES, [&](const Weight& weight, int64_t o, int64_t end) {
+    for (; o < end; o += LANES) {
+      Floats sums[R];
+      sixteen<R>(x, inputs, static_cast<const int8_t*>(weight.numbers) + o * inputs, sums);
+      for (int r = 0; r < R; r++) weight.put(sums[r], o, product.y + r * product.row);
     }
   });
 }
 
-template <class W, int R>
-void product(const float* x, const std::vector<Weight>& weights, float* y, int64_t inputs, int64_t row) {
-  shared_out(weights, inputs, row, 4, [&](const Weight& one, int64_t begin, int64_t end) {
-    span<W, R>(x, one, y, inputs, row, begin, end);
-  });
-}
-
-template <class W, int R = 1>
-void rows(int64_t number, const float* x, const std::vector<Weight>& weights, float* y, int64_t inputs, int64_t row) {
-  if (number == R) return product<W, R>(x, weights, y, inputs, row);
-  if constexpr (R < MOST) rows<W, R + 1>(number, x, weights, y, inputs, row);
+// ``run`` with the number of rows as a constant.
+template <int R = 1, class Run>
+void with_rows(int64_t number, Run run) {
+  if (number == R) return run(std::integral_constant<int, R>{});
+  if constexpr (R < MOST) with_rows<R + 1>(number, run);
 }
 
 #ifdef PASTALM_TILES
-template <class W, bool WIDE>
-void product_in_tiles(const uint32_t* pairs, const std::vector<Weight>& weights, float* y, int64_t number,
-                      int64_t inputs, int64_t row) {
-  shared_out(weights, inputs, row, 2 * SIDE, [&](const Weight& one, int64_t o, int64_t end) {
+void plain_rows_in_tiles(const Product<BFloat>& product) {
+  int64_t number = product.number, inputs = product.inputs, columns = number > SIDE ? TILED_ROWS : SIDE;
+  auto* pairs = reinterpret_cast<uint32_t*>(room(inputs / 2 * columns));
+  in_pairs(product.x, number, inputs, columns, pairs);
+  bool wide = number > SIDE;
+  auto *two = wide ? tiled<true, true> : tiled<true, false>, *one = wide ? tiled<false, true> : tiled<false, false>;
+  shared_out(product, 2 * SIDE, [&](const Weight& weight, int64_t o, int64_t end) {
     Tiles tiles;
+    written();
     auto from = [&](auto tiled) {
-      auto* numbers = static_cast<const W*>(one.numbers) + o * inputs;
-      tiled(pairs, numbers, one.scale ? one.scale + o : nullptr, y + one.first + o, number, inputs, row);
+      auto* numbers = static_cast<const BFloat*>(weight.numbers) + o * inputs;
+      tiled(pairs, numbers, product.y + weight.first + o, number, inputs, product.row);
     };
-    for (; o + 2 * SIDE <= end; o += 2 * SIDE) from(tiled<W, true, WIDE>);
-    if (o < end) from(tiled<W, false, WIDE>);
+    for (; o + 2 * SIDE <= end; o += 2 * SIDE) from(two);
+    for (; o < end; o += SIDE) {
+      o = std::min(o, weight.size - SIDE);  // the last ones together with some that are done already
+      from(one);
+    }
   });
 }
 
-template <class W>
-void rows_in_tiles(const Tensor& x, const std::vector<Weight>& weights, float* y, int64_t row) {
-  int64_t number = x.size(0), inputs = x.size(1), columns = number > SIDE ? TILED_ROWS : SIDE;
-  Tensor given = x.contiguous();
-  auto* pairs = reinterpret_cast<uint32_t*>(room(inputs / 2 * columns, 0));
-  in_pairs(given.const_data_ptr<c10::BFloat16>(), number, inputs, columns, pairs);
-  auto* multiply = number > SIDE ? &product_in_tiles<W, true> : &product_in_tiles<W, false>;
-  multiply(pairs, weights, y, number, inputs, row);
+template <class T>
+void int8_rows_in_tiles(const Product<T>& product) {
+  int64_t inputs = whole(product.inputs, DEEP);
+  RoundedRows x(as_floats(product.x, product.number, product.inputs, inputs), product.number, inputs);
+  auto* multiply = IN_TILES[(product.number - 1) / PAIRED];
+  shared_out(product, LANES, [&](const Weight& weight, int64_t o, int64_t end) {
+    alignas(64) int32_t sums[std::size(IN_TILES)][SIDE][SIDE];
+    Tiles tiles;
+    written();
+    for (; o < end; o += LANES) {
+      multiply(x, static_cast<const int8_t*>(weight.numbers) + o * inputs, sums);
+      for (int64_t n = 0; n < product.number; n++) weight.put(of_row(sums, x, n), o, product.y + n * product.row);
+    }
+  });
 }
+#endif
 
 // Whether the matrix unit multiplies so many rows.
 bool in_tiles(const Tensor& x, TensorList weights) {
-  bool whole = x.size(1) % DEPTH == 0;
-  for (auto& weight : weights) whole = whole && weight.size(0) % SIDE == 0;
-  bool narrow = x.scalar_type() == at::kBFloat16 && weights[0].scalar_type() != at::kFloat;
-  return x.size(0) > 1 && x.size(0) <= TILED_ROWS && whole && narrow && tiles_allowed();
-}
+#ifdef PASTALM_TILES
+  if (x.size(0) > TILED_ROWS || !tiles_allowed()) return false;
+  if (weights[0].scalar_type() == at::kChar) return true;
+  bool fit = x.size(1) % DEPTH == 0;
+  for (auto& weight : weights) fit = fit && weight.size(0) >= SIDE;
+  return x.scalar_type() == at::kBFloat16 && x.size(0) > 1 && fit;
 #else
-template <class W>
-void rows_in_tiles(const Tensor&, const std::vector<Weight>&, float*, int64_t) {}
-bool in_tiles(const Tensor&, TensorList) { return false; }
+  return false;
 #endif
+}
 
 // Whether these kernels multiply so many rows.
 bool is_few(const Tensor& x, TensorList weights) {
-  return (x.size(0) > 0 && x.size(0) <= MOST && x.size(1) % LANES == 0) || in_tiles(x, weights);
+  bool fit = weights[0].scalar_type() == at::kChar || x.size(1) % LANES == 0;
+  bool known = x.scalar_type() == at::kBFloat16 || x.scalar_type() == at::kFloat;
+  return x.size(0) > 0 && known && ((x.size(0) <= MOST && fit) || in_tiles(x, weights));
 }
 
-// All weights for a few rows, into y [N, row].
-template <class W>
-void multiply(const Tensor& x, TensorList weights, TensorList scales, float* y, int64_t row) {
-  std::vector<Weight> all;
-  int64_t first = 0;
-  for (size_t i = 0; i < weights.size(); first += weights[i++].size(0)) {
+template <class T>
+void multiply(const Product<T>& product, bool int8, bool in_tiles) {
+#ifdef PASTALM_TILES
+  if (in_tiles && int8) return int8_rows_in_tiles(product);
+  if constexpr (std::is_same_v<T, BFloat>)
+    if (in_tiles) return plain_rows_in_tiles(product);
+#endif
+  with_rows(product.number, [&](auto rows) { int8 ? int8_rows<rows>(product) : plain_rows<rows>(product); });
+}
+
+// A few rows by all weights, side by side.
+template <class T>
+Tensor few(const Tensor& x, TensorList weights, TensorList scales, TensorList many) {
+  Tensor given = x.contiguous();
+  Product<T> product{given.const_data_ptr<T>(), x.size(0), x.size(1)};
+  for (size_t i = 0; i < weights.size(); product.row += many[i++].size(0)) {
     const float* scale = scales.empty() ? nullptr : scales[i].const_data_ptr<float>();
-    all.push_back({weights[i].const_data_ptr(), scale, weights[i].size(0), first});
+    product.weights.push_back({weights[i].const_data_ptr(), scale, many[i].size(0), product.row});
   }
-  if constexpr (!std::is_same_v<W, float>)
-    if (in_tiles(x, weights)) return rows_in_tiles<W>(x, all, y, row);
-  rows<W>(x.size(0), as_floats(x), all, y, x.size(1), row);
-}
-
-Tensor few(const Tensor& x, TensorList weights, TensorList scales, int64_t row) {
-  Tensor found = at::empty({x.size(0), row}, x.options());
-  auto kind = weights[0].scalar_type();
-  auto* by = kind == at::kChar ? &multiply<int8_t> : kind == at::kBFloat16 ? &multiply<c10::BFloat16> : &multiply<float>;
-  float* y = to_fill(found);
-  by(x, weights, scales, y, row);
-  fill(found, y);
+  Tensor found = at::empty({x.size(0), product.row}, x.options());
+  product.y = found.mutable_data_ptr<T>();
+  multiply(product, !scales.empty(), in_tiles(x, weights));
   return found;
 }
 
@@ -163,19 +214,26 @@ Tensor one(const Tensor& x, const Tensor& many) {
   return x.size(0) <= TRANSPOSED ? at::mm(many, x.t()).t().contiguous() : at::linear(x, many);
 }
 
-// x [N, inputs] by weights [size, inputs] of one type, side by side: [N, their sizes in all]. Few rows are multiplied
-// with them as they are, by ``scales`` [size] if there are any; ``many`` [size, inputs] each, of the type of x, is what
-// more rows are multiplied with.
-Tensor linears(const Tensor& x, TensorList weights, TensorList scales, TensorList many) {
-  int64_t row = 0;
-  for (size_t i = 0; i < weights.size(); row += weights[i++].size(0))
-    TORCH_CHECK(x.dim() == 2 && weights[i].is_contiguous() && many[i].is_contiguous() && x.size(1) == many[i].size(1) &&
-                    weights[i].scalar_type() == weights[0].scalar_type(),
-                "A product of ", x.sizes(), " with a weight of ", many[i].sizes(), " in ", weights[i].sizes());
-  if (is_few(x, weights)) return few(x, weights, scales, row);
+Tensor more(const Tensor& x, TensorList many) {
   std::vector<Tensor> found;
   for (auto& weight : many) found.push_back(one(x, weight));
   return found.size() == 1 ? found[0] : at::cat(found, 1);
+}
+
+// x [N, inputs] by weights [size, inputs] of one type, side by side: [N, their sizes in all]. ``many`` [size, inputs]
+// is each weight in the type of x, by which more rows than a few are multiplied. For a few, ``weights`` are the same, or
+// with ``scales`` [size] int8 as int8.h has them.
+Tensor linears(const Tensor& x, TensorList weights, TensorList scales, TensorList many) {
+  for (size_t i = 0; i < weights.size(); i++) {
+    auto &weight = weights[i], &same = many[i];
+    bool plain = weight.sizes() == same.sizes() && weight.scalar_type() == x.scalar_type();
+    bool packed = weight.numel() == whole(same.size(0), LANES) * whole(same.size(1), DEEP);
+    bool fits = x.dim() == 2 && x.size(1) == same.size(1) && (scales.empty() ? plain : packed);
+    TORCH_CHECK(fits && weight.is_contiguous() && same.is_contiguous(), "A product of ", x.sizes(),
+                " with a weight of ", same.sizes(), " that lies as ", weight.sizes());
+  }
+  if (!is_few(x, weights)) return more(x, many);
+  return x.scalar_type() == at::kFloat ? few<float>(x, weights, scales, many) : few<BFloat>(x, weights, scales, many);
 }
 
 }  // namespace

@@ -1,11 +1,11 @@
-// Products of up to 32 rows by the matrix unit of newer Intel processors (AMX): sixteen outputs of sixteen rows in one
-// instruction, so that the arithmetic takes less time than reading the weights.
+// The matrix unit of newer Intel processors (AMX), and products of up to 32 rows by it: sixteen outputs of sixteen rows
+// in one instruction, so that the arithmetic takes less time than reading the weights.
 
 #pragma once
 
 #include "vectors.h"
 
-#if defined(__AMX_BF16__) && defined(__AVX512BF16__) && defined(__linux__)
+#if defined(__AMX_BF16__) && defined(__AMX_INT8__) && defined(__AVX512BF16__) && defined(__linux__)
 #define PASTALM_TILES
 
 #include <sys/syscall.h>
@@ -13,8 +13,8 @@
 
 namespace pastalm {
 
-constexpr int SIDE = 16;        // outputs, or rows of inputs, of a tile
-constexpr int DEPTH = 32;       // inputs of a tile
+constexpr int SIDE = 16;        // rows of a tile, and numbers of 32 bits in each
+constexpr int DEPTH = 2 * SIDE; // numbers of 16 bits in each
 constexpr int TILED_ROWS = 2 * SIDE;
 
 // The system gives the unit to a program that asks for it.
@@ -46,48 +46,33 @@ class Tiles {
   Config before_;
 };
 
-// Inputs [number, size] as tiles want them, pair by pair: [size / 2, columns], a column a row, zeros beyond ``number``.
-inline void in_pairs(const c10::BFloat16* x, int64_t number, int64_t size, int64_t columns, uint32_t* pairs) {
-  std::fill_n(pairs, size / 2 * columns, 0u);
-  for (int64_t n = 0; n < number; n++)
-    for (int64_t pair = 0; pair < size / 2; pair++) pairs[pair * columns + n] = load<uint32_t>(x + n * size + 2 * pair);
-}
-
 // What is to be loaded as a tile is in memory: some compilers do not know that loading one reads it.
 inline void written() { asm volatile("" ::: "memory"); }
 
-// A tile of weights, ``size`` apart: where they lie, or made from int8 in ``scratch``.
-inline const void* tile_of(const c10::BFloat16* weights, int64_t, c10::BFloat16*) { return weights; }
-inline const void* tile_of(const int8_t* weights, int64_t size, c10::BFloat16* scratch) {
-  for (int o = 0; o < SIDE; o++) {
-    const int8_t* row = weights + o * size;
-    auto both = _mm512_cvtne2ps_pbh((__m512)numbers(row + LANES), (__m512)numbers(row));
-    std::memcpy(scratch + o * DEPTH, &both, sizeof both);
-  }
-  written();
-  return scratch;
+// Inputs [number, size] as tiles want them, pair by pair: [size / 2, columns], a column a row, zeros beyond ``number``.
+inline void in_pairs(const BFloat* x, int64_t number, int64_t size, int64_t columns, uint32_t* pairs) {
+  std::fill_n(pairs, size / 2 * columns, 0u);
+  for (int64_t n = 0; n < number; n++)
+    for (int64_t pair = 0; pair < size / 2; pair++) pairs[pair * columns + n] = load<uint32_t>(x + n * size + 2 * pair);
 }
 
 // Where the rows of a tile of sums begin.
 constexpr int32_t STARTS[SIDE] = {0, 16, 32, 48, 64, 80, 96, 112, 128, 144, 160, 176, 192, 208, 224, 240};
 
 // 2 * SIDE outputs, or one SIDE, of one or two columns of tiles: y[row][output], ``stride`` apart.
-template <class W, bool TWO, bool WIDE>
-void tiled(const uint32_t* pairs, const W* weights, const float* scale, float* y, int64_t number, int64_t size,
-           int64_t stride) {
-  constexpr int COLUMNS = WIDE ? TILED_ROWS : SIDE;
-  alignas(64) c10::BFloat16 scratch[2][SIDE * DEPTH];
+template <bool TWO, bool WIDE>
+void tiled(const uint32_t* pairs, const BFloat* weights, BFloat* y, int64_t number, int64_t size, int64_t stride) {
+  constexpr int COLUMNS = WIDE ? TILED_ROWS : SIDE, OUTPUTS = TWO ? 2 * SIDE : SIDE;
   alignas(64) float sums[SIDE][SIDE];
-  int64_t apart = std::is_same_v<W, int8_t> ? 2 * DEPTH : 2 * size;
-  written();
+  int64_t apart = 2 * size;
   _tile_zero(0);
   _tile_zero(1);
   _tile_zero(2);
   _tile_zero(3);
   for (int64_t i = 0; i < size; i += DEPTH) {
-    for (int o = 0; o < (TWO ? 2 : 1) * SIDE; o++) __builtin_prefetch(weights + (o + (TWO ? 2 : 1) * SIDE) * size + i);
-    _tile_loadd(4, tile_of(weights + i, size, scratch[0]), apart);
-    if constexpr (TWO) _tile_loadd(5, tile_of(weights + SIDE * size + i, size, scratch[1]), apart);
+    for (int o = 0; o < OUTPUTS; o++) __builtin_prefetch(weights + (o + OUTPUTS) * size + i);
+    _tile_loadd(4, weights + i, apart);
+    if constexpr (TWO) _tile_loadd(5, weights + SIDE * size + i, apart);
     _tile_loadd(6, pairs + i / 2 * COLUMNS, 4 * COLUMNS);
     _tile_dpbf16ps(0, 4, 6);
     if constexpr (TWO) _tile_dpbf16ps(1, 5, 6);
@@ -98,11 +83,9 @@ void tiled(const uint32_t* pairs, const W* weights, const float* scale, float* y
     }
   }
   auto put = [&](int64_t output, int64_t first) {  // sixteen outputs of a row at once
-    Floats scales = scale ? load<Floats>(scale + output) : Floats{} + 1.f;
-    for (int64_t n = first; n < std::min<int64_t>(number, first + SIDE); n++) {
-      Floats row = (Floats)_mm512_i32gather_ps(_mm512_loadu_si512(STARTS), &sums[0][n - first], 4) * scales;
-      std::memcpy(y + n * stride + output, &row, sizeof row);
-    }
+    for (int64_t n = first; n < std::min<int64_t>(number, first + SIDE); n++)
+      store(y + n * stride + output,
+            (Floats)_mm512_i32gather_ps(_mm512_loadu_si512(STARTS), &sums[0][n - first], sizeof(float)));
   };
   _tile_stored(0, sums, 64);
   put(0, 0);

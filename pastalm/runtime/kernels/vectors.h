@@ -3,7 +3,6 @@
 #pragma once
 
 #include <ATen/core/Tensor.h>
-#include <ATen/ops/from_blob.h>
 
 #include <algorithm>
 #include <cstdint>
@@ -14,6 +13,8 @@
 #endif
 
 namespace pastalm {
+
+using BFloat = c10::BFloat16;
 
 constexpr int LANES = 16;
 
@@ -47,7 +48,7 @@ inline float total(Floats lanes) {
 
 inline Floats numbers(const float* from) { return load<Floats>(from); }
 
-inline Floats numbers(const c10::BFloat16* from) {
+inline Floats numbers(const BFloat* from) {
   Words bits = __builtin_convertvector(load<Halves>(from), Words) << 16;
   return load<Floats>(&bits);
 }
@@ -76,36 +77,50 @@ inline Floats exponential(Floats x) {
   return power * load<Floats>(&scale);
 }
 
-// Room for so many numbers that stays with the thread that asks for it; it has two.
-inline float* room(int64_t numbers, int which) {
-  static thread_local std::vector<float> rooms[2];
-  if ((int64_t)rooms[which].size() < numbers) rooms[which].resize(numbers);
-  return rooms[which].data();
+// ``number`` rounded up to whole units.
+inline int64_t whole(int64_t number, int64_t unit) { return (number + unit - 1) / unit * unit; }
+
+inline Floats largest(Floats one, Floats other) { return one > other ? one : other; }
+
+inline float largest_of(Floats lanes) {
+  float most = lanes[0];
+  for (int i = 1; i < LANES; i++) most = std::max(most, lanes[i]);
+  return most;
 }
 
-// The numbers of a tensor as float32: where they are, or in the first room.
-inline const float* as_floats(const at::Tensor& given) {
-  bool narrow = given.scalar_type() == at::kBFloat16 && given.is_contiguous();
-  if (given.scalar_type() == at::kFloat && given.is_contiguous()) return given.const_data_ptr<float>();
-  float* found = room(given.numel(), 0);
-  at::Tensor wide = narrow ? given : given.to(at::kFloat).contiguous();
-  if (narrow)
-    std::copy_n(given.const_data_ptr<c10::BFloat16>(), given.numel(), found);
-  else
-    std::copy_n(wide.const_data_ptr<float>(), given.numel(), found);
+// The nearest whole number to each, of less than 2^22.
+inline Ints nearest(Floats x) {
+  constexpr float WHOLE = 12582912.f;
+  return __builtin_convertvector((x + WHOLE) - WHOLE, Ints);
+}
+
+// The first ``number`` of sixteen numbers, stored as a type has them.
+
+inline void store(float* to, Floats from, int64_t number = LANES) { std::memcpy(to, &from, number * sizeof *to); }
+
+inline void store(BFloat* to, Floats from, int64_t number = LANES) {
+  Words bits = load<Words>(&from), rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
+  Words kept = from == from ? rounded : Words{} + 0x7fc0;
+  Halves halves = __builtin_convertvector(kept, Halves);
+  std::memcpy(to, &halves, number * sizeof *to);
+}
+
+// Room for so many numbers that stays with the thread that asks for it.
+inline float* room(int64_t numbers) {
+  static thread_local std::vector<float> numbers_of_thread;
+  if ((int64_t)numbers_of_thread.size() < numbers) numbers_of_thread.resize(numbers);
+  return numbers_of_thread.data();
+}
+
+// Rows [number, size] as float32, ``padded`` numbers each, zeros behind the given ones: where they are, or in the room.
+template <class T>
+const float* as_floats(const T* from, int64_t number, int64_t size, int64_t padded) {
+  if constexpr (std::is_same_v<T, float>)
+    if (size == padded) return from;
+  float* found = room(number * padded);
+  for (int64_t n = 0; n < number; n++)
+    for (int64_t i = 0; i < padded; i++) found[n * padded + i] = i < size ? (float)from[n * size + i] : 0.f;
   return found;
-}
-
-// A tensor is filled as float32: where it is, or in the second room, from where ``fill`` takes it over.
-inline float* to_fill(at::Tensor& made) {
-  return made.scalar_type() == at::kFloat ? made.mutable_data_ptr<float>() : room(made.numel(), 1);
-}
-
-inline void fill(at::Tensor& made, const float* from) {
-  if (made.scalar_type() == at::kBFloat16)
-    std::copy_n(from, made.numel(), made.mutable_data_ptr<c10::BFloat16>());
-  else if (made.scalar_type() != at::kFloat)
-    made.copy_(at::from_blob(const_cast<float*>(from), made.sizes(), at::kFloat));
 }
 
 }  // namespace pastalm
