@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum, auto
@@ -13,6 +14,7 @@ from pastalm.lang.topic import MAX_TOPIC_CHARACTERS, TopicState
 from pastalm.lang.vocabulary import Vocabulary
 
 MAX_DIGITS = 3
+_WORD = re.compile(rb"[A-Za-z\x80-\xff]")  # a letter, or a part of one
 
 
 @dataclass(frozen=True)
@@ -88,23 +90,32 @@ class PlainReader:
     """Sequential decoding: every token is text. The tags of a model that has them are not allowed.
 
     Nor is the end of the answer where the model would write a tag: it has more to say there, in a chunk, and an end is
-    only the next best token because a model that has promised everything ends.
+    only the next best token because a model that has promised everything ends. For the same reason no line ends there
+    of which only a list mark is written.
     """
 
     used: frozenset[str] | None = None
 
-    def __init__(self, eos: frozenset[int], tags: Sequence[int]) -> None:
-        self.eos = eos
-        going_on = Legal(("plain", "goes on"), (*tags, *sorted(eos))) if tags else None
-        self._legal = Legal(("plain",), tuple(tags), instead=going_on)
+    def __init__(self, eos: frozenset[int], vocabulary: Vocabulary | None = None) -> None:
+        self.eos, self.vocabulary = eos, vocabulary
+        self.bare = True  # no word stands in the line yet
 
     def legal(self) -> Legal:
         """See :class:`Reader`."""
-        return self._legal
+        v = self.vocabulary
+        if v is None:
+            return Legal(("plain",), ())
+        going_on = (*v.tags, *sorted(self.eos), *(v.line_breaks if self.bare else ()))
+        return Legal(("plain",), tuple(v.tags), instead=Legal(("plain", "goes on", self.bare), going_on))
 
     def read(self, token: int) -> list[Mark]:
         """See :class:`Reader`."""
-        return [Ended()] if token in self.eos else [Words((token,))]
+        if token in self.eos:
+            return [Ended()]
+        if self.vocabulary is not None:
+            _, broken, line = self.vocabulary.text.bytes_of(token).rpartition(b"\n")
+            self.bare = (self.bare or bool(broken)) and not _WORD.search(line)
+        return [Words((token,))]
 
 
 class _State(Enum):

@@ -53,6 +53,11 @@ class Vocabulary:
     def _topic_pieces(self) -> TopicPieces:
         return TopicPieces(self.pieces, spaced=not self.text.seamless)
 
+    @cached_property
+    def line_breaks(self) -> tuple[int, ...]:
+        """Ids of the tokens that end a line before anything else is written in it."""
+        return tuple(token for token, piece in enumerate(self.pieces) if piece and piece.lstrip(b" \t\r")[:1] == b"\n")
+
     def digits(self, room: int, first: bool) -> tuple[int, ...]:
         """Ids of the tokens that may continue a promise's number: at most ``room`` digits, no leading zero."""
         key = (room, first)

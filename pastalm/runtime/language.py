@@ -33,7 +33,7 @@ class Language:
     def reader(self, depth: int, max_depth: int, parent: Reader | None = None) -> Reader:
         """A reader for a thread ``depth`` blocks deep; ``parent`` is the reader of the thread that forks it now."""
         if not self.asynchronous or self.vocabulary is None:
-            return PlainReader(self.eos, tuple(self.tags))
+            return PlainReader(self.eos, self.vocabulary)
         used = parent.used if parent else frozenset[str]() if self.unique_topics else None
         may_promise = depth < max_depth
         return Recogniser(

@@ -225,15 +225,31 @@ def test_a_length_ends_by_itself_after_three_digits(vocabulary: Vocabulary) -> N
 
 
 def test_sequential_reading_knows_no_tags(vocabulary: Vocabulary) -> None:
-    plain = PlainReader(vocabulary.eos, tuple(vocabulary.tags))
+    plain = PlainReader(vocabulary.eos, vocabulary)
     assert plain.read(vocabulary.sync) == [Words((vocabulary.sync,))]
     assert plain.read(vocabulary.tokenizer.eos_token_id) == [Ended()]
     assert set(plain.legal().ids) == set(vocabulary.tags)
 
 
 def test_plain_text_goes_on_where_the_model_would_write_a_tag(vocabulary: Vocabulary) -> None:
-    eos = vocabulary.eos
-    legal = PlainReader(eos, tuple(vocabulary.tags)).legal()
+    plain = PlainReader(vocabulary.eos, vocabulary)
+    read(plain, vocabulary.encode("yes"))
+    legal = plain.legal()
     assert set(legal.ids) == set(vocabulary.tags) and legal.instead is not None
-    assert set(legal.instead.ids) == set(vocabulary.tags) | eos and legal.instead.key != legal.key
-    assert PlainReader(eos, ()).legal().instead is None  # a model without tags is as it is
+    assert set(legal.instead.ids) == set(vocabulary.tags) | vocabulary.eos and legal.instead.key != legal.key
+    assert PlainReader(vocabulary.eos).legal().instead is None  # a model without tags is as it is
+
+
+@pytest.mark.parametrize(
+    ("text", "bare"),
+    [("", True), ("1. ", True), ("- ", True), ("a\n2.", True), ("1. a", False), ("a\nb", False), ("1. ä", False)],
+)
+def test_no_line_ends_behind_a_list_mark_where_the_model_would_write_a_tag(
+    vocabulary: Vocabulary, text: str, bare: bool
+) -> None:
+    plain = PlainReader(vocabulary.eos, vocabulary)
+    read(plain, vocabulary.encode(text))
+    legal, (line_break,) = plain.legal(), vocabulary.encode("\n")
+    assert line_break not in legal.ids and legal.instead is not None
+    assert (line_break in legal.instead.ids) is bare
+    assert not {*vocabulary.encode("a"), *vocabulary.encode(".")} & set(legal.instead.ids)
