@@ -35,6 +35,8 @@ from pastalm.runtime.language import Language
 from pastalm.runtime.limits import Limits
 from pastalm.runtime.load import load_tokenizer
 from pastalm.runtime.replay import Replay
+from pastalm.runtime.runner import Launched
+from pastalm.runtime.sampler import Chosen, Sampler, SamplerOutput
 from pastalm.runtime.scheduler import Scheduler
 from pastalm.runtime.sequence import Sequence as RunningSequence
 from pastalm.runtime.step_input import Part
@@ -76,10 +78,19 @@ class SimulatedRunner:
     def __init__(self, machine: Machine) -> None:
         self.machine, self.device = machine, torch.device("cpu")
         self.clock = 0.0
+        self.sampler = Sampler(1, self.device)
         self.steps = self.rows = 0
 
-    def step(self, cache: KVCache, parts: Sequence[Part]) -> tuple[list[int], Tensor]:
+    ahead = False
+
+    def launch(self, cache: KVCache, parts: Sequence[Part]) -> Launched:
         """See :class:`pastalm.runtime.runner.Runner`; the tokens come from the sequences' teachers."""
+        tokens, logits = self.step(cache, parts)
+        draws = [draw for part in parts for draw in part.draws]
+        return Launched(logits, SamplerOutput(self.sampler, Chosen(torch.tensor(tokens)), draws))
+
+    def step(self, cache: KVCache, parts: Sequence[Part]) -> tuple[list[int], Tensor]:
+        """The same, as two lists."""
         rows = sum(len(part.queries) for part in parts)
         self.clock += self.machine.step(rows, sum(part.queries[-1].slot for part in parts))
         self.steps, self.rows = self.steps + 1, self.rows + rows

@@ -9,4 +9,5 @@ where=(--device cuda)
 python3 -c 'import torch, transformers; print(torch.__version__, transformers.__version__)'
 [ -n "${TINY:-}" ] || python3 -c 'import torch, triton; print(triton.__version__, torch.cuda.get_device_name())'
 python3 -m pytest -q -n "${WORKERS:-6}" "${where[@]}" "$@" tests/runtime/test_triton_attention.py \
-    tests/runtime/test_kernel_metadata.py tests/runtime/test_graphs.py tests/runtime/test_families.py
+    tests/runtime/test_kernel_metadata.py tests/runtime/test_graphs.py tests/runtime/test_ahead.py \
+    tests/runtime/test_families.py

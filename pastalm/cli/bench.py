@@ -61,6 +61,10 @@ def bench(
     dtype: DType = "auto",
     compile: Compile = False,
     cuda_graphs: Annotated[bool, typer.Option(help="Replay steps as CUDA graphs, on a GPU.")] = True,
+    ahead: Annotated[
+        bool | None,
+        typer.Option(help="Launch steps before the last one's tokens are seen. Default: where they are CUDA graphs."),
+    ] = None,
     quantize: Quantize = None,
     remote: Remote = None,
     json: Json = False,
@@ -78,7 +82,7 @@ def bench(
     grid = [_numbers(values, name) for values, name in ((sequences, "sequences"), (threads, "threads"))]
     lengths = _numbers(contexts, "contexts")
     answers = _answers(data, limit or 8)
-    options: dict[str, Any] = {"compile": compile, "cuda_graphs": cuda_graphs, "quantize": quantize}
+    options: dict[str, Any] = {"compile": compile, "cuda_graphs": cuda_graphs, "ahead": ahead, "quantize": quantize}
     if remote:
         engine = load_engine(model or BUNDLED, device, dtype, remote, compile=compile, quantize=quantize)
         _show(_server_report(engine, name_of(model or BUNDLED), remote, wanted, answers, grid[0]), out, json)

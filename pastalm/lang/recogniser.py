@@ -77,6 +77,11 @@ class Reader(Protocol):
 
     used: frozenset[str] | None
 
+    @property
+    def may_fork(self) -> bool:
+        """Whether the next token may complete a promise."""
+        ...
+
     def legal(self) -> Legal:
         """Which tokens may come next."""
         ...
@@ -95,6 +100,7 @@ class PlainReader:
     """
 
     used: frozenset[str] | None = None
+    may_fork = False
 
     def __init__(self, eos: frozenset[int], vocabulary: Vocabulary | None = None) -> None:
         self.eos, self.vocabulary = eos, vocabulary
@@ -148,6 +154,11 @@ class Recogniser:
         self.topic: list[int] = []
         self.topic_state = TopicState()
         self.count = ""
+
+    @property
+    def may_fork(self) -> bool:
+        """See :class:`Reader`."""
+        return self.state is _State.COUNT and bool(self.count)
 
     def legal(self) -> Legal:
         """See :class:`Reader`."""

@@ -47,7 +47,9 @@ class Engine:
     threads (None: what it may need); ``max_batch`` is how many requests :meth:`generate_batch` decodes at once.
     ``constrained`` enforces the grammar of tags, ``unique_topics`` that an answer promises no topic twice. ``compile``
     makes graphs of the model's pass, which takes up to minutes the first time and seconds later
-    (:mod:`pastalm.runtime.compiled`); on a GPU steps are replayed as ``cuda_graphs`` (:mod:`pastalm.runtime.graphs`);
+    (:mod:`pastalm.runtime.compiled`); on a GPU steps are replayed as ``cuda_graphs`` (:mod:`pastalm.runtime.graphs`),
+    and with ``ahead`` launched before the last one's tokens are seen (:mod:`pastalm.runtime.ahead`; None: where steps
+    are replayed);
     ``quantize="int8"`` rounds the model's weights in place (:mod:`pastalm.runtime.quantize`). Raises
     ``UnsupportedModelError`` for models that cannot be driven, ``ValueError`` for a quantisation that cannot be.
 
@@ -67,11 +69,12 @@ class Engine:
         unique_topics: bool = True,
         compile: bool = False,
         cuda_graphs: bool = True,
+        ahead: bool | None = None,
         quantize: str | None = None,
     ) -> None:
         if quantize is not None:
             quantize_model(model, quantize)
-        self.runner = Runner(model, compile=compile, cuda_graphs=cuda_graphs)
+        self.runner = Runner(model, compile=compile, cuda_graphs=cuda_graphs, ahead=ahead)
         self.tokenizer = tokenizer
         self.codec, self.prompts = TextCodec(tokenizer), PromptEncoder(tokenizer)
         self.eos = frozenset(end_tokens(tokenizer, getattr(model, "generation_config", None)))
@@ -241,7 +244,7 @@ class Engine:
         language = Language(self.codec, eos, vocabulary, asynchronous=True, constrained=False)
         limits = self.bounded(limits, prompt)
         interpreter = Interpreter(language, policy, limits, len(prompt), lengths=known.length)
-        return Sequence(list(prompt), interpreter, teacher=known, observe=observe)
+        return Sequence(list(prompt), interpreter, teacher=known, coming=known.coming, observe=observe)
 
     def encode(self, prompt: Prompt) -> list[int]:
         """The ids of a prompt. Raises :class:`RequestError` for an empty one, and for messages without a template, or
@@ -285,6 +288,7 @@ class Engine:
         with self._lock:
             self._scheduler = None
             self.runner.graphs.clear()
+            self.runner.choices.clear()
 
     @property
     def cache_bytes(self) -> int:

@@ -40,8 +40,13 @@ def bucket(parts: Sequence[Part], slots: int) -> StepShape | None:
     rows, width = _power(len(parts)), _power(max(len(part.queries) for part in parts))
     if width > MOST_WIDTH or rows * width > MOST_QUERIES or not all(part.draws for part in parts):
         return None
-    used = max(part.queries[-1].slot for part in parts) + 1
+    used = max(part.used for part in parts)
     return StepShape.full(rows, width, next(size for size in _slot_sizes(slots) if size >= used))
+
+
+def choice_bucket(draws: int) -> int | None:
+    """The size of a choice of so many tokens; None for one that is not worth a graph."""
+    return _power(draws) if draws <= MOST_QUERIES else None
 
 
 def buckets(rows: int, slots: int) -> list[StepShape]:
@@ -64,7 +69,7 @@ def _power(number: int) -> int:
 
 
 class Graphs:
-    """The graphs of a runner's steps, and which of them are kept: at most ``most``, those that were used last.
+    """The graphs of a runner's steps, or of choices alone, and which are kept: at most ``most``, those used last.
 
     What they read must stay where it is: where it has moved, all are captured anew. If one cannot be captured, there
     are none from then on, and one warning: no request ends because of it. ``capture`` None is a device without graphs.
@@ -101,6 +106,8 @@ class Graphs:
 
     def clear(self) -> None:
         """Let go of all graphs and their memory."""
+        if torch.cuda.is_initialized():
+            torch.cuda.synchronize()  # one may be running
         self._replays.clear()
 
     def _add(self, key: GraphKey, capture: Capture, function: Callable[[], Outcome]) -> None:
@@ -110,7 +117,7 @@ class Graphs:
             self._replays[key] = capture(function)
         except Exception as error:
             self.capture = None
-            self.clear()
+            self._replays.clear()
             reason = " ".join(str(error).split())[:200] or type(error).__name__
             _log.warning("A step cannot be captured as a CUDA graph (%s); steps run without, more slowly.", reason)
 

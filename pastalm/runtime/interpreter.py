@@ -64,11 +64,14 @@ class Interpreter:
 
     def take(self, thread: Thread) -> list[Operation]:
         """What the model must be given before ``thread`` can be sampled, in order. Its last feed gives the logits."""
-        waiting = thread.parent is not None and Fork(thread.path, thread.parent.path) in thread.parent.todo
-        before = self.take(thread.parent) if waiting and thread.parent else []
+        before = self.take(thread.parent) if thread.parent and thread.unforked else []
         todo, thread.todo = thread.todo, []
         self.slots += sum(isinstance(op, Feed) for op in todo)
         return before + todo
+
+    def next_child(self, parent: Thread) -> Feed:
+        """What the child would be fed first that the thread forks with its next token. Changes nothing."""
+        return Feed((*parent.path, len(parent.children)), self._vocabulary.async_start, parent.position + 1)
 
     def accept(self, thread: Thread, token: int) -> None:
         """Take the token sampled for ``thread``, and those that follow without a choice."""

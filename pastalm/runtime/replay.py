@@ -32,6 +32,10 @@ class Replay:
             self.next[path] += 1
         return chosen
 
+    def coming(self, path: Path) -> int:
+        """The token that a thread is given next."""
+        return self.tokens[path][self.next[path]]
+
     def length(self, path: Path) -> int:
         """The content length of a chunk."""
         return self.lengths[path]

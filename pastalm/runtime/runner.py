@@ -6,24 +6,24 @@ import inspect
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from pastalm.lang.recogniser import Legal
 from pastalm.progress import track
 from pastalm.runtime.attention import AttentionContext, AttentionMetadata, DenseMetadata
 from pastalm.runtime.cache_metadata import CacheMetadata
 from pastalm.runtime.compiled import CompiledPass, Pass
 from pastalm.runtime.few_queries import FewQueriesMetadata
-from pastalm.runtime.graphs import Graphs, Outcome, bucket, buckets, capture_on
+from pastalm.runtime.graphs import Graphs, Outcome, bucket, buckets, capture_on, choice_bucket
 from pastalm.runtime.kernels import load_kernels
 from pastalm.runtime.kv_cache import KVCache
 from pastalm.runtime.narrow import narrow
 from pastalm.runtime.probe import Forward, take_over, window_of
-from pastalm.runtime.sampler import Draw, Sampler, SamplingInput, SamplingParams
+from pastalm.runtime.sampler import UNWANTED, Chosen, Draw, Sampler, SamplerOutput, SamplingInput
 from pastalm.runtime.step_input import NOTHING, Part, StepBuffers, StepInput, StepShape
 from pastalm.runtime.visibility import JUNK, Query
 
@@ -41,15 +41,28 @@ def metadata_on(device: torch.device) -> type[CacheMetadata]:
     return KernelMetadata
 
 
+@dataclass(frozen=True)
+class Launched:
+    """A step that the device runs: the ``logits`` [K, V] that were asked for, and the ``choice`` from them, if it has
+    been made."""
+
+    logits: Tensor
+    choice: SamplerOutput | None = None
+
+
 class Runner:
     """A decoder-only model and what is needed to run it. Raises ``UnsupportedModelError`` for other models.
     ``compile`` makes graphs of its pass (:mod:`pastalm.runtime.compiled`), on a CPU with our own kernels
-    (:mod:`pastalm.runtime.kernels`); ``cuda_graphs`` captures steps on a GPU (:mod:`pastalm.runtime.graphs`).
+    (:mod:`pastalm.runtime.kernels`); ``cuda_graphs`` captures steps on a GPU (:mod:`pastalm.runtime.graphs`); ``ahead``
+    is for a scheduler that launches passes before the last one's tokens are seen (:mod:`pastalm.runtime.ahead`; None:
+    where steps are captured): then a choice is no part of a pass, which may come before it is known how to choose.
 
-    One pass at a time: its buffers and the model's attention context hold the input of the one that runs.
+    One pass at a time: its buffers and the model's attention context hold the input of the one that is launched.
     """
 
-    def __init__(self, model: PreTrainedModel, *, compile: bool = False, cuda_graphs: bool = True) -> None:
+    def __init__(
+        self, model: PreTrainedModel, *, compile: bool = False, cuda_graphs: bool = True, ahead: bool | None = None
+    ) -> None:
         self.model = model.eval()
         self.device = model.device
         self._keeps_logits = "logits_to_keep" in inspect.signature(model.forward).parameters
@@ -59,7 +72,12 @@ class Runner:
         narrow(model, kernel=kernel)
         self.sampler = Sampler(self.vocabulary_size, self.device)
         self.graphs = Graphs(capture_on(self.device) if cuda_graphs else None)
+        self.ahead = self.graphs.active if ahead is None else ahead
         self._buffers = StepBuffers(self.device)
+        # Of choices behind passes, which have graphs, inputs and logits of their own: another pass may be on its way.
+        self.choices = Graphs(self.graphs.capture)
+        self._draws = StepBuffers(self.device)
+        self._kept = torch.zeros(0, self.vocabulary_size, device=self.device)
         self.run_model: Pass = self._logits
         self.metadata = metadata_on(self.device)
         if kernel:
@@ -95,21 +113,69 @@ class Runner:
 
         Returns the tokens, and the logits [K, V] that they were chosen from; no tokens for parts without draws.
         """
-        shape = bucket(parts, cache.slots) if self.graphs.active else None
-        step, sampling = self._fill(shape or StepShape.of(parts), cache, parts)
-        if shape is None:
-            logits, chosen = self._compute(cache, step, sampling if sampling.draws else None)
-        else:
-            logits, chosen = self._replay(cache, step, sampling)
-        tokens = self.sampler.settle(chosen, sampling.draws) if chosen else []
-        return tokens, logits[: sum(len(part.wanted) for part in parts)]
+        found = self.launch(cache, parts)
+        return found.choice.tokens if found.choice else [], found.logits
 
-    def _fill(self, shape: StepShape, cache: KVCache, parts: Sequence[Part]) -> tuple[StepInput, SamplingInput]:
-        """The input of a step, on the device."""
-        step = self._buffers.input(shape)
+    @torch.inference_mode()
+    def launch(self, cache: KVCache, parts: Sequence[Part]) -> Launched:
+        """The same without waiting for a device that works by itself."""
+        if self.ahead:
+            found, draws = self.launch_after(None, cache, parts), [draw for part in parts for draw in part.draws]
+            return replace(found, choice=self.choose(found.logits, draws)) if draws else found
+        step, sampling, captured = self._fill(cache, parts)
+        inside = sampling if sampling.draws else None
+        logits, chosen = self._replay(cache, step, inside) if captured else self._compute(cache, step, inside)
+        if sampling.draws and chosen is None:
+            chosen = self.sampler.choose(logits, sampling)
+        choice = None if chosen is None else SamplerOutput(self.sampler, chosen, sampling.draws)
+        return Launched(logits[: sum(len(part.wanted) for part in parts)], choice)
+
+    @torch.inference_mode()
+    def launch_after(self, before: SamplerOutput | None, cache: KVCache, parts: Sequence[Part]) -> Launched:
+        """Launch a pass whose queries may follow tokens of ``before``. Its own tokens are chosen later."""
+        step, _, captured = self._fill(cache, parts)
+        if before is not None:
+            step.follow(before.chosen.tokens)
+        logits, _ = self._replay(cache, step, None) if captured else self._compute(cache, step, None)
+        return Launched(logits[: sum(len(part.wanted) for part in parts)])
+
+    @torch.inference_mode()
+    def choose(self, logits_KV: Tensor, draws: Sequence[Draw]) -> SamplerOutput:
+        """Choose a token from each row of logits, without waiting."""
+        size = choice_bucket(len(draws)) if self.choices.active else None
+        step = self._draws.input(StepShape.choice(size or len(draws)))
+        sampling = step.fill_draws(draws, self.sampler.masks)
+        self._draws.copy(step)
+        logits = logits_KV if size is None else self._in_place(logits_KV, size)
+        captured = size is not None and not sampling.changes
+        chosen = self._replay_choice(logits, sampling) if captured else self.sampler.choose(logits, sampling)
+        return SamplerOutput(self.sampler, chosen, draws)
+
+    def _in_place(self, logits_KV: Tensor, size: int) -> Tensor:
+        """The same logits, with so many rows, where graphs read them."""
+        if size > len(self._kept):
+            self._kept = self._kept.new_zeros(size, self._kept.shape[1])
+        self._kept[: len(logits_KV)] = logits_KV
+        return self._kept[:size]
+
+    def _replay_choice(self, logits: Tensor, sampling: SamplingInput) -> Chosen:
+        whole = sampling.complete()
+        key = (StepShape.choice(len(logits)), bool(whole.drawn))
+        reads = (self.sampler.masks.table, self._draws.memory, self._kept)
+        chosen = self.choices.run(key, reads, lambda: (logits, self.sampler.choose(logits, whole)))[1]
+        if chosen is None:
+            raise RuntimeError("A choice was captured as a pass.")
+        return chosen.clone(weights=sampling.cut)
+
+    def _fill(
+        self, cache: KVCache, parts: Sequence[Part], shape: StepShape | None = None
+    ) -> tuple[StepInput, SamplingInput, bool]:
+        """The input of a step, on the device; and whether its shape is a bucket."""
+        shape = shape or (bucket(parts, cache.slots) if self.graphs.active else None)
+        step = self._buffers.input(shape or StepShape.of(parts))
         sampling = step.fill(parts, cache.slots, self.sampler.masks)
         self._buffers.copy(step)
-        return step, sampling
+        return step, sampling, shape is not None
 
     def _compute(self, cache: KVCache, step: StepInput, sampling: SamplingInput | None) -> Outcome:
         """What a step does on the device."""
@@ -117,13 +183,12 @@ class Runner:
             logits = self.run_model(step.tokens, step.positions, step.wanted)[0]
         return logits, None if sampling is None else self.sampler.choose(logits, sampling)
 
-    def _replay(self, cache: KVCache, step: StepInput, sampling: SamplingInput) -> Outcome:
+    def _replay(self, cache: KVCache, step: StepInput, sampling: SamplingInput | None) -> Outcome:
         """The same as a graph. Only lists of changed logits, as long as requests make them, are left out of it."""
-        inside = None if sampling.changes else sampling.complete()
+        inside = None if sampling is None or sampling.changes else sampling.complete()
         key = (step.shape, None if inside is None else bool(inside.drawn))
         reads = (cache.positions, self.sampler.masks.table, self._buffers.memory)
         logits, chosen = self.graphs.run(key, reads, lambda: self._compute(cache, step, inside))
-        chosen = chosen or self.sampler.choose(logits, sampling)
         return logits.clone(), chosen  # the next replay writes over it
 
     @torch.inference_mode()
@@ -132,9 +197,12 @@ class Runner:
         serves the others too."""
         self._feed_nothing(cache, 1, 1)
         if self.graphs.active:
-            nothing = Part(0, [Query(0, 0, JUNK, NOTHING)], [0], [Draw(SamplingParams(), Legal(("any",), ()))])
+            nothing = Part(0, [Query(0, 0, JUNK, NOTHING)], [0], [UNWANTED])
             for shape in track(buckets(cache.rows, cache.slots), "Capturing steps", unit="graphs"):
-                self._replay(cache, *self._fill(shape, cache, [nothing]))
+                step, sampling, _ = self._fill(cache, [nothing], shape)
+                logits, _ = self._replay(cache, step, None if self.ahead else sampling)
+                if self.ahead:
+                    self.choose(logits, [UNWANTED] * len(logits))
 
     @torch.inference_mode()
     def forward(

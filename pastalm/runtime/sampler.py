@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from itertools import count
 from math import inf
 
@@ -91,6 +92,10 @@ class Draw:
         return int.from_bytes(digest[:6], "big") / (1 << 48)
 
 
+# How a row is chosen whose token nobody wants.
+UNWANTED = Draw(SamplingParams(), Legal(("any",), ()))
+
+
 class LegalMasks:
     """Which tokens are illegal, a row for each set that the grammar has asked for.
 
@@ -158,6 +163,39 @@ class Chosen:
     tokens: Tensor
     weights: Tensor | None = None
     share: Tensor | None = None
+
+    def clone(self, *, weights: bool) -> Chosen:
+        """The same in memory of its own, with the weights or without."""
+        if not weights or self.weights is None or self.share is None:
+            return Chosen(self.tokens.clone())
+        return Chosen(self.tokens.clone(), self.weights.clone(), self.share.clone())
+
+
+class SamplerOutput:
+    """The tokens of a step on their way to the host, which may do other things meanwhile."""
+
+    def __init__(self, sampler: Sampler, chosen: Chosen, draws: Sequence[Draw]) -> None:
+        self.chosen, self._sampler, self._draws = chosen, sampler, draws
+        self._ids = chosen.tokens[: len(draws)].to("cpu", non_blocking=True)  # from a GPU into pinned memory
+        self._copied = torch.cuda.Event() if chosen.tokens.is_cuda else None
+        if self._copied is not None:
+            self._copied.record()
+
+    @cached_property
+    @torch.inference_mode()
+    def tokens(self) -> list[int]:
+        """One for each draw; waits until they are there."""
+        return self._sampler.settle(replace(self.chosen, tokens=self._arrived()), self._draws)
+
+    @cached_property
+    def drawn(self) -> list[int]:
+        """The same before ``top_p`` made any be drawn again: what a pass that follows is fed."""
+        return [max(token, -1 - token) for token in self._arrived().tolist()]
+
+    def _arrived(self) -> Tensor:
+        if self._copied is not None:
+            self._copied.synchronize()
+        return self._ids
 
 
 class Sampler:

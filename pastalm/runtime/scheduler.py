@@ -4,20 +4,21 @@ from __future__ import annotations
 
 from bisect import insort
 from collections import deque
+from collections.abc import Iterable
 from contextlib import ExitStack
 from dataclasses import replace
 from heapq import heappop, heappush
+from itertools import count
 from time import perf_counter
 
 import torch
 from torch import Tensor
 
+from pastalm.runtime.ahead import LookAhead, Rows, Step
 from pastalm.runtime.kv_cache import STEP, KVCache
 from pastalm.runtime.memory import is_out_of_memory
 from pastalm.runtime.outcome import respond
-from pastalm.runtime.runner import Runner
-from pastalm.runtime.sampler import Draw
-from pastalm.runtime.seen_text import seen_counts
+from pastalm.runtime.runner import Launched, Runner
 from pastalm.runtime.sequence import Sequence
 from pastalm.runtime.step_input import Part
 from pastalm.runtime.thread import Feed, Operation, Thread
@@ -48,6 +49,7 @@ class Scheduler:
         self.waiting: deque[Sequence] = deque()
         self.running: list[Sequence] = []
         self.threads = 0  # in the last step
+        self.ahead = LookAhead(runner, max_model_len, self.shares)
         self._free = list(range(max_batch))
 
     @property
@@ -58,7 +60,7 @@ class Scheduler:
     @property
     def slots_used(self) -> int:
         """How many slots of the cache hold a token."""
-        return sum(sequence.visibility.used - 1 for sequence in [*self.running])
+        return sum(sequence.visibility.tokens for sequence in [*self.running])
 
     @property
     def usage(self) -> float:
@@ -73,7 +75,7 @@ class Scheduler:
         """Make the beginning of the cache now, not with the first request; where steps run as graphs, all of it, and
         the graphs, since a cache that moves takes them along. Raises what torch raises where there is no room."""
         if self.runner.graphs.active:
-            self.cache.grow(self.max_batch, self.max_model_len)
+            self.cache.grow(self.max_batch, self.max_model_len + self.ahead.spare)
         self.runner.reserve(self.cache)
 
     def shrink(self) -> None:
@@ -109,7 +111,7 @@ class Scheduler:
         insort(self.running, sequence, key=lambda one: one.row or 0)
         with sequence.guarded():
             slots = sequence.interpreter.limits.slots or self.max_model_len
-            self.cache.grow(min(self.max_batch, 2 * sequence.row + 1), slots)
+            self.cache.grow(min(self.max_batch, 2 * sequence.row + 1), slots + self.ahead.spare)
             self._open_round(sequence)
 
     def _read_prompts(self) -> None:
@@ -142,7 +144,7 @@ class Scheduler:
         group = [] if sequence.reading else sequence.next_threads(1)
         tokens, logits = self.runner.step(self.cache, [_part(sequence, feeds, group)])
         if group:
-            self._accept(sequence, group, tokens, logits)
+            self._accept(sequence, {group[0]: 0}, tokens, logits)
         return len(piece)
 
     def _copy_prefix(self, sequence: Sequence) -> None:
@@ -156,41 +158,53 @@ class Scheduler:
             sequence.read = common[donor]
 
     def _decode(self, sequences: list[Sequence]) -> None:
+        step = self.ahead.arrived(sequences) or self._planned(sequences)
+        if step is None:
+            return
+        try:
+            self.ahead.launch(step, [one for one in sequences if not one.finished], self.cache)
+            tokens = step.choice.tokens
+        except BaseException as error:
+            _fail(step.rows, error)
+            return
+        self.threads = sum(map(len, step.rows.values()))
+        for sequence, rows in step.rows.items():
+            with sequence.guarded():
+                self._accept(sequence, rows, tokens, step.logits)
+
+    def _planned(self, sequences: list[Sequence]) -> Step | None:
+        """Launch a step of the threads whose turn it is."""
+        shares = self.shares([sequence.width for sequence in sequences])
         groups: dict[Sequence, list[Thread]] = {}
         parts: dict[Sequence, Part] = {}
-        for sequence, share in zip(sequences, self._shares(sequences), strict=True):
+        for sequence, share in zip(sequences, shares, strict=True):
             with sequence.guarded():
                 groups[sequence] = sequence.next_threads(share)
                 operations = [op for thread in groups[sequence] for op in sequence.interpreter.take(thread)]
                 parts[sequence] = _part(sequence, operations, groups[sequence])
-        found, start = self._run(parts), 0
-        if found is None:
-            return
-        tokens, logits = found
-        self.threads = len(tokens)
-        for sequence in parts:
-            own = slice(start, start := start + len(groups[sequence]))
-            with sequence.guarded():
-                self._accept(sequence, groups[sequence], tokens[own], logits[own])
+        launched, row = self._launch(parts), count()
+        if launched is None or launched.choice is None:
+            return None
+        rows = {sequence: {thread: next(row) for thread in groups[sequence]} for sequence in parts}
+        return Step(launched.logits, launched.choice, rows)
 
-    def _run(self, parts: dict[Sequence, Part]) -> tuple[list[int], Tensor] | None:
+    def _launch(self, parts: dict[Sequence, Part]) -> Launched | None:
         """One forward pass. Sequences that it cannot run with are ended and taken out of ``parts``; None if all are."""
         while parts:
             try:
-                return self.runner.step(self.cache, list(parts.values()))
+                return self.runner.launch(self.cache, list(parts.values()))
             except BaseException as error:
                 # Without memory the others are tried again, into the same slots. Otherwise it is not known what each
                 # has been fed.
                 newest = max(parts, key=lambda one: one.started)
-                with ExitStack() as ended:
-                    for sequence in [newest] if is_out_of_memory(error) else [*parts]:
-                        del parts[sequence]
-                        ended.callback(sequence.fail, error)
+                ended = [newest] if is_out_of_memory(error) else [*parts]
+                for sequence in ended:
+                    del parts[sequence]
+                _fail(ended, error)
         return None
 
-    def _shares(self, sequences: list[Sequence]) -> list[int]:
-        """How many threads each sequence may run in this step: all that it wants, or what is fair."""
-        wanted = [sequence.width for sequence in sequences]
+    def shares(self, wanted: list[int]) -> list[int]:
+        """How many threads each sequence may run in a step: all that it wants, or what is fair."""
         if self.max_rows is None or sum(wanted) <= self.max_rows:
             return wanted
         shares, left = [1] * len(wanted), max(0, self.max_rows - len(wanted))
@@ -199,17 +213,18 @@ class Scheduler:
             shares[index], left = 1 + more, left - more
         return shares
 
-    def _accept(self, sequence: Sequence, group: list[Thread], tokens: list[int], logits_TV: Tensor) -> None:
+    def _accept(self, sequence: Sequence, rows: Rows, tokens_K: list[int], logits_KV: Tensor) -> None:
         """Hand the tokens of a group to the interpreter, and open the next round when this one is through."""
         interpreter, before = sequence.interpreter, sequence.interpreter.sampled
+        tokens = [tokens_K[row] for row in rows.values()]
         if sequence.teacher:
-            legal = [thread.reader.legal() for thread in group]
-            tokens = sequence.teacher(logits_TV, legal, [thread.path for thread in group])
-        for thread, token, row in zip(group, tokens, logits_TV, strict=True):
+            legal = [thread.reader.legal() for thread in rows]
+            tokens = sequence.teacher(_pick(logits_KV, list(rows.values())), legal, [thread.path for thread in rows])
+        for (thread, row), token in zip(rows.items(), tokens, strict=True):
             if sequence.logprobs:
-                sequence.logprobs.note((thread.path, len(thread.written)), row, token)
+                sequence.logprobs.note((thread.path, len(thread.written)), logits_KV[row], token)
             if sequence.observe:
-                sequence.observe(thread.path, row, token)
+                sequence.observe(thread.path, logits_KV[row], token)
             interpreter.accept(thread, token)
         sequence.steps += interpreter.sampled > before
         if not sequence.due:
@@ -235,6 +250,8 @@ class Scheduler:
         if sequence.row is not None:
             heappush(self._free, sequence.row)
             sequence.row = None
+        if not self.running:
+            self.ahead.arrived([])  # nobody waits for it
 
 
 def _will_share(sequence: Sequence, others: list[Sequence]) -> bool:
@@ -245,11 +262,20 @@ def _will_share(sequence: Sequence, others: list[Sequence]) -> bool:
 def _part(sequence: Sequence, operations: list[Operation], group: list[Thread]) -> Part:
     """What a sequence feeds, and what is drawn for a group of its threads; for none, its last token's logits only."""
     queries, last = sequence.visibility.apply(operations)
-    draws = [_draw(sequence, thread) for thread in group]
+    draws = [sequence.draw(thread) for thread in group]
     return Part(sequence.row or 0, queries, [last[one.path] for one in group] or [len(queries) - 1], draws)
 
 
-def _draw(sequence: Sequence, thread: Thread) -> Draw:
-    params, vocabulary = sequence.sampling, sequence.interpreter.language.vocabulary
-    seen = seen_counts(thread, vocabulary) if params.penalised else {}
-    return Draw(params, thread.reader.legal(), thread.path, len(thread.written), seen)
+def _pick(logits_KV: Tensor, rows: list[int]) -> Tensor:
+    """Some rows of logits, in order; without a copy where they follow each other."""
+    first, last = rows[0], rows[-1]
+    return (
+        logits_KV[first : last + 1] if rows == [*range(first, last + 1)] else torch.stack([logits_KV[k] for k in rows])
+    )
+
+
+def _fail(sequences: Iterable[Sequence], error: BaseException) -> None:
+    """An error ends all of these."""
+    with ExitStack() as ended:
+        for sequence in sequences:
+            ended.callback(sequence.fail, error)

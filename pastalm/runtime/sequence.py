@@ -16,7 +16,8 @@ from pastalm.runtime.logprobs import Logprobs
 from pastalm.runtime.memory import OutOfMemoryError, is_out_of_memory
 from pastalm.runtime.request import Observer
 from pastalm.runtime.response import Response
-from pastalm.runtime.sampler import SamplingParams
+from pastalm.runtime.sampler import Draw, SamplingParams
+from pastalm.runtime.seen_text import seen_counts
 from pastalm.runtime.thread import Path, Thread
 from pastalm.runtime.visibility import Visibility
 
@@ -34,17 +35,19 @@ class Sequence:
     """One prompt on its way to an answer.
 
     ``prompt`` are ids; ``interpreter`` decides what they grow to; ``sampling`` says how tokens are drawn, unless a
-    ``teacher`` gives them. ``order`` may reorder the threads of a round (parents stay before children); nothing depends
-    on it, which the tests show. ``logprobs`` notes probabilities, if they are asked for. ``row`` is its place in the
-    batch, None while it waits; ``visibility`` its slots and what its threads see; ``read`` counts the tokens of the
-    prompt that are in the cache; ``due`` are the threads of this round that are still to run; ``steps`` counts passes
-    that gave a token; ``started`` is when it got its row: time in line is not its own.
+    ``teacher`` gives them; ``coming`` is the token that it will give a thread next, where that is known. ``order`` may
+    reorder the threads of a round (parents stay before children); nothing depends on it, which the tests show.
+    ``logprobs`` notes probabilities, if they are asked for. ``row`` is its place in the batch, None while it waits;
+    ``visibility`` its slots and what its threads see; ``read`` counts the tokens of the prompt that are in the cache;
+    ``due`` are the threads of this round that are still to run; ``steps`` counts passes that gave a token; ``started``
+    is when it got its row: time in line is not its own.
     """
 
     prompt: list[int]
     interpreter: Interpreter
     sampling: SamplingParams = field(default_factory=SamplingParams)
     teacher: Teacher | None = None
+    coming: Callable[[Path], int] | None = None
     order: Callable[[list[Thread]], list[Thread]] = list
     observe: Observer | None = None
     logprobs: Logprobs | None = None
@@ -70,6 +73,11 @@ class Sequence:
     def next_threads(self, most: int) -> list[Thread]:
         """Take out the threads that run in the next step, at most so many."""
         return [self.due.popleft() for _ in range(min(most, self.width))]
+
+    def draw(self, thread: Thread) -> Draw:
+        """How the next token of a thread is chosen."""
+        seen = seen_counts(thread, self.interpreter.language.vocabulary) if self.sampling.penalised else {}
+        return Draw(self.sampling, thread.reader.legal(), thread.path, len(thread.written), seen)
 
     def common_prefix(self, other: Sequence, most: int) -> int:
         """How many of the first ``most`` tokens of its prompt are those of ``other``; its own last one is left out."""

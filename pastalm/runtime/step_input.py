@@ -32,6 +32,11 @@ class Part:
     wanted: Sequence[int]
     draws: Sequence[Draw] = ()
 
+    @property
+    def used(self) -> int:
+        """How many slots of its row, from the first on, are written or seen."""
+        return max(query.end for query in self.queries)
+
 
 @dataclass(frozen=True)
 class StepShape:
@@ -63,7 +68,7 @@ class StepShape:
             first=first if near else None,
             rows=rows,
             width=width,
-            slots=in_blocks(max(part.queries[-1].slot for part in parts) + 1),
+            slots=in_blocks(max(part.used for part in parts)),
             wanted=sum(len(part.wanted) for part in parts),
             dense=sum(counts) == rows * width,
         )
@@ -73,13 +78,19 @@ class StepShape:
         """A shape with a query in each place, whose logits are all wanted, and with any rows of the cache."""
         return cls(rows * width, None, rows, width, slots, rows * width, dense=True)
 
+    @classmethod
+    def choice(cls, wanted: int) -> StepShape:
+        """A shape without queries, for a choice from logits that are there."""
+        return cls(0, None, 0, 0, 0, wanted, dense=True)
+
 
 class StepInput:
     """The tensors of one shape, on the device, and the same places on the host.
 
-    ``tokens``, ``positions`` [1, N]; ``slots`` [N], flat over the cache; ``places`` [N], of each query among the L * Q
-    that attend; ``sources`` [L * Q], the query in each place; ``read`` [L], the rows that attend, and how many of their
-    slots are ``used`` [L]; ``wanted`` [K]; ``visible`` uint8 [L, 1, Q, S / 8], bits; and [K] each what
+    ``tokens``, ``positions`` [1, N]; ``follows`` [N], 0 or one more than the row of the step before whose token is fed
+    instead; ``slots`` [N], flat over the cache; ``places`` [N], of each query among the L * Q that attend; ``sources``
+    [L * Q], the query in each place; ``read`` [L], the rows that attend, and how many of their slots are ``used`` [L];
+    ``wanted`` [K]; ``visible`` uint8 [L, 1, Q, S / 8], bits; and [K] each what
     :class:`pastalm.runtime.sampler.SamplingInput` holds.
     """
 
@@ -89,6 +100,7 @@ class StepInput:
         self._host, self._device = host, device
         self._filled: dict[str, np.ndarray] = {}
         self.tokens = self._section("tokens", (1, n), torch.int64)
+        self.follows = self._section("follows", (n,), torch.int64)
         self.positions = self._section("positions", (1, n), torch.int64)
         self.slots = self._section("slots", (n,), torch.int64)
         self.places = self._section("places", (n,), torch.int64)
@@ -117,10 +129,16 @@ class StepInput:
 
     def fill(self, parts: Sequence[Part], cache_slots: int, masks: LegalMasks) -> SamplingInput:
         """Write a step into the host's places; returns how its tokens are to be sampled."""
-        self._fill_queries(parts, cache_slots)
-        return self._fill_draws([draw for part in parts for draw in part.draws], masks)
+        self.fill_queries(parts, cache_slots)
+        return self.fill_draws([draw for part in parts for draw in part.draws], masks)
 
-    def _fill_queries(self, parts: Sequence[Part], cache_slots: int) -> None:
+    def follow(self, tokens_K: Tensor) -> None:
+        """On the device: feed what follows tokens of the step before, as :class:`Chosen` holds them."""
+        before = torch.maximum(tokens_K, -1 - tokens_K)[(self.follows - 1).clamp(min=0)]
+        self.tokens[0].copy_(torch.where(self.follows > 0, before, self.tokens[0]))
+
+    def fill_queries(self, parts: Sequence[Part], cache_slots: int) -> None:
+        """Write what a step is fed."""
         shape, size = self.shape, self.shape.slots // 8
         queries = [query for part in parts for query in part.queries]
         rows = [part.row for part in parts] if shape.first is None else range(shape.first, shape.first + shape.rows)
@@ -132,11 +150,12 @@ class StepInput:
         for part in parts:
             wanted += [start + number for number in part.wanted]
             start += len(part.queries)
-            used[index[part.row]] = part.queries[-1].slot + 1
+            used[index[part.row]] = part.used
         for place, query in zip(places, queries, strict=True):
             seen[place] = query.row.to_bytes(size, "little")
         where = places if shape.queries > len(queries) else None  # in a shape with padding each query has its place
         self._write("tokens", [query.token for query in queries], where)
+        self._write("follows", [0 if query.follows is None else query.follows + 1 for query in queries], where)
         self._write("positions", [query.position for query in queries], where)
         self._write("slots", [part.row * cache_slots + query.slot for part in parts for query in part.queries], where)
         self._write("places", places, where)
@@ -146,7 +165,8 @@ class StepInput:
         self._write("wanted", [where[number] for number in wanted] if where else wanted)
         self._filled["visible"][:] = np.frombuffer(b"".join(seen), dtype=np.uint8)
 
-    def _fill_draws(self, draws: Sequence[Draw], masks: LegalMasks) -> SamplingInput:
+    def fill_draws(self, draws: Sequence[Draw], masks: LegalMasks) -> SamplingInput:
+        """Write how tokens are drawn."""
         low, high = TEMPERATURES
         params = [draw.params for draw in draws]
         drawn = [row for row, one in enumerate(params) if one.temperature > 0]
@@ -232,4 +252,4 @@ class StepBuffers:
 def _size(shape: StepShape) -> int:
     """At most so many bytes a shape takes: see the sections of :class:`StepInput`."""
     places = shape.rows * shape.width
-    return 8 * (4 * shape.queries + places + 2 * shape.rows + 9 * shape.wanted + 16) + places * shape.slots // 8
+    return 8 * (5 * shape.queries + places + 2 * shape.rows + 9 * shape.wanted + 16) + places * shape.slots // 8

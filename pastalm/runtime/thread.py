@@ -80,6 +80,11 @@ class Thread:
         """Whether it and all threads under it are done."""
         return self.status is Status.DONE and all(child.complete for child in self.children)
 
+    @property
+    def unforked(self) -> bool:
+        """Whether the model has not been told of it yet: its fork stands in what its parent has still to do."""
+        return self.parent is not None and Fork(self.path, self.parent.path) in self.parent.todo
+
     def family(self) -> list[Thread]:
         """The thread and all threads under it, in document order."""
         return [self, *(thread for child in self.children for thread in child.family())]

@@ -18,20 +18,34 @@ JUNK = 0  # the slot that no thread sees: what a place without a query looks at,
 
 @dataclass(frozen=True)
 class Query:
-    """A token that the model is fed: ``row`` are the slots that it sees, its own among them, as bits."""
+    """A token that the model is fed: ``row`` are the slots that it sees, its own among them, as bits. With ``follows``
+    the token is not known yet: it is the one that is chosen in that row of the step before."""
 
     token: int
     position: int
     slot: int
     row: int
+    follows: int | None = None
+
+    @property
+    def end(self) -> int:
+        """The slot behind all that it writes and sees."""
+        return max(self.slot + 1, self.row.bit_length())
 
 
 @dataclass
 class Visibility:
-    """The rows of a sequence's threads, and how many of its slots are ``used``, the junk slot among them."""
+    """The rows of a sequence's threads; how many of its slots are ``used``, the junk slot among them; and which of
+    these are ``free`` again, since what was written there has turned out not to be wanted."""
 
     rows: dict[Path, int] = field(default_factory=lambda: {(): 0})
     used: int = JUNK + 1
+    free: list[int] = field(default_factory=list)
+
+    @property
+    def tokens(self) -> int:
+        """How many slots hold a token."""
+        return self.used - 1 - len(self.free)
 
     def apply(self, operations: Iterable[Operation]) -> tuple[list[Query], dict[Path, int]]:
         """Carry out what the interpreter asks for, in order. Returns the tokens to be fed, and for each thread the
@@ -54,7 +68,13 @@ class Visibility:
         self.used = JUNK + 1 + tokens
         self.rows[()] = ((1 << tokens) - 1) << (JUNK + 1)
 
+    def query(self, token: int, position: int, row: int, follows: int | None = None) -> Query:
+        """A token in a slot of its own, which sees ``row`` besides; no thread sees it yet."""
+        slot = self.free.pop() if self.free else self.used
+        self.used = max(self.used, slot + 1)
+        return Query(token, position, slot, row | 1 << slot, follows)
+
     def _feed(self, feed: Feed) -> Query:
-        slot, self.used = self.used, self.used + 1
-        self.rows[feed.thread] |= 1 << slot
-        return Query(feed.token, feed.position, slot, self.rows[feed.thread])
+        query = self.query(feed.token, feed.position, self.rows[feed.thread])
+        self.rows[feed.thread] = query.row
+        return query

@@ -93,7 +93,18 @@ def test_the_parts_of_a_step_are_all_of_it_and_the_code_is_as_before(engine: Eng
         values = [getattr(one, part) for part in PARTS]
         assert all(value >= 0 for value in values) and one.model > 0 < one.attention
         assert one.sampling > 0 < one.input and one.total == pytest.approx(sum(values))
+        assert one.wall > 0 and 0 <= one.hidden <= 1 and one.ahead == one.dropped == 0
     assert engine.runner.run_model == before and attention.attend is attend
+
+
+def test_steps_that_are_launched_ahead_are_counted(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine.runner, "ahead", True)
+    assert [(one.ahead, one.dropped) for one in measure_parts(engine, [(1, 1), (2, 2)], 16, 3)] == [(1, 0), (1, 0)]
+    (ahead,) = measure_load(engine, ANSWERS, [2])
+    monkeypatch.setattr(engine.runner, "ahead", False)
+    (waiting,) = measure_load(engine, ANSWERS, [2])
+    assert 0.7 * ahead.steps < ahead.ahead < ahead.steps and ahead.dropped > 0 == waiting.ahead == waiting.dropped
+    assert ahead.steps >= waiting.steps > 0
 
 
 def test_known_answers_alone_and_many_at_once(engine: Engine) -> None:

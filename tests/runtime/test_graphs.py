@@ -144,7 +144,7 @@ def test_a_cpu_has_no_graphs() -> None:
 
 
 def made(tokenizer: PreTrainedTokenizerFast, device: str, family: str = "llama", *, graphs: bool = True) -> Engine:
-    engine = Engine(tiny(family, len(tokenizer)).to(device), tokenizer, max_batch=3)
+    engine = Engine(tiny(family, len(tokenizer)).to(device), tokenizer, max_batch=3, ahead=False)
     if not graphs:
         engine.runner.graphs = Graphs(None)
     elif device == "cpu":

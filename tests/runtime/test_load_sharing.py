@@ -30,13 +30,13 @@ class Passes:
 
     def __init__(self, scheduler: Scheduler, monkeypatch: pytest.MonkeyPatch) -> None:
         self.parts: list[list[Part]] = []
-        step = scheduler.runner.step
+        launch = scheduler.runner.launch
 
         def noted(cache: Any, parts: list[Part]) -> Any:
             self.parts.append(parts)
-            return step(cache, parts)
+            return launch(cache, parts)
 
-        monkeypatch.setattr(scheduler.runner, "step", noted)
+        monkeypatch.setattr(scheduler.runner, "launch", noted)
 
 
 def run(scheduler: Scheduler, *requests: Sequence) -> None:
@@ -146,12 +146,8 @@ def test_a_bound_on_rows_delays_children_and_changes_no_answer(
 
 
 def test_shares_are_fair(engine: Engine) -> None:
-    class Wants:
-        def __init__(self, width: int) -> None:
-            self.width = width
-
     def shares(max_rows: int | None, *widths: int) -> list[int]:
-        return Scheduler(engine.runner, 4, 8, max_rows)._shares([Wants(width) for width in widths])  # type: ignore[misc]
+        return Scheduler(engine.runner, 4, 8, max_rows).shares(list(widths))
 
     assert shares(None, 9, 1, 4) == [9, 1, 4]
     assert shares(8, 9, 1, 4) == [4, 1, 3]

@@ -19,6 +19,7 @@ from pastalm.lang.recogniser import Legal
 from pastalm.lang.render import render
 from pastalm.runtime.kv_cache import KVCache
 from pastalm.runtime.memory import OutOfMemoryError
+from pastalm.runtime.runner import Launched
 from pastalm.runtime.scheduler import Scheduler
 from pastalm.runtime.sequence import Sequence
 from pastalm.runtime.step_input import Part
@@ -102,16 +103,16 @@ def test_a_request_without_memory_ends_alone(engine: Engine) -> None:
 def test_a_step_without_memory_goes_on_without_the_last_request(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    step = engine.runner.step
+    launch = engine.runner.launch
 
-    def narrow(cache: KVCache, parts: list[Part]) -> tuple[list[int], Tensor]:
+    def narrow(cache: KVCache, parts: list[Part]) -> Launched:
         if len(parts) > 2:
             torch.empty(1 << 60)  # what torch says where there is no memory
-        return step(cache, parts)
+        return launch(cache, parts)
 
     requests = [engine.request("hello world", **OPTIONS) for _ in range(4)]
     expected = engine.generate("hello world", **OPTIONS).text
-    monkeypatch.setattr(engine.runner, "step", narrow)
+    monkeypatch.setattr(engine.runner, "launch", narrow)
     scheduler = Scheduler(engine.runner, 4, 400)
     for request in requests:
         scheduler.add(request)

@@ -19,13 +19,17 @@ from pastalm.runtime.response import Response
 @dataclass(frozen=True)
 class LoadPoint:
     """``sequences`` answers at once: seconds until all are there, in parallel and the same texts sequentially, and the
-    tokens of text a second in each way."""
+    tokens of text a second in each way. In parallel they took ``steps``; ``ahead`` of these were launched before the
+    last one's tokens were seen, with ``dropped`` places in vain."""
 
     sequences: int
     seconds: float
     sequential_seconds: float
     tokens_per_second: float
     sequential_tokens_per_second: float
+    steps: int = 0
+    ahead: int = 0
+    dropped: int = 0
 
     @property
     def speedup(self) -> float:
@@ -45,9 +49,9 @@ def measure_load(engine: Engine, answers: Sequence[AnnotatedAnswer], loads: Sequ
     """A point for each number of answers at once, taken from ``answers`` again and again."""
     for load in loads:
         asked = list(islice(cycle(answers), load))
-        seconds, tokens = _together(engine, [(one.prompt, one.answer) for one in asked])
-        plain_seconds, plain_tokens = _together(engine, [(one.prompt, plain(one)) for one in asked])
-        yield LoadPoint(load, seconds, plain_seconds, tokens / seconds, plain_tokens / plain_seconds)
+        seconds, tokens, *counts = _together(engine, [(one.prompt, one.answer) for one in asked])
+        plain_seconds, plain_tokens, *_ = _together(engine, [(one.prompt, plain(one)) for one in asked])
+        yield LoadPoint(load, seconds, plain_seconds, tokens / seconds, plain_tokens / plain_seconds, *counts)
 
 
 def plain(known: AnnotatedAnswer) -> Answer:
@@ -55,8 +59,8 @@ def plain(known: AnnotatedAnswer) -> Answer:
     return Answer((known.answer.plain,))
 
 
-def _together(engine: Engine, answers: Sequence[tuple[Prompt, Answer]]) -> tuple[float, int]:
-    """Seconds until all answers are there, and their tokens of text."""
+def _together(engine: Engine, answers: Sequence[tuple[Prompt, Answer]]) -> tuple[float, int, int, int, int]:
+    """Seconds until all answers are there, their tokens of text, and the counts of :class:`LoadPoint`."""
     vocabulary, policy = engine.tags(), engine.policy()
     asked = []
     for prompt, answer in answers:
@@ -66,7 +70,9 @@ def _together(engine: Engine, answers: Sequence[tuple[Prompt, Answer]]) -> tuple
     scheduler.reserve()
     for one in asked:
         scheduler.add(one)
-    started = now(engine)
-    while scheduler.step():
-        pass
-    return now(engine) - started, sum(one.result().metrics.content_tokens for one in asked)
+    started, steps, going = now(engine), 0, True
+    while going:
+        going = scheduler.step()
+        steps += scheduler.threads > 0
+    seconds, tokens = now(engine) - started, sum(one.result().metrics.content_tokens for one in asked)
+    return seconds, tokens, steps, scheduler.ahead.steps, scheduler.ahead.dropped

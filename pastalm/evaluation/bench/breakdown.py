@@ -23,7 +23,10 @@ class StepParts:
     """Milliseconds of a step with so many sequences and threads each, by its parts: ``model`` without its attention,
     ``attention``, ``sampling``, ``input`` filled on the host, its ``copy`` to the device, and what is left: the
     ``interpreter`` and the scheduler. The clock waits for the device at each part, which hides nothing but overlap.
-    Where steps run as graphs, ``model`` is the whole graph, and the other two are what is done behind it."""
+    Where steps run as graphs, ``model`` is the whole graph, and the other two are what is done behind it.
+
+    ``wall`` is what a step takes while nothing is timed within it; ``ahead`` the share of these steps that were
+    launched before the last one's tokens were seen, ``dropped`` the places of a step that were launched in vain."""
 
     sequences: int
     threads: int
@@ -33,6 +36,9 @@ class StepParts:
     input: float
     copy: float
     interpreter: float
+    wall: float
+    ahead: float
+    dropped: float
 
     @property
     def total(self) -> float:
@@ -44,31 +50,43 @@ class StepParts:
         """The share of it in which the host works and the device, if it is another, waits."""
         return (self.input + self.interpreter) / self.total
 
+    @property
+    def hidden(self) -> float:
+        """The share of the host's work that a step does not take longer for, since the device works meanwhile."""
+        return min(1.0, max(0.0, self.total - self.wall) / (self.input + self.interpreter))
+
 
 def measure_parts(engine: Engine, widths: Sequence[tuple[int, int]], context: int, steps: int) -> Iterator[StepParts]:
     """The parts of a step for each pair of sequences and threads."""
     for sequences, threads in widths:
-        scheduler = running(engine, sequences, threads, context, steps)
+        scheduler = running(engine, sequences, threads, context, 2 * steps)
         for _ in range(WARM_UP):
             scheduler.step()
+        ahead, dropped = scheduler.ahead.steps, scheduler.ahead.dropped
+        started = now(engine)
+        for _ in range(steps):
+            scheduler.step()
+        wall = now(engine) - started
+        counted = (scheduler.ahead.steps - ahead) / steps, (scheduler.ahead.dropped - dropped) / steps
         with Stopwatch(engine) as watch:
             started = now(engine)
             for _ in range(steps):
                 scheduler.step()
             spent = now(engine) - started
-        yield _parts(sequences, threads, watch.seconds, spent, steps)
+        parts = {part: 1000 * seconds / steps for part, seconds in _parts(watch.seconds, spent).items()}
+        yield StepParts(sequences, threads, **parts, wall=1000 * wall / steps, ahead=counted[0], dropped=counted[1])
 
 
-def _parts(sequences: int, threads: int, spent: dict[str, float], total: float, steps: int) -> StepParts:
+def _parts(spent: dict[str, float], total: float) -> dict[str, float]:
     own = {
         "model": spent["run_model"] + spent["run"] - spent["attend"],
         "attention": spent["attend"],
         "sampling": spent["choose"] + spent["settle"],
-        "input": spent["fill"],
+        "input": spent["fill_queries"] + spent["fill_draws"],
         "copy": spent["copy"],
     }
     own["interpreter"] = max(0.0, total - sum(own.values()))
-    return StepParts(sequences, threads, **{part: 1000 * own[part] / steps for part in PARTS})
+    return own
 
 
 class Stopwatch:
@@ -82,7 +100,7 @@ class Stopwatch:
         self._open = ExitStack()
         runner = self.engine.runner
         sampling = ((Sampler, "choose"), (Sampler, "settle"))
-        around = ((StepInput, "fill"), (StepBuffers, "copy"))
+        around = ((StepInput, "fill_queries"), (StepInput, "fill_draws"), (StepBuffers, "copy"))
         attending = ((attention, "attend"), (compiled, "attend"))  # called by models as they are, and by compiled ones
         for owner, name in ((runner, "run_model"), (runner.graphs, "run"), *attending, *sampling, *around):
             self._open.enter_context(self._timing(owner, name))

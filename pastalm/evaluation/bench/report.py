@@ -20,6 +20,8 @@ from pastalm.files.atomic import write_json, write_text
 from pastalm.lang.metrics import geometric
 from pastalm.runtime.response import Response
 
+AHEAD = ("launched ahead", "places dropped")
+
 
 @dataclass
 class BenchReport:
@@ -45,7 +47,9 @@ class BenchReport:
             "bandwidth": self.bandwidth,
             "steps": [asdict(one) | {"rows": one.rows, "bandwidth": one.bandwidth} for one in self.steps],
             "law": self.law and asdict(self.law),
-            "parts": [asdict(one) | {"total": one.total, "host_share": one.host} for one in self.parts],
+            "parts": [
+                asdict(one) | {"total": one.total, "host_share": one.host, "hidden": one.hidden} for one in self.parts
+            ],
             "replay": [_pair(one) for one in self.pairs],
             "replay_means": asdict(summarise(self.pairs)) if self.pairs else None,
             "load": [asdict(one) | {"speedup": one.speedup} for one in self.load],
@@ -135,12 +139,12 @@ def _sections(report: BenchReport) -> Iterator[tuple[str, Sequence[str], list[Se
         "cache MB",
     )
     yield "A step", heads, [_step(one, share) for one in report.steps], _law(report.law)
-    heads = ("sequences", "threads", *PARTS, "ms in all", "host's share")
+    heads = ("sequences", "threads", *PARTS, "ms in all", "host's share", "ms as it runs", *AHEAD)
     yield "Where a step's time goes, ms", heads, [_parts(one) for one in report.parts], []
     heads = ("answer", "tokens", "critical path", "theoretical x", "realised x", "efficiency")
     answers = [_answer(number, one) for number, one in enumerate(report.pairs, 1)]
     yield "Answers" if report.costs else "Known answers", heads, answers, _means(report)
-    heads = ("sequences", "seconds", "sequentially", "speedup x", "tokens/s", "sequentially")
+    heads = ("sequences", "seconds", "sequentially", "speedup x", "tokens/s", "sequentially", "steps", *AHEAD)
     yield "Many answers at once", heads, [_load(one) for one in report.load], []
     heads = ("engine", "ms a token", "we, in parallel x", "we, sequentially x", "note")
     yield "Other engines", heads, [_peer(report, one) for one in report.peers], []
@@ -165,7 +169,16 @@ def _law(law: Law | None) -> list[str]:
 def _parts(one: StepParts) -> Sequence[str]:
     values = [getattr(one, part) for part in PARTS]
     shares = [f"{value:.2f} ({value / one.total:.0%})" for value in values]
-    return (str(one.sequences), str(one.threads), *shares, f"{one.total:.2f}", f"{one.host:.0%}")
+    ahead = f"{one.ahead:.0%}", f"{one.dropped:.2f}"
+    return (
+        str(one.sequences),
+        str(one.threads),
+        *shares,
+        f"{one.total:.2f}",
+        f"{one.host:.0%}",
+        f"{one.wall:.2f}",
+        *ahead,
+    )
 
 
 def _answer(number: int, pair: Pair[Response]) -> Sequence[str]:
@@ -192,7 +205,8 @@ def _cost(one: ServerCosts) -> Sequence[str]:
 
 def _load(one: LoadPoint) -> Sequence[str]:
     seconds = f"{one.seconds:.2f}", f"{one.sequential_seconds:.2f}", f"{one.speedup:.2f}"
-    return (str(one.sequences), *seconds, f"{one.tokens_per_second:.1f}", f"{one.sequential_tokens_per_second:.1f}")
+    speeds = f"{one.tokens_per_second:.1f}", f"{one.sequential_tokens_per_second:.1f}"
+    return (str(one.sequences), *seconds, *speeds, *map(str, (one.steps, one.ahead, one.dropped)))
 
 
 def _peer(report: BenchReport, peer: PeerTimes) -> Sequence[str]:

@@ -1,0 +1,255 @@
+"""The pass after a step, launched before the step's tokens are seen: while it runs, the host reads them.
+
+A thread that has been sampled feeds that one token next, at a position that is known; the device takes the token from
+where it chose it. A thread that may have completed a promise is given a child at once. What does not come so (a thread
+ends, waits for its chunks, is fed two tokens at once) costs its place in the pass and no more: nobody sees the place's
+slot, and it is free again. A thread whose place is right goes on with it, whatever became of the others, since neither
+the order of the threads of a round nor how many run in a step can change an answer.
+
+How the tokens of the pass are to be chosen need not be foreseen: that is known before they are.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from pastalm.runtime.kv_cache import KVCache
+from pastalm.runtime.runner import Runner
+from pastalm.runtime.sampler import UNWANTED, SamplerOutput
+from pastalm.runtime.sequence import Sequence
+from pastalm.runtime.step_input import Part
+from pastalm.runtime.thread import Feed, Fork, Path, Status, Thread
+from pastalm.runtime.visibility import Query
+
+SPARE = 32  # slots of a sequence's row that are kept for places that turn out wrong
+
+Rows = dict[Thread, int]  # threads, and the rows of a step's logits that are theirs
+
+
+@dataclass(frozen=True)
+class Step:
+    """A step that the device runs: ``logits`` [K, V], the ``choice`` of a token from each, and whose they are."""
+
+    logits: Tensor
+    choice: SamplerOutput
+    rows: dict[Sequence, Rows]
+
+
+@dataclass(frozen=True)
+class PlaceAhead:
+    """What a thread is fed in a pass ahead."""
+
+    path: Path
+    query: Query
+
+    def feed(self, drawn: list[int]) -> Feed:
+        """The same, when the tokens that were ``drawn`` in the step before are known."""
+        follows = self.query.follows
+        return Feed(self.path, self.query.token if follows is None else drawn[follows], self.query.position)
+
+
+Places = dict[Sequence, list[PlaceAhead]]
+
+
+@dataclass(frozen=True)
+class PassAhead:
+    """A pass that follows the choice ``before``: its ``logits`` [K, V] are those of the ``places``, in order."""
+
+    logits: Tensor
+    before: SamplerOutput
+    places: Places
+
+    def right(self, sequences: Collection[Sequence]) -> dict[Sequence, Rows]:
+        """The due threads of these sequences that were fed what they ask for; none for a sequence without any."""
+        found, start = {}, 0
+        for sequence, places in self.places.items():
+            if sequence in sequences and (rows := _right(sequence, places, start, self.before.drawn)):
+                found[sequence] = rows
+            start += len(places)
+        return found
+
+    def take(self, right: dict[Sequence, Rows]) -> None:
+        """Go on with the threads for which it was right as after any pass; the slots of others are free again."""
+        for sequence, places in self.places.items():
+            rows = right.get(sequence, {})
+            of_path = {place.path: place for place in places}
+            for thread in rows:
+                _go_on(sequence, thread, of_path.pop(thread.path))
+            sequence.due = deque(thread for thread in sequence.due if thread not in rows)
+            _release(sequence, of_path.values())
+
+
+@dataclass(frozen=True)
+class Foreseen:
+    """What a thread will be fed: a ``token``, or the one that is chosen in the row that it ``follows``. ``sees`` is the
+    thread whose row of visibility it begins with: itself, or the parent that forks it in the same pass."""
+
+    path: Path
+    token: int
+    position: int
+    follows: int | None
+    sees: Path
+
+
+class LookAhead:
+    """Launches passes ahead, one at a time, and counts: ``steps`` that came of them, and ``dropped`` places.
+
+    A sequence that sets no limit may use ``max_model_len`` slots. ``shares`` says how many threads of each sequence a
+    step may have, given how many want to run.
+    """
+
+    def __init__(self, runner: Runner, max_model_len: int, shares: Callable[[list[int]], list[int]]) -> None:
+        self.runner, self.max_model_len, self.shares = runner, max_model_len, shares
+        self.steps = self.dropped = 0
+        self._pass: PassAhead | None = None
+
+    @property
+    def spare(self) -> int:
+        """How many slots a sequence's row needs besides those that the sequence may use."""
+        return SPARE if self.runner.ahead else 0
+
+    def launch(self, step: Step, sequences: Collection[Sequence], cache: KVCache) -> None:
+        """Launch the pass that these sequences run behind a step, if it can be foreseen for all. Where anything is in
+        the way there is none, and the next step is planned when its turn comes."""
+        places: Places = {}
+        try:
+            foreseen = self._foresee(step, sequences, cache.slots) if self.runner.ahead else {}
+            places = {sequence: _places(sequence, own) for sequence, own in foreseen.items()}
+            if places:
+                parts = [_part(sequence, own) for sequence, own in places.items()]
+                logits = self.runner.launch_after(step.choice, cache, parts).logits
+                self._pass = PassAhead(logits, step.choice, places)
+        except Exception:  # such as no memory: a step of its own says whom that ends
+            self._pass = None
+        finally:
+            if self._pass is None:
+                for sequence, own in places.items():
+                    _release(sequence, own)
+
+    def arrived(self, sequences: Collection[Sequence]) -> Step | None:
+        """The pass that was launched, as a step of those threads of these sequences for which it was right; None if it
+        was for none."""
+        ahead, self._pass = self._pass, None
+        if ahead is None:
+            return None
+        rows = ahead.right(sequences)
+        choice = self._choose(ahead.logits, rows) if rows else None
+        taken = rows if choice else {}
+        ahead.take(taken)
+        self.steps += bool(taken)
+        self.dropped += len(ahead.logits) - sum(map(len, taken.values()))
+        return Step(ahead.logits, choice, rows) if choice else None
+
+    def _foresee(self, step: Step, sequences: Collection[Sequence], slots: int) -> dict[Sequence, list[Foreseen]]:
+        """What each sequence is fed; nothing at all where that cannot be said for one of them, so that it does not have
+        to wait for the others, or where its row has no room for so many slots that may be wasted."""
+        found: dict[Sequence, list[Foreseen]] = {}
+        for sequence in sequences:
+            own = foresee(sequence, step.rows.get(sequence, {}))
+            limits = sequence.interpreter.limits
+            if own is None or len(own) > slots - 1 - (limits.slots or self.max_model_len):
+                return {}
+            if own:
+                found[sequence] = own[: limits.max_threads]
+        shares = self.shares([len(own) for own in found.values()])
+        return {sequence: own[:share] for (sequence, own), share in zip(found.items(), shares, strict=True)}
+
+    def _choose(self, logits_KV: Tensor, rows: dict[Sequence, Rows]) -> SamplerOutput | None:
+        try:
+            draws = {row: sequence.draw(thread) for sequence in rows for thread, row in rows[sequence].items()}
+            return self.runner.choose(logits_KV, [draws.get(row, UNWANTED) for row in range(len(logits_KV))])
+        except Exception:  # what is wrong will be wrong in a step of its own, and end those whom it is about
+            return None
+
+
+def foresee(sequence: Sequence, running: Rows) -> list[Foreseen] | None:
+    """What a sequence is fed behind a step in which these threads run, in the same round or, if all of them go on, in
+    the next. Nothing where the answer is over then; None where it cannot be said."""
+    interpreter = sequence.interpreter
+    alive = [thread for thread in interpreter.threads if thread.status is Status.RUNNING]
+    left = max(0, interpreter.limits.max_tokens - interpreter.sampled - len(running))
+    found: dict[Path, Foreseen] = {}
+    for thread in sequence.due or alive[:left]:
+        own = _written(sequence, thread, running[thread]) if thread in running else _asked(thread)
+        if own is None or (own.sees != own.path and own.sees not in found):
+            return None
+        child = _child(sequence, thread) if thread in running and thread.reader.may_fork else None
+        for one in (own, child):
+            if one is None or (thread in running and _is_last(sequence, one)):
+                break
+            found[one.path] = one
+    return list(found.values())
+
+
+def _asked(thread: Thread) -> Foreseen | None:
+    """What a thread is fed that does not run."""
+    feed, sees = thread.todo[0], thread.parent.path if thread.parent and thread.unforked else thread.path
+    if not isinstance(feed, Feed) or feed.thread != thread.path or not _asks_for(thread, feed):
+        return None
+    return Foreseen(thread.path, feed.token, feed.position, None, sees)
+
+
+def _written(sequence: Sequence, thread: Thread, row: int) -> Foreseen | None:
+    """What a thread is fed that runs: the token that is chosen in this row."""
+    if sequence.coming:
+        return Foreseen(thread.path, sequence.coming(thread.path), thread.position, None, thread.path)
+    return None if sequence.teacher else Foreseen(thread.path, 0, thread.position, row, thread.path)
+
+
+def _child(sequence: Sequence, parent: Thread) -> Foreseen:
+    """What the child is fed that the parent forks if a promise is complete now."""
+    feed = sequence.interpreter.next_child(parent)
+    return Foreseen(feed.thread, feed.token, feed.position, None, parent.path)
+
+
+def _is_last(sequence: Sequence, own: Foreseen) -> bool:
+    """Whether what is written ends the answer, or has no place in the model's window, so that it is never fed."""
+    interpreter = sequence.interpreter
+    beyond = interpreter.limits.window is not None and own.position >= interpreter.limits.window
+    return beyond or (own.follows is None and own.token in interpreter.language.eos)
+
+
+def _places(sequence: Sequence, foreseen: list[Foreseen]) -> list[PlaceAhead]:
+    """The same in slots of the cache."""
+    visibility, rows, found = sequence.visibility, dict[Path, int](), []
+    for one in foreseen:
+        row = rows[one.sees] if one.sees != one.path else visibility.rows[one.path]
+        found.append(PlaceAhead(one.path, visibility.query(one.token, one.position, row, one.follows)))
+        rows[one.path] = found[-1].query.row
+    return found
+
+
+def _part(sequence: Sequence, places: list[PlaceAhead]) -> Part:
+    """What a sequence feeds. The logits of all of it are wanted; how tokens are drawn is said later."""
+    queries = [place.query for place in places]
+    return Part(sequence.row or 0, queries, range(len(places)), [UNWANTED] * len(places))
+
+
+def _right(sequence: Sequence, places: list[PlaceAhead], start: int, drawn: list[int]) -> Rows:
+    of_path = {place.path: (row, place.feed(drawn)) for row, place in enumerate(places, start)}
+    found: Rows = {}
+    for thread in sequence.due:
+        row, feed = of_path.get(thread.path, (0, None))
+        if feed and _asks_for(thread, feed) and (not thread.unforked or thread.parent in found):
+            found[thread] = row
+    return found
+
+
+def _asks_for(thread: Thread, feed: Feed) -> bool:
+    """Whether the model is to be fed just this; forks behind it change nothing for the thread itself."""
+    return thread.todo[:1] == [feed] and all(isinstance(one, Fork) for one in thread.todo[1:])
+
+
+def _go_on(sequence: Sequence, thread: Thread, place: PlaceAhead) -> None:
+    _, *forks = sequence.interpreter.take(thread)
+    sequence.visibility.rows[thread.path] = place.query.row
+    sequence.visibility.apply(forks)
+
+
+def _release(sequence: Sequence, places: Collection[PlaceAhead]) -> None:
+    """Let others have the slots of places that are not wanted."""
+    sequence.visibility.free += [place.query.slot for place in places]
