@@ -31,7 +31,7 @@ from tests.runtime.families import tiny
 from tests.runtime.scripted import START, Case, Scribbler, cases, interpreter_of, play
 from tests.runtime.test_graphs import Replayed
 
-PROMPTS = ["hello", "34 world " * 12, "hello world foo " * 8]
+PROMPTS = ["hello", "34 world " * 12, "hello world foo "]
 FORKING = {"temperature": 1.0, "max_tokens": 24}
 
 
@@ -105,12 +105,12 @@ def test_answers_are_those_of_an_engine_that_waits(how: str, waiting: Engine, re
     for options in OPTIONS:
         asked = [(prompt, {**options, "seed": seed}) for seed, prompt in enumerate(PROMPTS)]
         expected = told(finish(waiting.scheduler(3, 300), [ask(waiting, *one) for one in asked]))
-        for max_batch, max_rows in ((3, None), (2, 3)):
+        for max_batch, max_rows in ((3, None), (2, 3)) if how == "engine" else ((3, None),):
             scheduler = engine.scheduler(max_batch, 300, max_rows)
             assert told(finish(scheduler, [ask(engine, *one) for one in asked])) == expected
             assert scheduler.ahead.steps > 12
             dropped += scheduler.ahead.dropped
-    assert dropped > 20
+    assert dropped > 10
     assert {kind for _, kind in engine.runner.graphs.keys} <= {None}, "passes hold no choice"
     if how == "replaying":
         assert {(shape.wanted, kind) for shape, kind in engine.runner.choices.keys} > {(1, False), (1, True), (4, True)}
@@ -141,7 +141,7 @@ def test_decoding_equals_the_dense_forward(family: str, tokenizer: PreTrainedTok
 
 
 def test_every_limit_cuts_where_it_did(engine: Engine, waiting: Engine) -> None:
-    options = {**FORKING, "seed": 2, "max_tokens": 28}
+    options = {**FORKING, "seed": 2, "max_tokens": 22}
     whole = alone(waiting, "hello", options).metrics.tokens
     each = [{**options, "max_tokens": tokens} for tokens in range(1, whole + 2)]
     each += [{"mode": "sequential", "max_tokens": tokens} for tokens in range(1, 6)]
@@ -297,7 +297,7 @@ def scripted(engine: Engine, case: Case) -> Sequence:
     return sequence
 
 
-@settings(max_examples=40)
+@settings(max_examples=25)
 @given(st.lists(cases, min_size=1, max_size=3), st.integers(0, 9))
 def test_whatever_is_written_it_is_written(engine: Engine, written: list[Case], cancelled: int) -> None:
     scheduler = engine.scheduler(2, 1 + START + 80 + 2 * 80)
