@@ -172,6 +172,22 @@ def test_a_cache_is_filled_to_its_last_slot(
     assert bool(scheduler.ahead.steps) == bool(spare)
 
 
+def test_a_cache_moves_while_a_pass_is_on_its_way(replaying: Engine, waiting: Engine) -> None:
+    asked = [("hello", FORKING), ("34 world " * 40, {**FORKING, "seed": 1}), ("foo", {**FORKING, "max_tokens": 180})]
+    scheduler = replaying.scheduler(3, 400)
+    sequences = [ask(replaying, *one) for one in asked]
+    sizes = set()
+    for sequence in sequences:  # each makes the cache larger, in rows or in slots
+        scheduler.add(sequence)
+        for _ in range(6):
+            scheduler.step()
+        sizes.add((scheduler.cache.rows, scheduler.cache.slots))
+    while scheduler.step():
+        pass
+    assert told(one.result() for one in sequences) == told(alone(waiting, *one) for one in asked)
+    assert len(sizes) == 3 and scheduler.ahead.steps > 15
+
+
 @pytest.mark.parametrize("step", [1, 2, 3, 5, 8])
 def test_whoever_is_cancelled_leaves_no_trace(step: int, engine: Engine, waiting: Engine) -> None:
     asked = [("hello", {**FORKING, "seed": seed}) for seed in range(4)]
