@@ -69,13 +69,16 @@ class CompiledPass:
     def __init__(self, eager: Pass, context: AttentionContext, *, fold: bool) -> None:
         from pastalm.runtime.side_by_side import SideBySide  # it takes seconds to import
 
-        _choose_folder()
+        choose_folder()
         self.eager, self.context = eager, context
         self.number = next(_numbers)
         _contexts[self.number] = context
         options: dict[str, Any] = {
             "freezing": fold,
             "post_grad_custom_pre_pass": SideBySide(),
+            # What is left besides products and attention is so little that sharing it among threads takes longer.
+            "cpp.threads": 1,
+            "size_asserts": False,
             # A model that decodes stays as it is: to look whether it does takes a tenth of a step.
             "guard_filter_fn": torch.compiler.skip_guard_on_all_nn_modules_unsafe,
         }
@@ -102,7 +105,7 @@ class CompiledPass:
         return self.eager(tokens_1N, positions_1N, keep_K)
 
 
-def _choose_folder() -> None:
+def choose_folder() -> None:
     """Have compiled code kept below the home folder, unless somebody has named another folder. What imports torch's
     compiler, as transformers does, has named torch's own, which may be gone tomorrow."""
     from torch._inductor.runtime.cache_dir_utils import default_cache_dir

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import logging
+import os
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
+from torch._inductor.runtime.cache_dir_utils import default_cache_dir
 from transformers import PreTrainedTokenizerFast
 
 from pastalm import Engine, Response
-from pastalm.runtime.compiled import CompiledPass
+from pastalm.runtime.compiled import CACHE, FOLDER, CompiledPass, choose_folder
 from pastalm.runtime.runner import Runner
 from tests.runtime.families import tiny
 
@@ -74,6 +77,15 @@ def test_what_cannot_be_compiled_runs_without(
         assert engine.generate("hello", max_tokens=20, mode="sequential").text == expected.text
     said = [record.message for record in caplog.records if "compiled" in record.message]
     assert said == ["The step cannot be compiled (no compiler here); it runs without, more slowly."]
+
+
+@pytest.mark.parametrize("named, kept", [(None, CACHE), ("torch's own", CACHE), ("/some/where", Path("/some/where"))])
+def test_where_compiled_code_is_kept(named: str | None, kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(FOLDER, raising=False)
+    if named:
+        monkeypatch.setenv(FOLDER, default_cache_dir() if named == "torch's own" else named)
+    choose_folder()
+    assert Path(os.environ[FOLDER]) == kept.expanduser()
 
 
 def test_without_compile_nothing_is_compiled(tokenizer: PreTrainedTokenizerFast) -> None:

@@ -82,6 +82,17 @@ def test_many_queries_are_left_to_torch(monkeypatch: pytest.MonkeyPatch) -> None
     torch.testing.assert_close(*both, atol=0, rtol=0)
 
 
+def test_a_matrix_unit_attends_over_any_number_of_slots(monkeypatch: pytest.MonkeyPatch) -> None:
+    head = torch.empty(1, 1, 1, 64, dtype=torch.bfloat16)
+    if not torch.ops.pastalm.attends_in_tiles(head, head, head):
+        pytest.skip("the processor has no matrix unit")
+    monkeypatch.setattr(few_queries, "MOST", 0)
+    expected = attended(CacheMetadata, (1, 2), 6, 64, torch.bfloat16, Scoring(window=12))
+    monkeypatch.setattr(CacheMetadata, "attend", None)
+    found = attended(FewQueriesMetadata, (1, 2), 6, 64, torch.bfloat16, Scoring(window=12))
+    torch.testing.assert_close(found, expected, atol=2e-2, rtol=0)
+
+
 @pytest.mark.parametrize("family", ["llama", "gemma3_text", "qwen2"])  # shared heads, windows
 def test_a_short_answer_equals_the_oracle(
     family: str, tokenizer: PreTrainedTokenizerFast, monkeypatch: pytest.MonkeyPatch
