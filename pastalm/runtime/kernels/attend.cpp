@@ -192,8 +192,8 @@ void by_tiles(const Layer<BFloat>& layer) {
 // Whether the matrix unit attends for a query, a key and a value as ``attend_few`` takes them.
 bool attends_in_tiles(const Tensor& query, const Tensor& key, const Tensor& value) {
 #ifdef PASTALM_TILES
-  bool whole = key.size(3) % DEPTH == 0 && value.size(3) % DEPTH == 0 && query.size(1) <= SIDE * key.size(1);
-  return whole && query.scalar_type() == at::kBFloat16 && tiles_allowed();
+  bool fit = key.size(3) % DEPTH == 0 && value.size(3) % DEPTH == 0 && query.size(1) <= SIDE * key.size(1);
+  return fit && query.scalar_type() == at::kBFloat16 && tiles_allowed();
 #else
   return false;
 #endif
@@ -207,8 +207,8 @@ Tensor attend_few(const Tensor& query, const Tensor& key, const Tensor& value, T
   auto kind = query.scalar_type();
   TORCH_CHECK((kind == at::kFloat || kind == at::kBFloat16) && keys.scalar_type() == kind && key.scalar_type() == kind,
               "Attention in ", kind, " over keys in ", keys.scalar_type());
-  bool whole = keys.size(3) % LANES == 0 && values.size(3) % LANES == 0 && visible.size(3) % CHUNK == 0;
-  TORCH_CHECK(whole && keys.is_contiguous() && values.is_contiguous() && visible.is_contiguous(), "Keys of ",
+  bool fit = keys.size(3) % LANES == 0 && values.size(3) % LANES == 0 && visible.size(3) % CHUNK == 0;
+  TORCH_CHECK(fit && keys.is_contiguous() && values.is_contiguous() && visible.is_contiguous(), "Keys of ",
               keys.sizes(), " and values of ", values.sizes());
   Tensor asked = query.stride(3) == 1 ? query : query.contiguous();
   auto run = [&](auto number) {
