@@ -11,13 +11,15 @@ How the tokens of the pass are to be chosen need not be foreseen: that is known 
 
 from __future__ import annotations
 
+import logging
 from collections import deque
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 
 from torch import Tensor
 
 from pastalm.runtime.kv_cache import KVCache
+from pastalm.runtime.memory import is_out_of_memory
 from pastalm.runtime.runner import Runner
 from pastalm.runtime.sampler import UNWANTED, SamplerOutput
 from pastalm.runtime.sequence import Sequence
@@ -26,6 +28,8 @@ from pastalm.runtime.thread import Feed, Fork, Path, Status, Thread
 from pastalm.runtime.visibility import Query
 
 SPARE = 32  # slots of a sequence's row that are kept for places that turn out wrong
+
+_log = logging.getLogger(__name__)
 
 Rows = dict[Thread, int]  # threads, and the rows of a step's logits that are theirs
 
@@ -46,10 +50,10 @@ class PlaceAhead:
     path: Path
     query: Query
 
-    def feed(self, drawn: list[int]) -> Feed:
-        """The same, when the tokens that were ``drawn`` in the step before are known."""
+    def feed(self, before: list[int]) -> Feed:
+        """The same, when the tokens of the step ``before`` are known."""
         follows = self.query.follows
-        return Feed(self.path, self.query.token if follows is None else drawn[follows], self.query.position)
+        return Feed(self.path, self.query.token if follows is None else before[follows], self.query.position)
 
 
 Places = dict[Sequence, list[PlaceAhead]]
@@ -65,22 +69,24 @@ class PassAhead:
 
     def right(self, sequences: Collection[Sequence]) -> dict[Sequence, Rows]:
         """The due threads of these sequences that were fed what they ask for; none for a sequence without any."""
-        found, start = {}, 0
+        found, start, tokens = {}, 0, self.before.tokens
         for sequence, places in self.places.items():
-            if sequence in sequences and (rows := _right(sequence, places, start, self.before.drawn)):
-                found[sequence] = rows
+            with sequence.guarded():
+                if sequence in sequences and (rows := _right(sequence, places, start, tokens)):
+                    found[sequence] = rows
             start += len(places)
         return found
 
     def take(self, right: dict[Sequence, Rows]) -> None:
         """Go on with the threads for which it was right as after any pass; the slots of others are free again."""
         for sequence, places in self.places.items():
-            rows = right.get(sequence, {})
-            of_path = {place.path: place for place in places}
-            for thread in rows:
-                _go_on(sequence, thread, of_path.pop(thread.path))
-            sequence.due = deque(thread for thread in sequence.due if thread not in rows)
-            _release(sequence, of_path.values())
+            with sequence.guarded():
+                rows = right.get(sequence, {})
+                of_path = {place.path: place for place in places}
+                for thread in rows:
+                    _go_on(sequence, thread, of_path.pop(thread.path))
+                sequence.due = deque(thread for thread in sequence.due if thread not in rows)
+                _release(sequence, of_path.values())
 
 
 @dataclass(frozen=True)
@@ -97,6 +103,7 @@ class Foreseen:
 
 class LookAhead:
     """Launches passes ahead, one at a time, and counts: ``steps`` that came of them, and ``dropped`` places.
+    ``launched`` is the one that is on its way. After one without memory there is none until a sequence has left.
 
     A sequence that sets no limit may use ``max_model_len`` slots. ``shares`` says how many threads of each sequence a
     step may have, given how many want to run.
@@ -105,7 +112,9 @@ class LookAhead:
     def __init__(self, runner: Runner, max_model_len: int, shares: Callable[[list[int]], list[int]]) -> None:
         self.runner, self.max_model_len, self.shares = runner, max_model_len, shares
         self.steps = self.dropped = 0
-        self._pass: PassAhead | None = None
+        self.launched: PassAhead | None = None
+        self._crowd: frozenset[Sequence] = frozenset()  # too many for the memory of a pass ahead
+        self._warned = False
 
     @property
     def spare(self) -> int:
@@ -115,34 +124,52 @@ class LookAhead:
     def launch(self, step: Step, sequences: Collection[Sequence], cache: KVCache) -> None:
         """Launch the pass that these sequences run behind a step, if it can be foreseen for all. Where anything is in
         the way there is none, and the next step is planned when its turn comes."""
+        if not self._crowd.issubset(sequences):
+            self._crowd = frozenset()  # one has left
+        if self._crowd or not self.runner.ahead:
+            return
         places: Places = {}
         try:
-            foreseen = self._foresee(step, sequences, cache.slots) if self.runner.ahead else {}
-            places = {sequence: _places(sequence, own) for sequence, own in foreseen.items()}
+            for sequence, foreseen in self._foresee(step, sequences, cache.slots).items():
+                for place in _places(sequence, foreseen):
+                    places.setdefault(sequence, []).append(place)
             if places:
                 parts = [_part(sequence, own) for sequence, own in places.items()]
                 logits = self.runner.launch_after(step.choice, cache, parts).logits
-                self._pass = PassAhead(logits, step.choice, places)
-        except Exception:  # such as no memory: a step of its own says whom that ends
-            self._pass = None
+                self.launched = PassAhead(logits, step.choice, places)
+        except Exception as error:  # a step of its own says whom that ends
+            self._failed(error, sequences)
         finally:
-            if self._pass is None:
+            if self.launched is None:
                 for sequence, own in places.items():
                     _release(sequence, own)
 
     def arrived(self, sequences: Collection[Sequence]) -> Step | None:
         """The pass that was launched, as a step of those threads of these sequences for which it was right; None if it
         was for none."""
-        ahead, self._pass = self._pass, None
-        if ahead is None:
+        if self.launched is None:
             return None
-        rows = ahead.right(sequences)
-        choice = self._choose(ahead.logits, rows) if rows else None
-        taken = rows if choice else {}
-        ahead.take(taken)
-        self.steps += bool(taken)
-        self.dropped += len(ahead.logits) - sum(map(len, taken.values()))
-        return Step(ahead.logits, choice, rows) if choice else None
+        logits = self.launched.logits
+        rows: dict[Sequence, Rows] = {}
+        choice: SamplerOutput | None = None
+        try:
+            rows = self.launched.right(sequences)
+            choice = self._choose(logits, rows) if rows else None
+        finally:
+            self._end(rows if choice else {})
+        left = {sequence: own for sequence, own in rows.items() if not sequence.finished}
+        return Step(logits, choice, left) if choice and left else None
+
+    def drop(self) -> None:
+        """Let go of the pass that was launched, if there is one."""
+        self._end({})
+
+    def _end(self, taken: dict[Sequence, Rows]) -> None:
+        ahead, self.launched = self.launched, None
+        if ahead is not None:
+            ahead.take(taken)
+            self.steps += bool(taken)
+            self.dropped += len(ahead.logits) - sum(map(len, taken.values()))
 
     def _foresee(self, step: Step, sequences: Collection[Sequence], slots: int) -> dict[Sequence, list[Foreseen]]:
         """What each sequence is fed; nothing at all where that cannot be said for one of them, so that it does not have
@@ -154,7 +181,7 @@ class LookAhead:
             if own is None or len(own) > slots - 1 - (limits.slots or self.max_model_len):
                 return {}
             if own:
-                found[sequence] = own[: limits.max_threads]
+                found[sequence] = own
         shares = self.shares([len(own) for own in found.values()])
         return {sequence: own[:share] for (sequence, own), share in zip(found.items(), shares, strict=True)}
 
@@ -162,8 +189,17 @@ class LookAhead:
         try:
             draws = {row: sequence.draw(thread) for sequence in rows for thread, row in rows[sequence].items()}
             return self.runner.choose(logits_KV, [draws.get(row, UNWANTED) for row in range(len(logits_KV))])
-        except Exception:  # what is wrong will be wrong in a step of its own, and end those whom it is about
+        except Exception as error:  # what is wrong will be wrong in a step of its own, and end those whom it is about
+            self._failed(error, rows)
             return None
+
+    def _failed(self, error: Exception, sequences: Collection[Sequence]) -> None:
+        if is_out_of_memory(error):
+            self._crowd = frozenset(sequences)
+        if not self._warned:
+            self._warned = True
+            reason = " ".join(str(error).split())[:200] or type(error).__name__
+            _log.warning("A pass could not be launched ahead (%s); such steps wait for the tokens of the last.", reason)
 
 
 def foresee(sequence: Sequence, running: Rows) -> list[Foreseen] | None:
@@ -172,8 +208,9 @@ def foresee(sequence: Sequence, running: Rows) -> list[Foreseen] | None:
     interpreter = sequence.interpreter
     alive = [thread for thread in interpreter.threads if thread.status is Status.RUNNING]
     left = max(0, interpreter.limits.max_tokens - interpreter.sampled - len(running))
+    most = interpreter.limits.max_threads
     found: dict[Path, Foreseen] = {}
-    for thread in sequence.due or alive[:left]:
+    for thread in list(sequence.due or alive[:left])[:most]:
         own = _written(sequence, thread, running[thread]) if thread in running else _asked(thread)
         if own is None or (own.sees != own.path and own.sees not in found):
             return None
@@ -182,7 +219,7 @@ def foresee(sequence: Sequence, running: Rows) -> list[Foreseen] | None:
             if one is None or (thread in running and _is_last(sequence, one)):
                 break
             found[one.path] = one
-    return list(found.values())
+    return list(found.values())[:most]
 
 
 def _asked(thread: Thread) -> Foreseen | None:
@@ -194,10 +231,12 @@ def _asked(thread: Thread) -> Foreseen | None:
 
 
 def _written(sequence: Sequence, thread: Thread, row: int) -> Foreseen | None:
-    """What a thread is fed that runs: the token that is chosen in this row."""
+    """What a thread is fed that runs: the token that is chosen in this row, unless the host has the last word."""
     if sequence.coming:
         return Foreseen(thread.path, sequence.coming(thread.path), thread.position, None, thread.path)
-    return None if sequence.teacher else Foreseen(thread.path, 0, thread.position, row, thread.path)
+    if sequence.teacher or sequence.sampling.redrawn:
+        return None
+    return Foreseen(thread.path, 0, thread.position, row, thread.path)
 
 
 def _child(sequence: Sequence, parent: Thread) -> Foreseen:
@@ -213,14 +252,14 @@ def _is_last(sequence: Sequence, own: Foreseen) -> bool:
     return beyond or (own.follows is None and own.token in interpreter.language.eos)
 
 
-def _places(sequence: Sequence, foreseen: list[Foreseen]) -> list[PlaceAhead]:
+def _places(sequence: Sequence, foreseen: list[Foreseen]) -> Iterator[PlaceAhead]:
     """The same in slots of the cache."""
-    visibility, rows, found = sequence.visibility, dict[Path, int](), []
+    visibility, rows = sequence.visibility, dict[Path, int]()
     for one in foreseen:
         row = rows[one.sees] if one.sees != one.path else visibility.rows[one.path]
-        found.append(PlaceAhead(one.path, visibility.query(one.token, one.position, row, one.follows)))
-        rows[one.path] = found[-1].query.row
-    return found
+        query = visibility.query(one.token, one.position, row, one.follows)
+        rows[one.path] = query.row
+        yield PlaceAhead(one.path, query)
 
 
 def _part(sequence: Sequence, places: list[PlaceAhead]) -> Part:
@@ -229,8 +268,8 @@ def _part(sequence: Sequence, places: list[PlaceAhead]) -> Part:
     return Part(sequence.row or 0, queries, range(len(places)), [UNWANTED] * len(places))
 
 
-def _right(sequence: Sequence, places: list[PlaceAhead], start: int, drawn: list[int]) -> Rows:
-    of_path = {place.path: (row, place.feed(drawn)) for row, place in enumerate(places, start)}
+def _right(sequence: Sequence, places: list[PlaceAhead], start: int, before: list[int]) -> Rows:
+    of_path = {place.path: (row, place.feed(before)) for row, place in enumerate(places, start)}
     found: Rows = {}
     for thread in sequence.due:
         row, feed = of_path.get(thread.path, (0, None))

@@ -93,7 +93,7 @@ class Graphs:
     def run(self, key: GraphKey, reads: Sequence[Tensor], function: Callable[[], Outcome]) -> Outcome:
         """What ``function`` gives for a bucket: replayed; or called, where it has not been captured, and then captured
         for the next time. ``reads`` are the tensors that it reads besides the weights and that may be replaced."""
-        if not self._reads or any(held() is not own for held, own in zip(self._reads, reads, strict=True)):
+        if not self._reads or self._moved(reads):
             self.clear()
             self._reads = [ref(tensor) for tensor in reads]
         if key in self._replays:
@@ -103,6 +103,10 @@ class Graphs:
         if self.capture is not None:
             self._add(key, self.capture, function)
         return outcome
+
+    def _moved(self, reads: Sequence[Tensor]) -> bool:
+        kept = [held() for held in self._reads]
+        return len(kept) != len(reads) or any(held is not own for held, own in zip(kept, reads, strict=True))
 
     def clear(self) -> None:
         """Let go of all graphs and their memory."""

@@ -123,12 +123,12 @@ class Runner:
             found, draws = self.launch_after(None, cache, parts), [draw for part in parts for draw in part.draws]
             return replace(found, choice=self.choose(found.logits, draws)) if draws else found
         step, sampling, captured = self._fill(cache, parts)
-        inside = sampling if sampling.draws else None
-        logits, chosen = self._replay(cache, step, inside) if captured else self._compute(cache, step, inside)
-        if sampling.draws and chosen is None:
-            chosen = self.sampler.choose(logits, sampling)
-        choice = None if chosen is None else SamplerOutput(self.sampler, chosen, sampling.draws)
-        return Launched(logits[: sum(len(part.wanted) for part in parts)], choice)
+        logits, chosen = self._replay(cache, step, sampling) if captured else self._compute(cache, step, sampling)
+        found = Launched(logits[: sum(len(part.wanted) for part in parts)])
+        if sampling is None:
+            return found
+        chosen = chosen or self.sampler.choose(logits, sampling)
+        return replace(found, choice=SamplerOutput(self.sampler, chosen, sampling.draws))
 
     @torch.inference_mode()
     def launch_after(self, before: SamplerOutput | None, cache: KVCache, parts: Sequence[Part]) -> Launched:
@@ -169,11 +169,14 @@ class Runner:
 
     def _fill(
         self, cache: KVCache, parts: Sequence[Part], shape: StepShape | None = None
-    ) -> tuple[StepInput, SamplingInput, bool]:
-        """The input of a step, on the device; and whether its shape is a bucket."""
+    ) -> tuple[StepInput, SamplingInput | None, bool]:
+        """The input of a step, on the device; how its tokens are chosen, if the pass holds that; and whether its shape
+        is a bucket."""
         shape = shape or (bucket(parts, cache.slots) if self.graphs.active else None)
         step = self._buffers.input(shape or StepShape.of(parts))
-        sampling = step.fill(parts, cache.slots, self.sampler.masks)
+        step.fill_queries(parts, cache.slots)
+        draws = [] if self.ahead else [draw for part in parts for draw in part.draws]
+        sampling = step.fill_draws(draws, self.sampler.masks) if draws else None
         self._buffers.copy(step)
         return step, sampling, shape is not None
 
@@ -187,7 +190,7 @@ class Runner:
         """The same as a graph. Only lists of changed logits, as long as requests make them, are left out of it."""
         inside = None if sampling is None or sampling.changes else sampling.complete()
         key = (step.shape, None if inside is None else bool(inside.drawn))
-        reads = (cache.positions, self.sampler.masks.table, self._buffers.memory)
+        reads = (cache.positions, self._buffers.memory, *(() if self.ahead else (self.sampler.masks.table,)))
         logits, chosen = self.graphs.run(key, reads, lambda: self._compute(cache, step, inside))
         return logits.clone(), chosen  # the next replay writes over it
 
@@ -200,7 +203,7 @@ class Runner:
             nothing = Part(0, [Query(0, 0, JUNK, NOTHING)], [0], [UNWANTED])
             for shape in track(buckets(cache.rows, cache.slots), "Capturing steps", unit="graphs"):
                 step, sampling, _ = self._fill(cache, [nothing], shape)
-                logits, _ = self._replay(cache, step, None if self.ahead else sampling)
+                logits, _ = self._replay(cache, step, sampling)
                 if self.ahead:
                     self.choose(logits, [UNWANTED] * len(logits))
 

@@ -64,6 +64,11 @@ class SamplingParams:
                 raise ValueError(f"logit_bias is ids with numbers from -{MAX_BIAS} to {MAX_BIAS}, not {token}: {bias}.")
 
     @property
+    def redrawn(self) -> bool:
+        """Whether the host may draw a token again that the device has drawn: ``top_p`` drops some."""
+        return self.temperature > 0 and self.top_p < 1
+
+    @property
     def penalised(self) -> bool:
         """Whether what a thread has seen counts."""
         return bool(self.presence_penalty or self.frequency_penalty)
@@ -176,26 +181,19 @@ class SamplerOutput:
 
     def __init__(self, sampler: Sampler, chosen: Chosen, draws: Sequence[Draw]) -> None:
         self.chosen, self._sampler, self._draws = chosen, sampler, draws
-        self._ids = chosen.tokens[: len(draws)].to("cpu", non_blocking=True)  # from a GPU into pinned memory
-        self._copied = torch.cuda.Event() if chosen.tokens.is_cuda else None
+        on_gpu = chosen.tokens.is_cuda  # nowhere else could one wait for the end of a copy
+        self._ids = chosen.tokens[: len(draws)].to("cpu", non_blocking=on_gpu)  # from a GPU into pinned memory
+        self._copied = torch.cuda.Event() if on_gpu else None
         if self._copied is not None:
-            self._copied.record()
+            self._copied.record(torch.cuda.current_stream(chosen.tokens.device))
 
     @cached_property
     @torch.inference_mode()
     def tokens(self) -> list[int]:
         """One for each draw; waits until they are there."""
-        return self._sampler.settle(replace(self.chosen, tokens=self._arrived()), self._draws)
-
-    @cached_property
-    def drawn(self) -> list[int]:
-        """The same before ``top_p`` made any be drawn again: what a pass that follows is fed."""
-        return [max(token, -1 - token) for token in self._arrived().tolist()]
-
-    def _arrived(self) -> Tensor:
         if self._copied is not None:
             self._copied.synchronize()
-        return self._ids
+        return self._sampler.settle(replace(self.chosen, tokens=self._ids), self._draws)
 
 
 class Sampler:

@@ -158,19 +158,37 @@ class Scheduler:
             sequence.read = common[donor]
 
     def _decode(self, sequences: list[Sequence]) -> None:
-        step = self.ahead.arrived(sequences) or self._planned(sequences)
+        step = self._arrived(sequences) or self._planned([one for one in sequences if not one.finished])
         if step is None:
             return
         try:
             self.ahead.launch(step, [one for one in sequences if not one.finished], self.cache)
-            tokens = step.choice.tokens
+            tokens = self._tokens(step)
         except BaseException as error:
+            self.ahead.drop()
             _fail(step.rows, error)
             return
         self.threads = sum(map(len, step.rows.values()))
         for sequence, rows in step.rows.items():
             with sequence.guarded():
                 self._accept(sequence, rows, tokens, step.logits)
+
+    def _arrived(self, sequences: list[Sequence]) -> Step | None:
+        try:
+            return self.ahead.arrived(sequences)
+        except BaseException as error:  # it is not known what each has been fed
+            _fail(sequences, error)
+            return None
+
+    def _tokens(self, step: Step) -> list[int]:
+        """The tokens of a step. If there is no memory to draw one again, the pass behind it gives back what it has."""
+        try:
+            return step.choice.tokens
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+        self.ahead.drop()
+        return step.choice.tokens
 
     def _planned(self, sequences: list[Sequence]) -> Step | None:
         """Launch a step of the threads whose turn it is."""
@@ -251,7 +269,7 @@ class Scheduler:
             heappush(self._free, sequence.row)
             sequence.row = None
         if not self.running:
-            self.ahead.arrived([])  # nobody waits for it
+            self.ahead.drop()  # nobody waits for it
 
 
 def _will_share(sequence: Sequence, others: list[Sequence]) -> bool:

@@ -127,18 +127,13 @@ class StepInput:
         self._filled[name] = self._host[span].view(kind)
         return self._device[span].view(dtype).view(shape)
 
-    def fill(self, parts: Sequence[Part], cache_slots: int, masks: LegalMasks) -> SamplingInput:
-        """Write a step into the host's places; returns how its tokens are to be sampled."""
-        self.fill_queries(parts, cache_slots)
-        return self.fill_draws([draw for part in parts for draw in part.draws], masks)
-
     def follow(self, tokens_K: Tensor) -> None:
-        """On the device: feed what follows tokens of the step before, as :class:`Chosen` holds them."""
-        before = torch.maximum(tokens_K, -1 - tokens_K)[(self.follows - 1).clamp(min=0)]
+        """On the device: feed what follows tokens of the step before."""
+        before = tokens_K[(self.follows - 1).clamp(min=0)]
         self.tokens[0].copy_(torch.where(self.follows > 0, before, self.tokens[0]))
 
     def fill_queries(self, parts: Sequence[Part], cache_slots: int) -> None:
-        """Write what a step is fed."""
+        """Write what a step is fed into the host's places."""
         shape, size = self.shape, self.shape.slots // 8
         queries = [query for part in parts for query in part.queries]
         rows = [part.row for part in parts] if shape.first is None else range(shape.first, shape.first + shape.rows)
@@ -166,7 +161,7 @@ class StepInput:
         self._filled["visible"][:] = np.frombuffer(b"".join(seen), dtype=np.uint8)
 
     def fill_draws(self, draws: Sequence[Draw], masks: LegalMasks) -> SamplingInput:
-        """Write how tokens are drawn."""
+        """Write how tokens are drawn, and return it."""
         low, high = TEMPERATURES
         params = [draw.params for draw in draws]
         drawn = [row for row, one in enumerate(params) if one.temperature > 0]
@@ -238,9 +233,9 @@ class StepBuffers:
     def copy(self, step: StepInput) -> None:
         """Bring a filled input to the device, in one piece."""
         if self.memory is not self._host:
-            self.memory[: step.size].copy_(self._host[: step.size], non_blocking=True)
+            self.memory[: step.size].copy_(self._host[: step.size], non_blocking=self._copied is not None)
         if self._copied is not None:
-            self._copied.record()
+            self._copied.record(torch.cuda.current_stream(self.device))
 
     def _allocate(self, size: int) -> None:
         pinned = self.device.type == "cuda"

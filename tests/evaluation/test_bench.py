@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from threading import Thread
+from time import sleep
 from typing import Any
 
 import pytest
@@ -31,6 +32,7 @@ from pastalm.evaluation.bench.steps import (
 )
 from pastalm.lang.parse import parse
 from pastalm.runtime import attention
+from pastalm.runtime.graphs import Graphs, Outcome
 
 ANNOTATED = "Well: <async topic='one'>hello world foo</async> <async topic='two'>bar 12 34 foo bar</async><sync/> end"
 ANSWERS = [AnnotatedAnswer("hello", parse(ANNOTATED)), AnnotatedAnswer("foo bar", parse("hello world"))]
@@ -93,8 +95,25 @@ def test_the_parts_of_a_step_are_all_of_it_and_the_code_is_as_before(engine: Eng
         values = [getattr(one, part) for part in PARTS]
         assert all(value >= 0 for value in values) and one.model > 0 < one.attention
         assert one.sampling > 0 < one.input and one.total == pytest.approx(sum(values))
-        assert one.wall > 0 and 0 <= one.hidden <= 1 and one.ahead == one.dropped == 0
+        assert one.wall > 0 and one.ahead == one.dropped == 0
     assert engine.runner.run_model == before and attention.attend is attend
+
+
+def test_a_choice_that_is_a_graph_of_its_own_is_sampling(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    runner, calls = engine.runner, []
+    replayed = Graphs(lambda function: function)
+    run = replayed.run
+
+    def slow(*arguments: Any) -> Outcome:
+        sleep(0.05)
+        calls.append(arguments[0])
+        return run(*arguments)
+
+    monkeypatch.setattr(replayed, "run", slow)
+    monkeypatch.setattr(runner, "ahead", True)
+    monkeypatch.setattr(runner, "choices", replayed)
+    (found,) = measure_parts(engine, [(1, 1)], 16, 2)
+    assert calls and found.sampling >= 50 > found.model
 
 
 def test_steps_that_are_launched_ahead_are_counted(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 
 from pastalm.runtime.sampler import Draw, Sampler
-from pastalm.runtime.step_input import Part, StepBuffers, StepShape
-from pastalm.runtime.visibility import Query
+from pastalm.runtime.step_input import StepBuffers, StepShape
 
 CPU = torch.device("cpu")
 
@@ -17,6 +16,5 @@ CPU = torch.device("cpu")
 def sample(logits: Tensor, draws: Sequence[Draw], sampler: Sampler | None = None) -> list[int]:
     """One token for each row."""
     sampler = sampler or Sampler(logits.shape[-1], CPU)
-    parts = [Part(0, [Query(0, 0, 1, 2)], [0] * len(draws), draws)]
-    step = StepBuffers(CPU).input(StepShape.of(parts))
-    return sampler.sample(logits, step.fill(parts, 64, sampler.masks))
+    step = StepBuffers(CPU).input(StepShape.choice(len(draws)))
+    return sampler.sample(logits, step.fill_draws(draws, sampler.masks))

@@ -92,9 +92,9 @@ def noted(response: Response) -> list[str]:
 OPTIONS = [
     {"max_tokens": 20},
     {"max_tokens": 20, "mode": "sequential", "frequency_penalty": 1.0},
-    {**FORKING, "speed": 3.0, "logit_bias": None, "top_p": 0.6},
-    {**FORKING, "top_p": 0.9, "max_threads": 2, "max_async_tokens": 5},
-    {**FORKING, "max_depth": 2, "presence_penalty": 1.0},
+    {**FORKING, "speed": 3.0, "logit_bias": None},
+    {**FORKING, "max_threads": 2, "max_async_tokens": 2},
+    {**FORKING, "max_depth": 2, "max_tokens": 40, "max_async_tokens": 2, "presence_penalty": 1.0},
     {**FORKING, "stop": ["o", "12"], "logprobs": 2, "max_threads": 1},
 ]
 
@@ -110,7 +110,7 @@ def test_answers_are_those_of_an_engine_that_waits(how: str, waiting: Engine, re
             assert told(finish(scheduler, [ask(engine, *one) for one in asked])) == expected
             assert scheduler.ahead.steps > 12
             dropped += scheduler.ahead.dropped
-    assert dropped > 10
+    assert dropped > 5
     assert {kind for _, kind in engine.runner.graphs.keys} <= {None}, "passes hold no choice"
     if how == "replaying":
         assert {(shape.wanted, kind) for shape, kind in engine.runner.choices.keys} > {(1, False), (1, True), (4, True)}
@@ -120,24 +120,26 @@ def test_requests_of_all_kinds_share_passes(engine: Engine, waiting: Engine) -> 
     expected = told(alone(waiting, "hello", options) for options in OPTIONS)
     scheduler = engine.scheduler(len(OPTIONS), 400)
     assert told(finish(scheduler, [ask(engine, "hello", options) for options in OPTIONS])) == expected
-    assert scheduler.ahead.steps > 10 and scheduler.ahead.dropped > 10
+    assert scheduler.ahead.steps > 10 and scheduler.ahead.dropped > 2
 
 
 @pytest.mark.parametrize("family", ["gemma2", "gpt_oss", "gpt2"])  # windows, sinks, learned positions
 def test_decoding_equals_the_dense_forward(family: str, tokenizer: PreTrainedTokenizerFast, device: str) -> None:
-    engine = made(tokenizer, device, ahead=True, family=family)
+    engine, dropped, free = made(tokenizer, device, ahead=True, family=family), 0, 0
     for seed in range(2):
         logits: dict[Path, list[Tensor]] = {}
-        options = {**FORKING, "seed": seed, "max_tokens": 50, "max_depth": 1 + seed, "top_p": 0.9}
+        options = {**FORKING, "seed": seed, "max_tokens": 60, "max_depth": 1 + seed, "max_async_tokens": 2}
         sequence = ask(engine, "hello world foo", options)
         sequence.observe = lambda path, row, token, logits=logits: logits.setdefault(path, []).append(row)
         scheduler = engine.scheduler(1, 300)
         (response,) = finish(scheduler, [sequence])
-        assert scheduler.ahead.steps > 10 and scheduler.ahead.dropped and len(response.threads) > 1
-        assert sequence.visibility.tokens == sequence.interpreter.slots, "dropped slots are used again"
+        assert scheduler.ahead.steps > 10 and len(response.threads) > 1
+        assert sequence.visibility.tokens == sequence.interpreter.slots, "no slot is lost"
+        dropped, free = dropped + scheduler.ahead.dropped, free + len(sequence.visibility.free)
         dense = oracle(engine.runner, sequence.prompt, response.script, POLICIES["pred10"])
         for path, rows in logits.items():
             torch.testing.assert_close(torch.stack(rows), dense[path][: len(rows)], atol=1e-4, rtol=0)
+    assert free < dropped, "dropped slots are used again"
 
 
 def test_every_limit_cuts_where_it_did(engine: Engine, waiting: Engine) -> None:
@@ -178,6 +180,7 @@ def test_a_cache_moves_while_a_pass_is_on_its_way(replaying: Engine, waiting: En
     sequences = [ask(replaying, *one) for one in asked]
     sizes = set()
     for sequence in sequences:  # each makes the cache larger, in rows or in slots
+        assert scheduler.ahead.launched or sequence is sequences[0]
         scheduler.add(sequence)
         for _ in range(6):
             scheduler.step()
@@ -186,6 +189,17 @@ def test_a_cache_moves_while_a_pass_is_on_its_way(replaying: Engine, waiting: En
         pass
     assert told(one.result() for one in sequences) == told(alone(waiting, *one) for one in asked)
     assert len(sizes) == 3 and scheduler.ahead.steps > 15
+
+
+def test_passes_outlive_a_table_of_masks_that_they_do_not_read(tokenizer: PreTrainedTokenizerFast) -> None:
+    engine, passes, choices, found = made(tokenizer, "cpu", ahead=True), Replayed(), Replayed(), []
+    engine.runner.graphs, engine.runner.choices = Graphs(passes), Graphs(choices)
+    scheduler, masks = engine.scheduler(1, 100), engine.runner.sampler.masks
+    for _ in range(2):
+        finish(scheduler, [ask(engine, "hello", {"mode": "sequential", "max_tokens": 4})])
+        found.append((passes.captured, choices.captured))
+        masks.table = masks.table.clone()
+    assert 0 < found[0][0] == found[1][0] and 0 < found[0][1] < found[1][1]
 
 
 @pytest.mark.parametrize("step", [1, 2, 3, 5, 8])
@@ -197,6 +211,7 @@ def test_whoever_is_cancelled_leaves_no_trace(step: int, engine: Engine, waiting
         scheduler.add(sequence)
     for number in count():
         if number == step:
+            assert scheduler.ahead.launched and gone in scheduler.ahead.launched.places
             scheduler.cancel(gone)
         if not scheduler.step():
             break
@@ -205,62 +220,27 @@ def test_whoever_is_cancelled_leaves_no_trace(step: int, engine: Engine, waiting
     assert scheduler.idle and scheduler.ahead.steps and not gone.finished
 
 
-@pytest.mark.parametrize("broken", ["launch_after", "choose"])
-@pytest.mark.parametrize("error", [RuntimeError("a kernel failed"), torch.OutOfMemoryError("no memory")])
-def test_a_pass_that_fails_ahead_ends_nobody(
-    broken: str, error: Exception, engine: Engine, waiting: Engine, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("how", ["engine", "replaying"])
+def test_nothing_follows_a_token_that_the_host_may_draw_again(
+    how: str, waiting: Engine, request: pytest.FixtureRequest
 ) -> None:
-    launch, works, calls, planned = engine.runner.launch, getattr(engine.runner, broken), count(1), []
-
-    def plan(*arguments: Any) -> Any:
-        planned.append(True)
-        found = launch(*arguments)
-        planned.pop()
-        return found
-
-    def fails(*arguments: Any) -> Any:
-        if not planned and next(calls) % 3 == 0:
-            raise error
-        return works(*arguments)
-
-    monkeypatch.setattr(engine.runner, "launch", plan)
-    monkeypatch.setattr(engine.runner, broken, fails)
-    scheduler = engine.scheduler(3, 400)
-    sequences = [ask(engine, prompt, FORKING) for prompt in PROMPTS]
-    assert told(finish(scheduler, sequences)) == told(alone(waiting, prompt, FORKING) for prompt in PROMPTS)
-    assert next(calls) > 9 and scheduler.ahead.steps
-    for one in sequences:
-        assert one.visibility.tokens == one.interpreter.slots
+    found, options = [], {**FORKING, "top_p": 0.6}
+    for one in (waiting, request.getfixturevalue(how)):
+        scheduler = one.scheduler(3, 300)
+        responses = finish(scheduler, [ask(one, prompt, options) for prompt in PROMPTS])
+        found.append((told(responses), [response.metrics.steps for response in responses]))
+        assert (scheduler.ahead.steps, scheduler.ahead.dropped) == (0, 0)
+    assert found[0] == found[1] and any(len(response.threads) > 1 for response in responses)
+    finish(scheduler, [ask(one, "hello", {**options, "temperature": 0.0})])
+    assert scheduler.ahead.steps > 10, "without a temperature nothing is drawn"
 
 
-def test_an_error_ends_its_own_request(engine: Engine, waiting: Engine) -> None:
-    scheduler = engine.scheduler(2, 400)
-    good, bad = (ask(engine, "hello world", FORKING) for _ in range(2))
-    tokens = count()
-    bad.observe = lambda *_: None if next(tokens) < 9 else next(iter(()))
-    for one in (bad, good):
-        scheduler.add(one)
-    while scheduler.step():
-        pass
-    assert told([good.result()]) == told([alone(waiting, "hello world", FORKING)])
-    with pytest.raises(StopIteration):
-        bad.result()
-
-
-def test_an_interrupt_goes_on(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    scheduler, sequence = engine.scheduler(1, 400), ask(engine, "hello", FORKING)
-    scheduler.add(sequence)
-    scheduler.step()
-
-    def interrupted(*_: Any) -> Any:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(engine.runner, "launch_after", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        scheduler.step()
-    with pytest.raises(InterruptedError):
-        sequence.result()
-    assert scheduler.idle
+def test_threads_that_a_cap_makes_wait_take_no_spare_slots(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(looking, "SPARE", 1)
+    scheduler = engine.scheduler(1, 300)
+    options = {**FORKING, "max_threads": 1, "max_tokens": 60}
+    (response,) = finish(scheduler, [ask(engine, "hello", options)])
+    assert len(response.threads) > 1 and scheduler.ahead.steps > 0.7 * response.metrics.steps
 
 
 def test_events_are_those_of_an_engine_that_waits(engine: Engine, waiting: Engine) -> None:

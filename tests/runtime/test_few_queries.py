@@ -16,7 +16,6 @@ from pastalm.runtime.kv_cache import KVCache
 from pastalm.runtime.limits import Limits
 from pastalm.runtime.oracle import oracle
 from pastalm.runtime.runner import Runner
-from pastalm.runtime.sampler import LegalMasks
 from pastalm.runtime.step_input import StepBuffers, StepShape
 from tests.runtime import test_families
 from tests.runtime.drawing import CPU
@@ -35,7 +34,7 @@ def attended(
     cache, buffers = KVCache(6, 70, CPU), StepBuffers(CPU)
     parts = [part(row, 2 + row, before=4 + 9 * row) for row in rows]
     step = buffers.input(StepShape.of(parts))
-    step.fill(parts, cache.slots, LegalMasks(4, CPU))
+    step.fill_queries(parts, cache.slots)
     query = torch.randn(1, step.shape.queries, heads, width, generator=make).to(dtype).transpose(1, 2)
     key, value = (torch.randn(1, 2, step.shape.queries, width, generator=make).to(dtype) for _ in range(2))
     cache.layer(0, key, value)

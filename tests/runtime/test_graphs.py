@@ -106,6 +106,8 @@ def test_what_reads_memory_that_moved_is_captured_anew() -> None:
             graphs.run(KEYS[0], [kept, moved], outcome)
             graphs.run(KEYS[1], [kept, moved], outcome)
     assert capture.captured == 4 and graphs.keys == KEYS[:2]
+    graphs.run(KEYS[0], [kept], outcome)
+    assert capture.captured == 5 and graphs.keys == KEYS[:1], "to read less is to read something else"
     graphs.clear()
     assert graphs.keys == []
 

@@ -18,7 +18,6 @@ from pastalm.runtime.kv_cache import KVCache
 from pastalm.runtime.limits import Limits
 from pastalm.runtime.oracle import oracle
 from pastalm.runtime.runner import metadata_on
-from pastalm.runtime.sampler import LegalMasks
 from pastalm.runtime.step_input import StepBuffers, StepShape
 from tests.runtime import test_families
 from tests.runtime.families import tiny
@@ -35,7 +34,7 @@ def test_equals_the_attention_of_torch(rows: tuple[int, ...], scoring: Scoring) 
     cache, buffers = KVCache(6, 70, device), StepBuffers(device)
     parts = [part(row, 2 + row, before=4) for row in rows]
     step = buffers.input(StepShape.of(parts))
-    step.fill(parts, cache.slots, LegalMasks(4, device))
+    step.fill_queries(parts, cache.slots)
     buffers.copy(step)
     new = [torch.randn(1, heads, step.shape.queries, 8, generator=make).to(device) for heads in (4, 2, 2)]
     cache.layer(0, *new[1:])

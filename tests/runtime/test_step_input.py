@@ -25,7 +25,7 @@ def part(row: int, fed: int, before: int = 1) -> Part:
 
 def filled(parts: list[Part], cache: KVCache) -> StepInput:
     step = StepBuffers(CPU).input(StepShape.of(parts))
-    step.fill(parts, cache.slots, LegalMasks(4, CPU))
+    step.fill_queries(parts, cache.slots)
     return step
 
 
@@ -75,10 +75,10 @@ def test_idle_rows_between_are_read_along_unless_they_are_many() -> None:
 def test_the_same_shape_has_the_same_places() -> None:
     buffers, shape = StepBuffers(CPU), StepShape.of([part(0, 2)])
     step = buffers.input(shape)
-    step.fill([part(0, 2)], BLOCK, LegalMasks(4, CPU))
+    step.fill_queries([part(0, 2)], BLOCK)
     again = buffers.input(shape)
     assert again is step
-    again.fill([part(0, 2, before=7)], BLOCK, LegalMasks(4, CPU))
+    again.fill_queries([part(0, 2, before=7)], BLOCK)
     assert step.positions.tolist() == [[7, 8]] and step.slots.tolist() == [8, 9]
     assert buffers.input(StepShape.of([part(0, 3)])) is not step
 
@@ -89,10 +89,10 @@ def test_a_large_step_makes_the_buffer_grow() -> None:
     buffers.input(StepShape.of(small))
     large = [part(0, 700)]
     step = buffers.input(StepShape.of(large))
-    step.fill(large, 704, LegalMasks(4, CPU))
+    step.fill_queries(large, 704)
     assert step.tokens.tolist() == [[10] * 700] and step.visible.shape == (1, 1, 700, 704 // 8)
     again = buffers.input(StepShape.of(small))
-    again.fill(small, 704, LegalMasks(4, CPU))
+    again.fill_queries(small, 704)
     assert again.tokens.tolist() == [[10]]
 
 
@@ -100,7 +100,7 @@ def test_draws_stand_in_rows() -> None:
     how = SamplingParams(0.5, 0.9, 3, 1.5)
     draws = [Draw(SamplingParams(), ANY), Draw(how, ANY, (1,), 4)]
     parts = [Part(0, part(0, 2).queries, [0, 1], draws)]
-    found = StepBuffers(CPU).input(StepShape.of(parts)).fill(parts, BLOCK, LegalMasks(4, CPU))
+    found = StepBuffers(CPU).input(StepShape.of(parts)).fill_draws(draws, LegalMasks(4, CPU))
     assert (found.drawn, found.mixed, found.moved) == ([1], False, False)  # nothing may be promised here
     assert found.temperature.tolist() == [pytest.approx(1e-6), 0.5] and found.top_p.tolist() == [1.0, 0.9]
     assert found.uniform.tolist() == [0.0, draws[1].uniform()]

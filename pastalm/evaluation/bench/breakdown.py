@@ -23,7 +23,7 @@ class StepParts:
     """Milliseconds of a step with so many sequences and threads each, by its parts: ``model`` without its attention,
     ``attention``, ``sampling``, ``input`` filled on the host, its ``copy`` to the device, and what is left: the
     ``interpreter`` and the scheduler. The clock waits for the device at each part, which hides nothing but overlap.
-    Where steps run as graphs, ``model`` is the whole graph, and the other two are what is done behind it.
+    Where steps run as graphs, ``model`` is the whole graph of a pass, and the other two are what is done behind it.
 
     ``wall`` is what a step takes while nothing is timed within it; ``ahead`` the share of these steps that were
     launched before the last one's tokens were seen, ``dropped`` the places of a step that were launched in vain."""
@@ -50,11 +50,6 @@ class StepParts:
         """The share of it in which the host works and the device, if it is another, waits."""
         return (self.input + self.interpreter) / self.total
 
-    @property
-    def hidden(self) -> float:
-        """The share of the host's work that a step does not take longer for, since the device works meanwhile."""
-        return min(1.0, max(0.0, self.total - self.wall) / (self.input + self.interpreter))
-
 
 def measure_parts(engine: Engine, widths: Sequence[tuple[int, int]], context: int, steps: int) -> Iterator[StepParts]:
     """The parts of a step for each pair of sequences and threads."""
@@ -78,15 +73,9 @@ def measure_parts(engine: Engine, widths: Sequence[tuple[int, int]], context: in
 
 
 def _parts(spent: dict[str, float], total: float) -> dict[str, float]:
-    own = {
-        "model": spent["run_model"] + spent["run"] - spent["attend"],
-        "attention": spent["attend"],
-        "sampling": spent["choose"] + spent["settle"],
-        "input": spent["fill_queries"] + spent["fill_draws"],
-        "copy": spent["copy"],
-    }
-    own["interpreter"] = max(0.0, total - sum(own.values()))
-    return own
+    own = {part: spent[part] for part in PARTS}
+    own["model"] -= own["attention"]
+    return own | {"interpreter": max(0.0, total - sum(own.values()))}
 
 
 class Stopwatch:
@@ -99,32 +88,37 @@ class Stopwatch:
     def __enter__(self) -> Stopwatch:
         self._open = ExitStack()
         runner = self.engine.runner
-        sampling = ((Sampler, "choose"), (Sampler, "settle"))
-        around = ((StepInput, "fill_queries"), (StepInput, "fill_draws"), (StepBuffers, "copy"))
-        attending = ((attention, "attend"), (compiled, "attend"))  # called by models as they are, and by compiled ones
-        for owner, name in ((runner, "run_model"), (runner.graphs, "run"), *attending, *sampling, *around):
-            self._open.enter_context(self._timing(owner, name))
+        timed: dict[str, tuple[tuple[object, str], ...]] = {
+            "model": ((runner, "run_model"), (runner.graphs, "run")),
+            "attention": ((attention, "attend"), (compiled, "attend")),  # of models as they are, and of compiled ones
+            "sampling": ((Sampler, "choose"), (runner.choices, "run"), (Sampler, "settle")),
+            "input": ((StepInput, "fill_queries"), (StepInput, "fill_draws")),
+            "copy": ((StepBuffers, "copy"),),
+        }
+        for part, functions in timed.items():
+            for owner, name in functions:
+                self._open.enter_context(self._timing(part, owner, name))
         return self
 
     def __exit__(self, *error: Any) -> None:
         self._open.close()
 
     @contextmanager
-    def _timing(self, owner: object, name: str) -> Iterator[None]:
+    def _timing(self, part: str, owner: object, name: str) -> Iterator[None]:
         own = getattr(owner, name)
-        setattr(owner, name, self._timed(name, own))
+        setattr(owner, name, self._timed(part, own))
         try:
             yield
         finally:
             setattr(owner, name, own)
 
-    def _timed(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    def _timed(self, part: str, function: Callable[..., Any]) -> Callable[..., Any]:
         @wraps(function)
         def timed(*arguments: Any, **options: Any) -> Any:
             started = now(self.engine)
             try:
                 return function(*arguments, **options)
             finally:
-                self.seconds[name] += now(self.engine) - started
+                self.seconds[part] += now(self.engine) - started
 
         return timed

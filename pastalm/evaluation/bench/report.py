@@ -47,9 +47,7 @@ class BenchReport:
             "bandwidth": self.bandwidth,
             "steps": [asdict(one) | {"rows": one.rows, "bandwidth": one.bandwidth} for one in self.steps],
             "law": self.law and asdict(self.law),
-            "parts": [
-                asdict(one) | {"total": one.total, "host_share": one.host, "hidden": one.hidden} for one in self.parts
-            ],
+            "parts": [asdict(one) | {"total": one.total, "host_share": one.host} for one in self.parts],
             "replay": [_pair(one) for one in self.pairs],
             "replay_means": asdict(summarise(self.pairs)) if self.pairs else None,
             "load": [asdict(one) | {"speedup": one.speedup} for one in self.load],
