@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 STEP = 256  # slots that a cache grows by at the least: growing copies it
-BLOCK = 32  # slots are allotted and read in blocks: fewer shapes, and whole words of visibility
+# Slots are allotted and read in blocks: fewer shapes, and whole words of visibility. CHUNK (kernels/heads.h) equals it.
+BLOCK = 32
 
 
 def in_blocks(slots: int) -> int:

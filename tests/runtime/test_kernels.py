@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 import logging
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -61,7 +63,7 @@ def test_int8_is_multiplied_as_it_is(dtype: torch.dtype, rows: int, inputs: int,
     close = (4e-3, 1e-5) if dtype is torch.float32 else (3e-2, 2e-2)
     with torch.inference_mode():
         torch.testing.assert_close(own(x).float(), expected, atol=close[0], rtol=close[1])
-        if rows <= 8:
+        if rows <= 8 or (rows <= 32 and has_unit(torch.bfloat16)):
             own.many.weight.zero_()
             torch.testing.assert_close(own(x).float(), expected, atol=close[0], rtol=close[1])
 
@@ -74,26 +76,140 @@ def test_a_packed_weight_holds_each_number_once() -> None:
     assert found.count_nonzero() == weight.numel()
 
 
+def product_of(kind: torch.dtype, rows: int, inputs: int, sizes: tuple[int, ...]) -> tuple[Any, ...]:
+    """What ``linears`` takes."""
+    torch.manual_seed(0)
+    dtype = torch.float32 if kind == torch.float32 else torch.bfloat16
+    layers = [nn.Linear(inputs, size, bias=False).to(dtype) for size in sizes]
+    x, many = torch.randn(rows, inputs).to(dtype), [layer.weight.detach() for layer in layers]
+    if kind != torch.int8:
+        return x, many, [], many
+    own = [Int8Linear(layer, kernel=True) for layer in layers]
+    return x, [one.rounded for one in own], [one.scale for one in own], [one.weight for one in own]
+
+
 @needed
 @pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16, torch.int8])
 @pytest.mark.parametrize("rows", [1, 2, 8, 15, 16, 17, 32, 33])
 def test_products_side_by_side(kind: torch.dtype, rows: int) -> None:
     """In sizes that a matrix unit takes, where the processor has one, and in others."""
-    torch.manual_seed(0)
     for inputs, sizes in ((64, (48, 16)), (160, (16, 17, 32)), (32, (16,)), (64, (20, 16)), (64, (70, 5))):
-        layers = [
-            nn.Linear(inputs, size, bias=False).to(torch.float32 if kind == torch.float32 else torch.bfloat16)
-            for size in sizes
-        ]
-        x = torch.randn(rows, inputs).to(layers[0].weight.dtype)
-        own = [Int8Linear(layer, kernel=True) for layer in layers] if kind == torch.int8 else layers
-        scales = [one.scale for one in own if isinstance(one, Int8Linear)]
-        given = [one.rounded if isinstance(one, Int8Linear) else one.weight for one in own]
-        many = [one.many.weight if isinstance(one, Int8Linear) else one.weight for one in own]
+        x, weights, scales, many = product_of(kind, rows, inputs, sizes)
         with torch.inference_mode():
-            found = torch.ops.pastalm.linears(x, given, scales, many)
+            found = torch.ops.pastalm.linears(x, weights, scales, many)
             expected = torch.cat([x.float() @ weight.float().T for weight in many], 1)
         torch.testing.assert_close(found.float(), expected, atol=1e-5 if kind == torch.float32 else 3e-2, rtol=2e-2)
+
+
+def attention_of(dtype: torch.dtype, width: int, queries: int, slots: int) -> dict[str, Any]:
+    """What ``attend_few`` takes: four query heads and two key heads, of a sequence whose queries see all slots."""
+    make = torch.Generator().manual_seed(0)
+    query, key, value, keys, values = (
+        torch.randn(size, generator=make).to(dtype)
+        for size in ((1, 4, queries, width), *[(1, 2, queries, width)] * 2, *[(1, slots, 2, width)] * 2)
+    )
+    own = {"query": query, "key": key, "value": value, "keys": keys, "values": values}
+    own |= {"slots": torch.arange(queries), "places": torch.arange(queries), "read": torch.zeros(1, dtype=torch.long)}
+    return own | {"visible": torch.ones(1, 1, queries, slots, dtype=torch.bool), "scaling": width**-0.5}
+
+
+@pytest.fixture
+def threads() -> Iterator[Callable[[int], None]]:
+    """Sets how many threads of the processor torch has, until the test is over."""
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
+@needed
+@pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16, torch.int8])
+@pytest.mark.parametrize("rows", [1, 8])
+@torch.inference_mode()
+def test_threads_share_a_product(kind: torch.dtype, rows: int, threads: Callable[[int], None]) -> None:
+    given, found = product_of(kind, rows, 512, (2050, 70)), []
+    for number in (1, 3):
+        threads(number)
+        found.append(torch.ops.pastalm.linears(*given))
+    torch.testing.assert_close(*found, atol=0, rtol=0)
+    close = 1e-5 if kind == torch.float32 else 3e-2
+    torch.testing.assert_close(found[0], given[0] @ torch.cat(given[3]).T, atol=close, rtol=close)
+
+
+@needed
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@torch.inference_mode()
+def test_threads_share_attention(dtype: torch.dtype, threads: Callable[[int], None]) -> None:
+    given, found = attention_of(dtype, 64, queries=8, slots=2048), []
+    for number in (1, 3):
+        threads(number)
+        found.append(torch.ops.pastalm.attend_few(**given))
+    torch.testing.assert_close(*found, atol=0, rtol=0)
+    assert found[0].isfinite().all() and found[0].any()
+
+
+@needed
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("rows", [2, 9])
+@pytest.mark.parametrize("wrong", [float("nan"), float("inf")])
+@torch.inference_mode()
+def test_int8_hides_no_wrong_input(dtype: torch.dtype, rows: int, wrong: float) -> None:
+    own, x = Int8Linear(nn.Linear(96, 50).to(dtype), kernel=True), torch.randn(rows, 96).to(dtype)
+    x[1, 7] = wrong
+    found = own(x).isfinite()
+    assert found[0].all() and found[2:].all() and not found[1].any()
+
+
+ways_to_attend = pytest.mark.parametrize(
+    "dtype, width", [(torch.float32, 16), (torch.bfloat16, 16), (torch.bfloat16, 64)]
+)
+
+
+@needed
+@ways_to_attend
+@torch.inference_mode()
+def test_attention_hides_no_wrong_score(dtype: torch.dtype, width: int) -> None:
+    """And a slot that a query does not see does it no harm."""
+    given = attention_of(dtype, width, queries=3, slots=64)
+    given["keys"][0, 40] = float("nan")
+    given["visible"][0, 0, 1, 40] = False
+    found = torch.ops.pastalm.attend_few(**given)[0]
+    assert found[[0, 2]].isnan().all() and found[1].isfinite().all()
+
+
+@needed
+@ways_to_attend
+@torch.inference_mode()
+def test_a_query_that_sees_nothing_takes_nothing(dtype: torch.dtype, width: int) -> None:
+    given = attention_of(dtype, width, queries=3, slots=64)
+    expected = torch.ops.pastalm.attend_few(**given)[0]
+    expected[1] = 0
+    given["visible"][0, 0, 1] = False
+    torch.testing.assert_close(torch.ops.pastalm.attend_few(**given)[0], expected, atol=1e-6, rtol=0)
+    given["visible"].zero_()
+    assert not torch.ops.pastalm.attend_few(**given).any()
+
+
+@needed
+@pytest.mark.parametrize(
+    "spoil, said",
+    [
+        (lambda x, weights, scales, many: (x, weights, scales, many[:1]), "2 weights, 2 scales, and 1 weights"),
+        (lambda x, weights, scales, many: (x, weights, scales[:1], many), "2 weights, 1 scales, and 2 weights"),
+        (lambda x, weights, scales, many: (x, [], [], []), "0 weights"),
+        (lambda x, weights, scales, many: (x, weights, [scales[0], scales[1][:-1]], many), "that lies as"),
+        (lambda x, weights, scales, many: (x, weights, [scales[0], scales[1].bfloat16()], many), "that lies as"),
+        (lambda x, weights, scales, many: (x, [weights[0], weights[1].short()], scales, many), "Short"),
+        (lambda x, weights, scales, many: (x, [weights[0], weights[1].flatten()], scales, many), "lies as .1024."),
+        (lambda x, weights, scales, many: (x, weights, [], many), "that lies as"),
+        (lambda x, weights, scales, many: (x[:, :32], weights, scales, many), r"\[2, 32\]"),
+        (lambda x, weights, scales, many: (x[0], weights, scales, many), r"\[64\]"),
+    ],
+)
+def test_what_does_not_fit_together_is_refused(spoil: Callable[..., Any], said: str) -> None:
+    given = product_of(torch.int8, 2, 64, (20, 16))
+    torch.ops.pastalm.linears(*given)
+    with pytest.raises(RuntimeError, match=said):
+        torch.ops.pastalm.linears(*spoil(*given))
 
 
 @needed
@@ -151,3 +267,13 @@ def test_without_a_compiler_it_says_so_and_goes_on(
     with caplog.at_level(logging.WARNING):
         assert not kernels.load_kernels.__wrapped__()
     assert said in caplog.text and "torch's own are used" in caplog.text
+
+
+def test_without_a_home_folder_it_says_so_and_goes_on(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(kernels, "CACHE", Path("~nobody-of-this-name/kernels"))
+    monkeypatch.setenv("CXX", "true")
+    with caplog.at_level(logging.WARNING):
+        assert not kernels.load_kernels.__wrapped__()
+    assert "home directory" in caplog.text and "torch's own are used" in caplog.text

@@ -38,8 +38,9 @@ void score(const float* query, const Head<T>& keys, const Slots& slots, float* s
   }
 }
 
-// Scores become weights that add up to one; ``stride`` is a whole number of vectors.
+// Scores become weights that add up to one, if there are any; ``stride`` is a whole number of vectors.
 void soften(float* scores, int64_t number, int64_t stride) {
+  if (number == 0) return;
   float most = *std::max_element(scores, scores + number);
   std::fill(scores + number, scores + stride, -INFINITY);
   Floats sums = {};

@@ -3,6 +3,7 @@
 
 #pragma once
 
+#include <cmath>
 #include <functional>
 #include <numeric>
 
@@ -105,6 +106,7 @@ class TiledAttention {
       Words low = (load<Words>(&even) + HALF) >> 16, high = (load<Words>(&odd) + HALF) >> 16 << 16;
       _mm512_i32scatter_epi32(&weights_[s / 2], (__m512i)rows, (__m512i)(low | high), 4);
     }
+    sums_ = most == hidden ? Floats{} + INFINITY : sums_;  // a row that sees no slot takes nothing
     written();
   }
 

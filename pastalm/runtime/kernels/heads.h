@@ -6,7 +6,7 @@
 
 namespace pastalm {
 
-constexpr int CHUNK = 32;  // slots come in chunks of so many
+constexpr int CHUNK = 32;  // slots come in chunks of so many: BLOCK of pastalm/runtime/kv_cache.py, which it must equal
 
 // A key head's part of a layer: key (or value) ``slot`` begins ``slot * step`` numbers behind ``numbers``.
 template <class T>

@@ -3,7 +3,8 @@
 // no input or output.
 //
 // The matrix unit multiplies whole numbers by whole numbers. So inputs are rounded too, to 16 bits of the largest of
-// their row, which is finer than bfloat16 where it counts. The unit takes them as two bytes, a high and a low one.
+// their row, which is finer than bfloat16 for inputs above 1/127 of it. The unit takes them as two bytes, a high and a
+// low one.
 
 #pragma once
 
@@ -54,10 +55,11 @@ class RoundedRows {
  private:
   float round(const float* x, int8_t* high, int8_t* low) const {
     constexpr float MOST = 127 * 256;
-    Floats sizes = {};
+    Floats sizes = {}, wrong = {};  // zeros, unless an input is infinite or no number: then is the row's worth none
     for (int64_t i = 0; i < inputs; i += LANES) {
       Floats given = load<Floats>(x + i);
       sizes = largest(sizes, largest(given, -given));
+      wrong += given - given;
     }
     float most = largest_of(sizes), times = most > 0 ? MOST / most : 0;
     for (int64_t i = 0; i < inputs; i += LANES) {
@@ -66,7 +68,7 @@ class RoundedRows {
       std::memcpy(high + i, &highs, sizeof highs);
       std::memcpy(low + i, &lows, sizeof lows);
     }
-    return most / MOST;
+    return most / MOST + total(wrong);
   }
   std::vector<int8_t> bytes_;
 };

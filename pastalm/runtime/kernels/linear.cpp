@@ -220,17 +220,32 @@ Tensor more(const Tensor& x, TensorList many) {
   return found.size() == 1 ? found[0] : at::cat(found, 1);
 }
 
+// Whether a weight is the ``same`` as torch has it, in the type of x.
+bool is_plain(const Tensor& weight, const Tensor& same, const Tensor& x) {
+  return weight.sizes() == same.sizes() && weight.scalar_type() == x.scalar_type() && weight.is_contiguous();
+}
+
+// Whether a weight is the ``same`` in int8, as int8.h has it, with a scale for each output.
+bool is_packed(const Tensor& weight, const Tensor& scale, const Tensor& same) {
+  int64_t blocks = whole(same.size(0), LANES) / LANES, deep = whole(same.size(1), DEEP) / DEEP;
+  bool lies = weight.sizes() == at::IntArrayRef({blocks, deep, DEEP / 4, LANES, 4}) && weight.is_contiguous();
+  bool scaled = scale.scalar_type() == at::kFloat && scale.numel() == same.size(0) && scale.is_contiguous();
+  return weight.scalar_type() == at::kChar && lies && scaled;
+}
+
 // x [N, inputs] by weights [size, inputs] of one type, side by side: [N, their sizes in all]. ``many`` [size, inputs]
 // is each weight in the type of x, by which more rows than a few are multiplied. For a few, ``weights`` are the same, or
 // with ``scales`` [size] int8 as int8.h has them.
 Tensor linears(const Tensor& x, TensorList weights, TensorList scales, TensorList many) {
-  for (size_t i = 0; i < weights.size(); i++) {
+  size_t number = weights.size();
+  TORCH_CHECK(number > 0 && many.size() == number && (scales.empty() || scales.size() == number), "Products with ",
+              number, " weights, ", scales.size(), " scales, and ", many.size(), " weights for many rows");
+  for (size_t i = 0; i < number; i++) {
     auto &weight = weights[i], &same = many[i];
-    bool plain = weight.sizes() == same.sizes() && weight.scalar_type() == x.scalar_type();
-    bool packed = weight.numel() == whole(same.size(0), LANES) * whole(same.size(1), DEEP);
-    bool fits = x.dim() == 2 && x.size(1) == same.size(1) && (scales.empty() ? plain : packed);
-    TORCH_CHECK(fits && weight.is_contiguous() && same.is_contiguous(), "A product of ", x.sizes(),
-                " with a weight of ", same.sizes(), " that lies as ", weight.sizes());
+    bool fits = x.dim() == 2 && same.dim() == 2 && x.size(1) == same.size(1) && same.is_contiguous();
+    TORCH_CHECK(fits && (scales.empty() ? is_plain(weight, same, x) : is_packed(weight, scales[i], same)),
+                "A product of ", x.sizes(), " with a weight of ", same.sizes(), " that lies as ", weight.sizes(), " in ",
+                weight.scalar_type());
   }
   if (!is_few(x, weights)) return more(x, many);
   return x.scalar_type() == at::kFloat ? few<float>(x, weights, scales, many) : few<BFloat>(x, weights, scales, many);

@@ -21,7 +21,6 @@ constexpr int LANES = 16;
 typedef float Floats __attribute__((vector_size(LANES * 4)));
 typedef int32_t Ints __attribute__((vector_size(LANES * 4)));
 typedef uint32_t Words __attribute__((vector_size(LANES * 4)));
-typedef int16_t Shorts __attribute__((vector_size(LANES * 2)));
 typedef uint16_t Halves __attribute__((vector_size(LANES * 2)));
 typedef int8_t Bytes __attribute__((vector_size(LANES)));
 
@@ -53,18 +52,9 @@ inline Floats numbers(const BFloat* from) {
   return load<Floats>(&bits);
 }
 
-inline Floats numbers(const int8_t* from) {
-#ifdef __AVX512F__
-  return (Floats)_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(load<__m128i>(from)));
-#else
-  Shorts wider = __builtin_convertvector(load<Bytes>(from), Shorts);
-  return __builtin_convertvector(__builtin_convertvector(wider, Ints), Floats);
-#endif
-}
-
-// e to the power of each number, none of which is above zero; within 2e-7 of it.
+// e to the power of each number, none of which is above zero; within 2e-7 of it. What is no number stays none.
 inline Floats exponential(Floats x) {
-  Floats least = Floats{} - 87.f, halves = (x > least ? x : least) * 1.44269504f;
+  Floats least = Floats{} - 87.f, halves = (x < least ? least : x) * 1.44269504f;
   constexpr float WHOLE = 12582912.f;  // adding it leaves no room for a fraction
   Floats whole = (halves + WHOLE) - WHOLE, f = halves - whole;
   Floats power = 0.000154035304f * f + 0.00133335581f;
