@@ -17,11 +17,13 @@ import os
 from collections.abc import Callable
 from itertools import count
 from pathlib import Path
-from typing import Any
+from types import FunctionType, MethodType
+from typing import Any, cast
 from weakref import WeakValueDictionary
 
 import torch
 from torch import Tensor
+from transformers import PreTrainedModel
 
 from pastalm.runtime.attention import AttentionContext, Scoring, attend
 
@@ -63,14 +65,16 @@ torch.library.register_fake("pastalm::attend", _attend_shape)
 
 
 class CompiledPass:
-    """``eager``, compiled. Where that cannot be done, now or at any later call, it says so once and stays eager: no
-    request ends because of it."""
+    """``eager``, a method that runs ``model``, compiled. Where that cannot be done, now or at any later call, it says
+    so once and stays eager: no request ends because of it. So it does when the model has other types, another device or
+    tables of other sizes than when this was made."""
 
-    def __init__(self, eager: Pass, context: AttentionContext, *, fold: bool) -> None:
+    def __init__(self, eager: Pass, model: PreTrainedModel, context: AttentionContext, *, fold: bool) -> None:
         from pastalm.runtime.side_by_side import SideBySide  # it takes seconds to import
 
         choose_folder()
-        self.eager, self.context = eager, context
+        self.eager, self.model, self.context = eager, model, context
+        self._taken_for_granted = _tables(model)
         self.number = next(_numbers)
         _contexts[self.number] = context
         options: dict[str, Any] = {
@@ -79,10 +83,10 @@ class CompiledPass:
             # What is left besides products and attention is so little that sharing it among threads takes longer.
             "cpp.threads": 1,
             "size_asserts": False,
-            # A model that decodes stays as it is: to look whether it does takes a tenth of a step.
+            # A model that decodes stays as it is: to look at all of it takes a tenth of a step.
             "guard_filter_fn": torch.compiler.skip_guard_on_all_nn_modules_unsafe,
         }
-        self._compiled: Pass | None = torch.compile(eager, fullgraph=True, options=options)
+        self._compiled: Pass | None = torch.compile(_with_own_code(eager), fullgraph=True, options=options)
 
     @property
     def active(self) -> bool:
@@ -93,25 +97,54 @@ class CompiledPass:
         """See :data:`Pass`."""
         if self._compiled is None or tokens_1N.shape[1] > LARGEST:
             return self.eager(tokens_1N, positions_1N, keep_K)
+        if _tables(self.model) != self._taken_for_granted:
+            self._stay_eager("The model has changed since its step was compiled")
+            return self.eager(tokens_1N, positions_1N, keep_K)
         self.context.opaque = self.number
         try:
             return self._compiled(*_marked(tokens_1N, positions_1N, keep_K))[:, : len(keep_K)]
         except Exception as error:
-            self._compiled = None
             reason = " ".join(str(error).split())[:200] or type(error).__name__
-            _log.warning("The step cannot be compiled (%s); it runs without, more slowly.", reason)
+            self._stay_eager(f"The step cannot be compiled ({reason})")
         finally:
             self.context.opaque = None
         return self.eager(tokens_1N, positions_1N, keep_K)
 
+    def _stay_eager(self, reason: str) -> None:
+        self._compiled = None
+        _log.warning("%s; it runs without, more slowly.", reason)
+
 
 def choose_folder() -> None:
     """Have compiled code kept below the home folder, unless somebody has named another folder. What imports torch's
-    compiler, as transformers does, has named torch's own, which may be gone tomorrow."""
+    compiler, as transformers does, has named torch's own, which may be gone tomorrow. Without a home folder that can be
+    written to, it stays with that."""
     from torch._inductor.runtime.cache_dir_utils import default_cache_dir
 
     if os.environ.get(FOLDER, default_cache_dir()) == default_cache_dir():
-        os.environ[FOLDER] = str(CACHE.expanduser())
+        try:
+            folder = CACHE.expanduser()
+            folder.mkdir(parents=True, exist_ok=True)
+        except (OSError, RuntimeError):
+            return
+        if os.access(folder, os.W_OK):
+            os.environ[FOLDER] = str(folder)
+
+
+def _tables(model: PreTrainedModel) -> list[tuple[torch.dtype, torch.device, int]]:
+    """Types, devices and rows of the embedding and the head: compiled code goes wrong, or reads behind the end of a
+    table, if they change."""
+    layers = (model.get_input_embeddings(), model.get_output_embeddings())
+    tables = [cast(Tensor, layer.weight) for layer in layers]
+    return [(table.dtype, table.device, table.shape[0]) for table in tables]
+
+
+def _with_own_code(method: Any) -> Pass:
+    """The same method with a code object of its own. By that torch keeps what it compiles, tries it in turn, and counts
+    it towards a limit: one engine's graphs are none of another's."""
+    function = method.__func__
+    parts = (function.__globals__, function.__name__, function.__defaults__, function.__closure__)
+    return MethodType(FunctionType(function.__code__.replace(), *parts), method.__self__)
 
 
 def _marked(tokens_1N: Tensor, positions_1N: Tensor, keep_K: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -47,7 +47,8 @@ class Engine:
     threads (None: what it may need); ``max_batch`` is how many requests :meth:`generate_batch` decodes at once.
     ``constrained`` enforces the grammar of tags, ``unique_topics`` that an answer promises no topic twice. ``compile``
     makes graphs of the model's pass, which takes up to minutes the first time and seconds later
-    (:mod:`pastalm.runtime.compiled`); on a GPU steps are replayed as ``cuda_graphs`` (:mod:`pastalm.runtime.graphs`),
+    (:mod:`pastalm.runtime.compiled`); the model then stays as it is: adapters merged or switched afterwards
+    may not be seen. On a GPU steps are replayed as ``cuda_graphs`` (:mod:`pastalm.runtime.graphs`),
     and with ``ahead`` launched before the last one's tokens are seen (:mod:`pastalm.runtime.ahead`; None: where steps
     are replayed);
     ``quantize="int8"`` rounds the model's weights in place (:mod:`pastalm.runtime.quantize`). Raises

@@ -5,14 +5,19 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import cast
 
 import pytest
 import torch
+from torch import nn
 from torch._inductor.runtime.cache_dir_utils import default_cache_dir
-from transformers import PreTrainedTokenizerFast
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from pastalm import Engine, Response
+from pastalm.runtime import compiled
+from pastalm.runtime.attention import AttentionContext
 from pastalm.runtime.compiled import CACHE, FOLDER, CompiledPass, choose_folder
 from pastalm.runtime.runner import Runner
 from tests.runtime.families import tiny
@@ -39,9 +44,9 @@ def observed(engine: Engine, **options: object) -> tuple[Response, list[torch.Te
 def test_compiled_equals_eager(tokenizer: PreTrainedTokenizerFast, monkeypatch: pytest.MonkeyPatch) -> None:
     eager = Engine(tiny("gemma2", len(tokenizer), layers=2), tokenizer)  # windows, soft caps, shared heads
     engine = Engine(tiny("gemma2", len(tokenizer), layers=2), tokenizer, compile=True)
-    compiled = engine.runner.run_model
-    assert isinstance(compiled, CompiledPass) and compiled.active
-    monkeypatch.setattr(compiled, "eager", None)  # from here on nothing but graphs
+    graphs = engine.runner.run_model
+    assert isinstance(graphs, CompiledPass) and graphs.active
+    monkeypatch.setattr(graphs, "eager", None)  # from here on nothing but graphs
     torch._dynamo.utils.counters.clear()
     for options in ({}, {"max_threads": 1}, {"max_threads": 2}):
         expected, rows = observed(eager, **options)
@@ -81,11 +86,85 @@ def test_what_cannot_be_compiled_runs_without(
 
 @pytest.mark.parametrize("named, kept", [(None, CACHE), ("torch's own", CACHE), ("/some/where", Path("/some/where"))])
 def test_where_compiled_code_is_kept(named: str | None, kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv(FOLDER, raising=False)
-    if named:
-        monkeypatch.setenv(FOLDER, default_cache_dir() if named == "torch's own" else named)
+    monkeypatch.setenv(FOLDER, default_cache_dir() if named == "torch's own" else named or "")  # put back afterwards
+    if named is None:
+        monkeypatch.delenv(FOLDER)
     choose_folder()
     assert Path(os.environ[FOLDER]) == kept.expanduser()
+
+
+@pytest.mark.parametrize("home", ["below a file", "nobody's"])
+def test_without_a_home_folder_it_is_kept_where_torch_keeps_it(
+    home: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("")
+    cache = tmp_path / "file" / "compiled" if home == "below a file" else Path("~nobody-of-this-name/compiled")
+    monkeypatch.setattr(compiled, "CACHE", cache)
+    monkeypatch.setenv(FOLDER, default_cache_dir())
+    choose_folder()
+    assert os.environ[FOLDER] == default_cache_dir()
+
+
+class Smallest(nn.Module):
+    """A model that is a table and a head."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.table, self.head = nn.Embedding(11, width), nn.Linear(width, 11)
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.table
+
+    def get_output_embeddings(self) -> nn.Module:
+        return self.head
+
+    def logits(self, tokens: torch.Tensor, positions: torch.Tensor, keep: torch.Tensor) -> torch.Tensor:
+        return self.head(self.table(tokens))[:, keep]
+
+
+def compiled_pass(model: Smallest) -> CompiledPass:
+    return CompiledPass(model.logits, cast(PreTrainedModel, model), AttentionContext(), fold=False)
+
+
+@needs_a_compiler
+@torch._dynamo.config.patch(recompile_limit=2)
+def test_each_has_graphs_of_its_own() -> None:
+    """Two graphs each, where torch compiles one function for two and no more."""
+    models = [Smallest(16), Smallest(32)]
+    graphs = [compiled_pass(model) for model in models]
+    for size in (1, 3):
+        inputs = (torch.arange(size)[None], torch.arange(size)[None], torch.arange(max(1, size - 1)))
+        for model, one in zip(models, graphs, strict=True):
+            with torch.inference_mode():
+                torch.testing.assert_close(one(*inputs), model.logits(*inputs), atol=1e-5, rtol=0)
+    assert all(one.active for one in graphs)
+
+
+def to_bfloat16(model: Smallest) -> None:
+    model.to(torch.bfloat16)
+
+
+def take_a_smaller_table(model: Smallest) -> None:
+    model.table = nn.Embedding(8, 16)
+
+
+@needs_a_compiler
+@pytest.mark.parametrize("change", [to_bfloat16, take_a_smaller_table])
+def test_a_model_that_changes_runs_without(
+    change: Callable[[Smallest], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    model = Smallest(16)
+    graphs = compiled_pass(model)
+    inputs = (torch.tensor([[7]]), torch.tensor([[0]]), torch.tensor([0]))
+    with torch.inference_mode():
+        graphs(*inputs)
+    assert graphs.active
+    change(model)
+    with caplog.at_level(logging.WARNING, compiled.__name__), torch.inference_mode():
+        for _ in range(2):
+            torch.testing.assert_close(graphs(*inputs), model.logits(*inputs), atol=0, rtol=0)
+    said = [record.message for record in caplog.records if record.name == compiled.__name__]
+    assert said == ["The model has changed since its step was compiled; it runs without, more slowly."]
 
 
 def test_without_compile_nothing_is_compiled(tokenizer: PreTrainedTokenizerFast) -> None:
