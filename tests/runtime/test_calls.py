@@ -129,7 +129,7 @@ def test_a_pass_that_is_interrupted_ends_all_in_it_and_nothing_else(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(engine.runner, "step", interrupted)
+        patch.setattr(engine.runner, "launch", interrupted)
         list(stream)
     with pytest.raises(InterruptedError, match="interrupted"):
         list(other)
