@@ -20,6 +20,7 @@ from torch import Tensor
 
 from pastalm.runtime.kv_cache import KVCache
 from pastalm.runtime.memory import is_out_of_memory
+from pastalm.runtime.reason import reason
 from pastalm.runtime.runner import Runner
 from pastalm.runtime.sampler import UNWANTED, SamplerOutput
 from pastalm.runtime.sequence import Sequence
@@ -198,8 +199,9 @@ class LookAhead:
             self._crowd = frozenset(sequences)
         if not self._warned:
             self._warned = True
-            reason = " ".join(str(error).split())[:200] or type(error).__name__
-            _log.warning("A pass could not be launched ahead (%s); such steps wait for the tokens of the last.", reason)
+            _log.warning(
+                "A pass could not be launched ahead (%s); such steps wait for the tokens of the last.", reason(error)
+            )
 
 
 def foresee(sequence: Sequence, running: Rows) -> list[Foreseen] | None:

@@ -26,6 +26,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from pastalm.runtime.attention import AttentionContext, Scoring, attend
+from pastalm.runtime.reason import reason
 
 LARGEST = 64  # queries of a pass that is worth a graph; prompts are read without one
 CACHE = Path("~/.cache/pastalm/compiled")
@@ -104,8 +105,7 @@ class CompiledPass:
         try:
             return self._compiled(*_marked(tokens_1N, positions_1N, keep_K))[:, : len(keep_K)]
         except Exception as error:
-            reason = " ".join(str(error).split())[:200] or type(error).__name__
-            self._stay_eager(f"The step cannot be compiled ({reason})")
+            self._stay_eager(f"The step cannot be compiled ({reason(error)})")
         finally:
             self.context.opaque = None
         return self.eager(tokens_1N, positions_1N, keep_K)

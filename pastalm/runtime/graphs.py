@@ -16,6 +16,7 @@ from weakref import WeakSet, ref
 import torch
 from torch import Tensor
 
+from pastalm.runtime.reason import reason
 from pastalm.runtime.sampler import Chosen
 from pastalm.runtime.step_input import Part, StepShape
 
@@ -122,8 +123,9 @@ class Graphs:
         except Exception as error:
             self.capture = None
             self._replays.clear()
-            reason = " ".join(str(error).split())[:200] or type(error).__name__
-            _log.warning("A step cannot be captured as a CUDA graph (%s); steps run without, more slowly.", reason)
+            _log.warning(
+                "A step cannot be captured as a CUDA graph (%s); steps run without, more slowly.", reason(error)
+            )
 
 
 class CudaCapture:

@@ -23,6 +23,7 @@ from pastalm.runtime.kernels import load_kernels
 from pastalm.runtime.kv_cache import KVCache
 from pastalm.runtime.narrow import narrow
 from pastalm.runtime.probe import Forward, take_over, window_of
+from pastalm.runtime.reason import reason
 from pastalm.runtime.sampler import UNWANTED, Chosen, Draw, Sampler, SamplerOutput, SamplingInput
 from pastalm.runtime.step_input import NOTHING, Part, StepBuffers, StepInput, StepShape
 from pastalm.runtime.visibility import JUNK, Query
@@ -234,8 +235,9 @@ class Runner:
             self._feed_nothing(KVCache(1, 2, self.device), WIDE, 1)
         except Exception as error:
             self.metadata = CacheMetadata
-            reason = " ".join(str(error).split())[:200] or type(error).__name__
-            _log.warning("The attention kernel cannot run here (%s); steps attend by torch, more slowly.", reason)
+            _log.warning(
+                "The attention kernel cannot run here (%s); steps attend by torch, more slowly.", reason(error)
+            )
 
     def _warm_up(self) -> None:
         """Compile now, not with the first request: a graph for one query, and one for several of which some are wanted

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import count
 from random import Random
 
 from hypothesis import strategies as st
@@ -16,6 +17,8 @@ from pastalm.runtime.events import Event
 from pastalm.runtime.interpreter import Interpreter
 from pastalm.runtime.language import Language
 from pastalm.runtime.limits import Limits
+from pastalm.runtime.scheduler import Scheduler
+from pastalm.runtime.sequence import Sequence
 from pastalm.runtime.thread import Feed, Fork, Join, Operation, Path, Thread
 
 START = 3  # the prompt's length
@@ -161,3 +164,14 @@ def places(script: Script) -> dict[Fed, int]:
         found[paths[block], counts[block]] = index
         counts[block] += 1
     return found
+
+
+def decode_all(scheduler: Scheduler, requests: list[Sequence], cancelled: int) -> None:
+    """Run requests side by side until there is nothing to do; the first one is cancelled before this step."""
+    for request in requests:
+        scheduler.add(request)
+    for step in count():
+        if step == cancelled:
+            scheduler.cancel(requests[0])
+        if not scheduler.step():
+            return

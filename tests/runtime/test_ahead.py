@@ -28,7 +28,7 @@ from pastalm.runtime.scheduler import Scheduler
 from pastalm.runtime.sequence import Sequence
 from pastalm.runtime.thread import Path, answer_of
 from tests.runtime.families import tiny
-from tests.runtime.scripted import START, Case, Scribbler, cases, interpreter_of, play
+from tests.runtime.scripted import START, Case, Scribbler, cases, decode_all, interpreter_of, play
 from tests.runtime.test_graphs import Replayed
 
 PROMPTS = ["hello", "34 world " * 12, "hello world foo "]
@@ -298,13 +298,7 @@ def scripted(engine: Engine, case: Case) -> Sequence:
 def test_whatever_is_written_it_is_written(engine: Engine, written: list[Case], cancelled: int) -> None:
     scheduler = engine.scheduler(2, 1 + START + 80 + 2 * 80)
     requests = [scripted(engine, case) for case in written]
-    for request in requests:
-        scheduler.add(request)
-    for step in count():
-        if step == cancelled:
-            scheduler.cancel(requests[0])
-        if not scheduler.step():
-            break
+    decode_all(scheduler, requests, cancelled)
     assert scheduler.idle
     for request, case in list(zip(requests, written, strict=True))[1:]:
         response, expected = request.result(), play(case, engine.vocabulary).interpreter

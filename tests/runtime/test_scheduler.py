@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import count
 from time import perf_counter
 from typing import Any
 from weakref import WeakSet
@@ -25,7 +24,7 @@ from pastalm.runtime.sequence import Sequence
 from pastalm.runtime.step_input import Part
 from pastalm.runtime.thread import Path, answer_of
 from tests.runtime.families import tiny
-from tests.runtime.scripted import START, Case, Scribbler, cases, interpreter_of, play
+from tests.runtime.scripted import START, Case, Scribbler, cases, decode_all, interpreter_of, play
 
 OPTIONS = {"max_tokens": 20, "mode": "sequential"}
 
@@ -188,13 +187,7 @@ def test_a_batch_lets_go_of_what_is_over(engine: Engine, monkeypatch: pytest.Mon
 def test_whatever_is_written_all_slots_are_free_again(engine: Engine, written: list[Case], cancelled: int) -> None:
     scheduler = Scheduler(engine.runner, 2, 1 + START + 80 + 2 * 80)
     requests = [scripted(engine, case) for case in written]
-    for request in requests:
-        scheduler.add(request)
-    for step in count():
-        if step == cancelled:
-            scheduler.cancel(requests[0])
-        if not scheduler.step():
-            break
+    decode_all(scheduler, requests, cancelled)
     assert scheduler.idle
     for request, case in list(zip(requests, written, strict=True))[1:]:
         response = request.result()

@@ -21,6 +21,8 @@ from tempfile import TemporaryDirectory
 import torch
 from torch import Tensor
 
+from pastalm.runtime.reason import reason
+
 CACHE = Path("~/.cache/pastalm/kernels")
 FOLDER = Path(__file__).parent
 COMPILERS = ("c++", "g++", "clang++")  # unless CXX names one
@@ -41,7 +43,7 @@ def load_kernels() -> bool:
     except subprocess.CalledProcessError as error:
         return _without(" ".join(error.stderr.split())[:200] or f"{named} fails")
     except (OSError, RuntimeError, subprocess.SubprocessError) as error:  # RuntimeError: there is no home folder
-        return _without(" ".join(str(error).split())[:200])
+        return _without(reason(error))
     torch.library.register_fake("pastalm::linears", _shape)
     return True
 
@@ -79,8 +81,8 @@ def _processor() -> str:
     return next((line for line in lines if line.startswith(("flags", "Features"))), platform.machine())
 
 
-def _without(reason: str) -> bool:
-    _log.warning("The kernels for a few rows cannot be built (%s); torch's own are used, which are slower.", reason)
+def _without(why: str) -> bool:
+    _log.warning("The kernels for a few rows cannot be built (%s); torch's own are used, which are slower.", why)
     return False
 
 
