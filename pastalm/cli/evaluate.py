@@ -32,6 +32,7 @@ from pastalm.cli.options import (
     Model,
     Name,
     Out,
+    Quantize,
     Remote,
     Speed,
     TrustRemoteCode,
@@ -83,6 +84,7 @@ def evaluate(
     dtype: DType = "auto",
     trust_remote_code: TrustRemoteCode = False,
     compile: Compile = False,
+    quantize: Quantize = None,
     remote: Remote = None,
     name: Name = "",
     judge_model: JudgeModel = "",
@@ -100,7 +102,7 @@ def evaluate(
     ] = None,
     json: Json = False,
 ) -> None:
-    """Answer a set of prompts greedily and report speed and quality with 95% intervals.
+    """Answer a set of prompts and report speed and quality with 95% intervals.
 
     Speedups are against the sequential answers of the baseline, decoded in turn with the model's. With --max-batch
     above 1 many prompts are answered at once: sooner done, but wall times are not measured, and --reuse may take the
@@ -118,7 +120,7 @@ def evaluate(
         read_reference(reference, questions)  # what it lacks is said before anything is done
     prints = fingerprint(_place(model)), fingerprint(_place(baseline)) if baseline else ""
     asked = (model, prompts, baseline, mode.value, max_tokens, speed, max_threads, device, dtype)
-    settings = EvalSettings(*asked, *prints, max_batch=max_batch, skeleton=skeleton)
+    settings = EvalSettings(*asked, *prints, max_batch=max_batch, skeleton=skeleton, quantize=quantize)
     engines = Engines(settings, remote, trust_remote_code=trust_remote_code, compile=compile)
     called = name or name_of(model)
     if not knob:
@@ -153,7 +155,7 @@ class Engines:
         return self._load(self.settings.baseline, self.model.dtype or self.settings.dtype)
 
     def _load(self, model: str, dtype: str, remote: Sequence[str] | None = None) -> Engine:
-        return load_engine(model, self.settings.device, dtype, remote, **self.options)
+        return load_engine(model, self.settings.device, dtype, remote, quantize=self.settings.quantize, **self.options)
 
 
 def _knob(speeds: str) -> list[float]:

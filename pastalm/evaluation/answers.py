@@ -29,8 +29,8 @@ class EvalSettings:
     """What the answers of one folder have in common; ``speed`` and ``max_threads`` are the engine's options.
 
     ``mode``: ``async`` or ``sequential``; with ``skeleton`` the model answers by Skeleton-of-Thought instead.
-    ``baseline`` answers in sequential mode; empty is the model itself. ``max_batch`` prompts are answered at once; with
-    more than one, wall times tell nothing.
+    ``baseline`` answers in sequential mode; empty is the model itself. ``quantize`` rounds the weights of both.
+    ``max_batch`` prompts are answered at once; with more than one, wall times tell nothing.
     ``model_print`` and ``baseline_print`` are fingerprints of the two, so that other weights under the same name are
     noticed.
     """
@@ -48,6 +48,7 @@ class EvalSettings:
     baseline_print: str = ""
     max_batch: int = 1
     skeleton: bool = False
+    quantize: str | None = None
 
     def __post_init__(self) -> None:
         if self.mode not in tuple(Mode):
@@ -256,7 +257,7 @@ def _baseline_answers(folder: Path, settings: EvalSettings) -> dict[str, dict[st
         lines = read_journal(folder / "answers.jsonl")
     except (OSError, ValueError, LookupError, TypeError):
         raise DataError(f"{folder} is no folder of `pasta eval`, so there are no answers to take.") from None
-    for name in ("baseline", "baseline_print", "max_tokens", "device", "dtype"):
+    for name in ("baseline", "baseline_print", "max_tokens", "device", "dtype", "quantize"):
         if kept.get(name) != getattr(settings, name):
             raise DataError(f"{folder} has {name} {kept.get(name)!r}, not {getattr(settings, name)!r}; take another.")
     return {line["id"]: line["baseline"] for line in lines if "baseline" in line}

@@ -67,6 +67,17 @@ def test_what_is_written(evaluated: Path, prompts: Path):
     assert base[0]["generator"] == "mine (sequential)"
 
 
+def test_weights_in_int8_are_other_answers(model_dir: Path, prompts: Path, tmp_path: Path):
+    done = evaluate(model_dir, prompts, tmp_path / "out", "--limit", "1", "--quantize", "int8", "--json")
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.stdout)["settings"]["quantize"] == "int8"
+    done = evaluate(model_dir, prompts, tmp_path / "out", "--limit", "1")
+    assert done.exit_code == 2 and "holds answers with quantize 'int8', not None" in " ".join(done.stderr.split())
+    done = evaluate(model_dir, prompts, tmp_path / "new", "--limit", "1", "--quantize", "int3")
+    assert done.exit_code == 2 and "Unknown quantisation 'int3'" in done.stderr and "Traceback" not in done.output
+    assert not (tmp_path / "new" / "settings.json").exists()
+
+
 def test_spoiled_wall_times_are_noticed(evaluated: Path):
     report = json.loads((evaluated / "report.json").read_text())
     report["figures"]["efficiency"]["value"] = 1.5
