@@ -9,7 +9,7 @@ WEIGHTS := $(VENV)/.weights
 INSTALL := $(PYTHON_BIN) -m pip install --quiet --no-compile
 # What lm-evaluation-harness imports at once. The extra `harness` brings all that some task may want, three times as long.
 HARNESS := lm_eval sacrebleu portalocker colorama tabulate lxml
-QUESTION := Give me tips for a job interview.
+QUESTION := How can I reduce stress?
 # The oldest transformers that pyproject.toml promises, with the hub's client that it needs; laid over the environment of
 # the tests.
 OLDEST := 5.17.0

@@ -2,12 +2,12 @@
 beside the paper's table, as a list of commands.
 
     python -m bench.assistant --out runs/assistant
-    python -m bench.assistant --base qwen-coder-0.5b --lambda 1 4 inf --rounds 2 --prompts alpaca_eval.json --list
+    python -m bench.assistant --base qwen-coder-0.5b --lambda 1 4 inf --samples 10 --prompts alpaca_eval.json --list
 
 List marks go out of the chunks. Pasta-SFT, Baseline-SFT (the same on plain answers) and APAR are trained, then stage 2
 with a quality that needs no judge, once for each lambda. All of them, and Skeleton-of-Thought on Baseline-SFT, answer
 the prompts; speed is measured against Baseline-SFT's answers. Steps that are done are skipped; a killed one goes on
-where it was. The adapter that ships went through the same stages, the second on fewer prompts: see its card.
+where it was. The defaults are those of the adapter that ships; its card says what was done otherwise.
 
 Writes the models, ``eval/NAME`` with ``report.json`` and ``model_outputs.json`` of each, the knob's curve
 (``eval/knob``) and ``table.md``. With ``--judge-model``, also win rates and ``figures/pareto.png``; with ``--judge-url
@@ -168,7 +168,7 @@ class Recipe:
         drawn = ("--samples", options.samples, "--limit", options.sampled, "--temperature", 0.8)
         drawn += ("--max-tokens", options.max_tokens, "--max-batch", options.max_batch)
         score = ("--speed-term", "bounded", "--quality", QUALITY, "--baseline", self.out / SEQUENTIAL)
-        length = ("--steps", options.steps) if options.steps else ("--epochs", 2)
+        length = ("--steps", options.steps) if options.steps else ("--epochs", 1)
         rate = ("--rounds", options.rounds, "--batch-size", 4, "--learning-rate", 1e-4, "--warmup", 5)
         return step(name, "train", "prefer", *places, *drawn, *score, *length, *rate, "--lora", options.lora, *more)
 
@@ -226,10 +226,10 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument("--row", type=int, default=640, help="tokens of a packed row; longer records are left out")
     found.add_argument("--epochs", type=float, default=2.0, help="of stage 1")
     found.add_argument("--steps", type=int, help="of each training, instead of epochs")
-    found.add_argument("--lambda", nargs="+", default=["8"], dest="lambdas", metavar="L", help="such as 1 4 inf (8)")
-    found.add_argument("--rounds", type=int, default=1, help="of stage 2")
+    found.add_argument("--lambda", nargs="+", default=["4"], dest="lambdas", metavar="L", help="such as 1 4 inf (4)")
+    found.add_argument("--rounds", type=int, default=2, help="of stage 2")
     found.add_argument("--sampled", type=int, default=300, help="prompts of stage 2")
-    found.add_argument("--samples", type=int, default=10, help="answers a prompt of stage 2")
+    found.add_argument("--samples", type=int, default=6, help="answers a prompt of stage 2")
     found.add_argument("--max-tokens", type=int, default=400, help="of an answer")
     found.add_argument("--max-batch", type=int, default=32, help="answers at once")
     found.add_argument("--prompts", help="a file of prompts to evaluate on (the held-out part of the data set)")
