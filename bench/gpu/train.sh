@@ -8,9 +8,9 @@ set -euo pipefail
 base=${1:?give the base: a folder, a GGUF file or a name}
 out=${2:-runs/gpu/train}
 shift $(($# < 2 ? $# : 2))
-steps=pasta-sft,baseline-sft,lambda-8,eval-baseline-sft,eval-pasta-sft,eval-lambda-8,eval-timed-lambda-8
-size=(--sampled 150 --samples 8 --max-batch 64 --tested 80 --timed 30)
-[ -z "${TINY:-}" ] || size=(--records 12 --steps 1 --sampled 2 --samples 2 --max-tokens 40 --tested 2 --timed 1)
+steps=pasta-sft,baseline-sft,lambda-4,eval-baseline-sft,eval-pasta-sft,eval-lambda-4,eval-timed-lambda-4
+size=(--rounds 1 --sampled 150 --samples 8 --max-batch 64 --tested 80 --timed 30)
+[ -z "${TINY:-}" ] || size=(--rounds 1 --records 12 --steps 1 --sampled 3 --samples 4 --max-tokens 300 --tested 2 --timed 1)
 python3 -m bench.assistant --base "$base" --out "$out" --only "$steps" "${size[@]}" "$@"
 # The adapters alone, without merged weights, the baseline's, and the states that a run goes on from.
 tar -czf "$out.tar.gz" -C "$out" --no-wildcards-match-slash --exclude 'model*.safetensors' \

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from itertools import pairwise
 from pathlib import Path
 
@@ -54,6 +55,13 @@ def test_the_stages_build_on_each_other(tmp_path: Path) -> None:
     prompts = [one["id"] for one in read["prompts"]]
     assert {prompt.split("-")[0] for prompt in prompts[:30]} >= {"assistant"}
     assert not set(prompts) & held
+
+
+def test_the_script_for_a_gpu_names_steps_of_the_recipe() -> None:
+    script = (Path(__file__).parents[2] / "bench" / "gpu" / "train.sh").read_text(encoding="utf-8")
+    (named,) = re.findall(r"^steps=(\S+)$", script, re.MULTILINE)
+    steps = {step.name for step in assistant.Recipe(assistant.parser().parse_args([])).plan()}
+    assert set(named.split(",")) <= steps
 
 
 @pytest.mark.parametrize("step", STEPS, ids=lambda step: step.name)
