@@ -231,7 +231,7 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument("--sampled", type=int, default=300, help="prompts of stage 2")
     found.add_argument("--samples", type=int, default=6, help="answers a prompt of stage 2")
     found.add_argument("--max-tokens", type=int, default=400, help="of an answer")
-    found.add_argument("--max-batch", type=int, default=32, help="answers at once")
+    found.add_argument("--max-batch", type=int, default=96, help="answers at once")
     found.add_argument("--prompts", help="a file of prompts to evaluate on (the held-out part of the data set)")
     found.add_argument("--tested", type=int, default=805, help="prompts to evaluate on, at most")
     found.add_argument("--timed", type=int, default=60, help="those answered one by one, for wall times")
