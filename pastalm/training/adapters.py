@@ -1,17 +1,23 @@
-"""Low-rank adapters (PEFT) beside which the rows of the six tags are trained, and nothing else."""
+"""Low-rank adapters (PEFT), beside which only the rows of the six tags are trained; and these rows' own rate."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors.torch import load_file
-from torch import nn
-from transformers import PreTrainedModel
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor, distribute_tensor
+from transformers import PreTrainedModel, TrainerCallback
 
 from pastalm.lang.vocabulary import Vocabulary
 from pastalm.training.base import SettingsError, starting_point
-from pastalm.training.config import ALL_LINEAR, TrainingConfig, flag
+from pastalm.training.config import ALL_LINEAR, SftConfig, TrainingConfig, flag
+
+SHARE = 0.01  # of the ordinary rows' standard deviation, which a step may move a tag's row by
+ROWS = "trainable_tokens_delta"  # in the name of PEFT's weight for single rows
 
 
 def add_adapters(model: PreTrainedModel, vocabulary: Vocabulary, config: TrainingConfig) -> Any:
@@ -111,3 +117,64 @@ def is_adapted(model: nn.Module) -> bool:
 def bare(model: Any) -> PreTrainedModel:
     """The Hugging Face model inside PEFT's wrapper, or the model itself."""
     return model.get_base_model() if is_adapted(model) else model
+
+
+def settle_tag_rate(model: Any, spread: float, tags: Sequence[int], config: SftConfig) -> float:
+    """The learning rate of the tags' rows in ``model``, the one that is trained: the one asked for, else
+    :data:`SHARE` of ``spread``, the standard deviation of the embedding, but no less than that of the other weights.
+    Rows that differ already, and plain answers, which have no tags, take the latter.
+
+    All six rows start alike, so a model tells one mark from another only as far as their rows have moved apart; and
+    Adam moves a weight by about the learning rate a step, whatever its gradient. At the rates that suit the rest of a
+    model, marks would need thousands of steps.
+    """
+    if config.tag_learning_rate is not None:
+        return config.tag_learning_rate
+    learned = any((weight[rows] != weight[rows[:1]]).any() for weight, rows in tag_weights(model, tags))
+    return config.learning_rate if learned or config.plain == 1 else max(config.learning_rate, SHARE * spread)
+
+
+class TagRows(TrainerCallback):
+    """Makes each step move the rows of ``tags`` ``factor`` times as far as the optimiser does.
+
+    That is a learning rate of their own, also where they are a part of a larger weight (training of all weights), or
+    of a process's share of it (FSDP2).
+    """
+
+    def __init__(self, tags: Sequence[int], factor: float) -> None:
+        self.tags = list(tags)
+        self.factor = factor
+        self.before: list[tuple[Tensor, Tensor, Tensor]] = []
+
+    @torch.no_grad()
+    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
+        """See :class:`transformers.TrainerCallback`."""
+        self.before = [(weight, rows, weight[rows]) for weight, rows in tag_weights(model, self.tags)]
+
+    @torch.no_grad()
+    def on_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """See :class:`transformers.TrainerCallback`."""
+        for weight, rows, before in self.before:
+            weight[rows] = before + self.factor * (weight[rows] - before)
+        self.before = []
+
+
+def tag_weights(model: Any, tags: Sequence[int]) -> Iterator[tuple[Tensor, Tensor]]:
+    """The trained weights of embedding and head with rows for ``tags``, each with the numbers of these rows; of a
+    sharded weight this process's share, which may have none."""
+    plain = bare(model)
+    layers = {plain.get_input_embeddings(), plain.get_output_embeddings()} - {None}
+    found = {weight: name for layer in layers for name, weight in layer.named_parameters() if weight.requires_grad}
+    for weight, name in found.items():
+        if ROWS in name:  # PEFT's own weight for them
+            yield _local(weight), torch.arange(len(_local(weight)), device=weight.device)
+        elif len(weight) > max(tags) and "lora_" not in name:
+            flags = torch.zeros(len(weight), dtype=torch.int32, device=weight.device)
+            flags[list(tags)] = 1
+            if isinstance(weight, DTensor):
+                flags = distribute_tensor(flags, weight.device_mesh, weight.placements)
+            yield _local(weight), _local(flags).nonzero()[:, 0]
+
+
+def _local(weight: Tensor) -> Tensor:
+    return weight.to_local() if isinstance(weight, DTensor) else weight

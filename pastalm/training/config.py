@@ -151,6 +151,11 @@ class SftConfig(TrainingConfig):
         "own", "What tokens learn to see: own, as this runtime shows it; server, as a plain completion server does."
     )
     plain: float = setting(0.0, "Share of answers that lose their marks; 1 trains Baseline-SFT.")
+    tag_learning_rate: float | None = setting(
+        None,
+        "The highest learning rate of the marks' rows. Default: 1% of the standard deviation of the other rows, or "
+        "--learning-rate if that is more.",
+    )
     row: int = setting(2048, "Tokens of a packed row; longer examples are left out.")
     pack: bool = setting(True, "Several examples in a row, blind to each other; without, one a row.")
     prompt_loss: bool = setting(False, "Train on prompts too; models from random weights need it.")
@@ -170,6 +175,8 @@ class SftConfig(TrainingConfig):
         if self.views == "server":
             self._set("positions", CONTIGUOUS)
         shares(self, "plain")
+        if self.tag_learning_rate is not None:
+            above_zero(self, "tag_learning_rate")
         at_least_one(self, "row")
 
 

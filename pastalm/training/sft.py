@@ -13,7 +13,7 @@ from transformers.trainer_utils import set_seed
 from pastalm.data.collate import Collator
 from pastalm.lang.positions import position_policy
 from pastalm.lang.vocabulary import Vocabulary
-from pastalm.training.adapters import add_adapters
+from pastalm.training.adapters import TagRows, add_adapters, settle_tag_rate
 from pastalm.training.base import load_base, settle_dtype, settle_positions
 from pastalm.training.checkpoints import (
     checkpoints,
@@ -104,7 +104,11 @@ def _trainer(
     config: SftConfig,
 ) -> SftTrainer:
     vocabulary = Vocabulary(tokenizer)
+    tags = sorted(vocabulary.tags)
+    embedding: Any = model.get_input_embeddings()
+    spread = embedding.weight.detach().float().std().item()  # before adapters cover it
     trained = add_adapters(model, vocabulary, config) if config.lora else model
+    rate = settle_tag_rate(trained, spread, tags, config)
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
     trainer = SftTrainer(
         model=trained,
@@ -113,7 +117,9 @@ def _trainer(
         eval_dataset=held,
         data_collator=Collator(position_policy(config.positions), pad, prompt_targets=config.prompt_loss),
         vocabulary=vocabulary,
+        callbacks=[TagRows(tags, rate / config.learning_rate)] if rate != config.learning_rate else [],
     )
+    trainer.tag_rate = rate
     if config.gradient_checkpointing:
         recompute_layers(model, trainer.attention_context)
     return trainer

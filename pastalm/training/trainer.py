@@ -40,6 +40,7 @@ class SftTrainer(Trainer):
     def __init__(self, model: nn.Module, *args: Any, vocabulary: Vocabulary | None = None, **kwargs: Any) -> None:
         super().__init__(model, *args, **kwargs)
         self.vocabulary = vocabulary
+        self.tag_rate: float | None = None  # of the tags' rows, where it is known
         self.attention_context = attach(bare(model))
         self.model_accepts_loss_kwargs = True  # our loss divides by the targets of the whole step
         self._loss_shifts_labels = False  # ours does not: a label in the first column counts
@@ -229,7 +230,8 @@ def planned_steps(config: TrainingConfig, rows: int) -> int:
 def plan(trainer: SftTrainer, config: TrainingConfig) -> str:
     """A line that says what will be trained and how."""
     weights = [weight for weight in trainer.model.parameters() if weight.requires_grad]
+    tags = f" ({trainer.tag_rate:.2g} of the marks' rows)" if trainer.tag_rate else ""
     return (
         f"{weights_trained(config)} {sum(weight.numel() for weight in weights):,} weights, learning rate "
-        f"{config.learning_rate:g}, computed in {config.dtype}, {trainer.args.max_steps} steps."
+        f"{config.learning_rate:g}{tags}, computed in {config.dtype}, {trainer.args.max_steps} steps."
     )

@@ -141,8 +141,9 @@ def test_both_saved_forms_are_the_trained_model(base: Path, data: Path, tmp_path
 
 def test_half_precision_trains_and_merges(base: Path, data: Path, tmp_path: Path) -> None:
     """bfloat16 below the adapters, float32 in them: steps too small for half precision are not lost."""
+    quick = {"steps": 3, "learning_rate": 1e-4, "tag_learning_rate": 1e-4, "lora": 2}
     runs = {
-        dtype: train_sft(config(base, data, tmp_path / dtype, steps=3, learning_rate=1e-4, lora=2, dtype=dtype))
+        dtype: train_sft(config(base, data, tmp_path / dtype, dtype=dtype, **quick))
         for dtype in ("float32", "bfloat16")
     }
     losses = [read_state(out)["figures"]["loss"] for out in runs.values()]

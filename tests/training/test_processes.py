@@ -37,6 +37,8 @@ def command(base: Path, data: Path, out: Path, batch: int, *more: object) -> lis
         4,
         "--learning-rate",
         1e-2,
+        "--tag-learning-rate",
+        3e-2,
         "--log-every",
         1,
         "--dtype",

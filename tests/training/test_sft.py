@@ -349,7 +349,7 @@ def test_a_short_run_logs_often_and_its_first_and_last_step(
     logged = {int(step): float(loss) for step, loss in re.findall(rf"step (\d+) of {steps}  loss (\S+)", err)}
     assert {1, steps} <= set(logged) and len(logged) >= min(steps, 10)
     assert f"Loss {logged[1]:.4f} at first, {logged[steps]:.4f} at last." in out
-    assert "Trained: all weights." in out and "learning rate 0.01, computed in float32" in out
+    assert "Trained: all weights." in out and "learning rate 0.01 (0.01 of the marks' rows), computed in float32" in out
     assert "saved in bfloat16" in out and " tokens/s" in out
     assert AutoModelForCausalLM.from_pretrained(tmp_path, dtype="auto").dtype == torch.bfloat16
 
