@@ -99,7 +99,7 @@ OTHER = {
     "model": "other", "positions": "pred1", "plain": 1.0, "epochs": 2.0, "steps": 7, "batch_size": 3, "accumulate": 2,
     "row": 64, "pack": False, "learning_rate": 1.0, "warmup": 1, "decay": 0.5, "weight_decay": 0.1, "beta2": 0.9,
     "prompt_loss": True, "lora": 2, "lora_alpha": 1.0, "lora_dropout": 0.1, "lora_targets": "q_proj",
-    "dtype": "bfloat16", "seed": 1, "views": "server",
+    "tag_learning_rate": 1.0, "dtype": "bfloat16", "seed": 1, "views": "server",
 }  # fmt: skip
 
 
