@@ -144,36 +144,38 @@ class TagRows(TrainerCallback):
     def __init__(self, tags: Sequence[int], factor: float) -> None:
         self.tags = list(tags)
         self.factor = factor
-        self.before: list[tuple[Tensor, Tensor, Tensor]] = []
+        self.weights: list[tuple[Tensor, Tensor]] = []  # found once: with shards that takes a message to all processes
+        self.before: list[Tensor] = []
 
     @torch.no_grad()
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
         """See :class:`transformers.TrainerCallback`."""
-        self.before = [(weight, rows, weight[rows]) for weight, rows in tag_weights(model, self.tags)]
+        self.weights = self.weights or list(tag_weights(model, self.tags))
+        self.before = [_local(weight)[rows] for weight, rows in self.weights]
 
     @torch.no_grad()
     def on_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """See :class:`transformers.TrainerCallback`."""
-        for weight, rows, before in self.before:
-            weight[rows] = before + self.factor * (weight[rows] - before)
-        self.before = []
+        for (weight, rows), before in zip(self.weights, self.before, strict=True):
+            own = _local(weight)
+            own[rows] = before + self.factor * (own[rows] - before)
 
 
 def tag_weights(model: Any, tags: Sequence[int]) -> Iterator[tuple[Tensor, Tensor]]:
     """The trained weights of embedding and head with rows for ``tags``, each with the numbers of these rows; of a
-    sharded weight this process's share, which may have none."""
+    sharded weight those in this process's share, which may have none."""
     plain = bare(model)
     layers = {plain.get_input_embeddings(), plain.get_output_embeddings()} - {None}
     found = {weight: name for layer in layers for name, weight in layer.named_parameters() if weight.requires_grad}
     for weight, name in found.items():
         if ROWS in name:  # PEFT's own weight for them
-            yield _local(weight), torch.arange(len(_local(weight)), device=weight.device)
+            yield weight, torch.arange(len(_local(weight)), device=weight.device)
         elif len(weight) > max(tags) and "lora_" not in name:
             flags = torch.zeros(len(weight), dtype=torch.int32, device=weight.device)
             flags[list(tags)] = 1
             if isinstance(weight, DTensor):
                 flags = distribute_tensor(flags, weight.device_mesh, weight.placements)
-            yield _local(weight), _local(flags).nonzero()[:, 0]
+            yield weight, _local(flags).nonzero()[:, 0]
 
 
 def _local(weight: Tensor) -> Tensor:

@@ -154,7 +154,7 @@ class SftConfig(TrainingConfig):
     tag_learning_rate: float | None = setting(
         None,
         "The highest learning rate of the marks' rows. Default: 1% of the standard deviation of the other rows, or "
-        "--learning-rate if that is more.",
+        "--learning-rate if that is more or the model knows the marks.",
     )
     row: int = setting(2048, "Tokens of a packed row; longer examples are left out.")
     pack: bool = setting(True, "Several examples in a row, blind to each other; without, one a row.")

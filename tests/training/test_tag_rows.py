@@ -21,7 +21,7 @@ RATE = 1e-3
 
 
 def after_a_step(base: Path, data: Path, out: Path, lora: int, tag_rate: float) -> dict[str, Tensor]:
-    """All trained weights, in float32, and what the run said."""
+    """All trained weights, in float32."""
     settings = config(base, data, out, steps=1, save_every=1, learning_rate=RATE, tag_learning_rate=tag_rate, lora=lora)
     train_sft(settings)
     return load_file(out / "checkpoint-1" / ("adapter_model.safetensors" if lora else "model.safetensors"))
