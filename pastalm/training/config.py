@@ -209,7 +209,7 @@ class PreferConfig(TrainingConfig):
     learning_rate: float = rate_setting(RATES)
     baseline: str = setting("", "Baseline-SFT, against which speed and quality count. Default: --model, sequential.")
     reuse: str = setting(
-        "", "Another run's directory, to take over round 1's samples and what the judge said.", free=True
+        "", "Another run's directory, to take over round 1's samples and what was found of them.", free=True
     )
     remote: list[str] | None = setting(  # noqa: RUF009 -- the default is None
         None, "A completion server (.../v1) that runs --model and draws its answers; may be given several times."

@@ -159,8 +159,10 @@ class TextNats:
     def loaded(self) -> tuple[Any, AttentionContext, Vocabulary]:
         """The model, its attention context and its vocabulary."""
         model, tokenizer = load_base(self.config, merged=True)
-        whole: Any = model.eval()
-        return whole.to(own_device()), attach(model), Vocabulary(tokenizer)
+        whole: Any = model.eval().to(own_device())
+        for weight in whole.parameters():  # which nobody trains; buffers, such as those of the positions, stay
+            weight.data = weight.data.to(getattr(torch, self.config.dtype))
+        return whole, attach(model), Vocabulary(tokenizer)
 
     @torch.no_grad()
     def _measure(self, texts: Sequence[tuple[Question, str]]) -> list[float]:
@@ -173,8 +175,7 @@ class TextNats:
             for one, text in texts
         ]
         batch = _moved(AnswerCollator(policy, vocabulary.tokenizer.pad_token_id or 0)(answers), model.device)
-        with precision(model.device, self.config.dtype):
-            logits = forward(model, context, batch).logits
+        logits = forward(model, context, batch).logits
         found = answer_log_probabilities(logits, batch["labels"], batch["answer"], len(answers))
         return [-total / len(one.example.script.tokens) for total, one in zip(found.tolist(), answers, strict=True)]
 

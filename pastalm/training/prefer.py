@@ -13,7 +13,7 @@ from typing import Any
 from pastalm.annotation.endpoint import Settings
 from pastalm.annotation.judge import Judge
 from pastalm.data.questions import Question, read_questions
-from pastalm.files.journal import ranks
+from pastalm.files.journal import Journal, ranks, read_journal
 from pastalm.files.lock import held
 from pastalm.lang.positions import CONTIGUOUS
 from pastalm.lang.vocabulary import Vocabulary
@@ -34,7 +34,7 @@ from pastalm.training.config import PreferConfig
 from pastalm.training.optimise import TextNats, optimise
 from pastalm.training.processes import leads, rank, wait_until
 from pastalm.training.round import Round, draw
-from pastalm.training.sampling import Sampling
+from pastalm.training.sampling import FIELDS, Sampling
 from pastalm.training.score import (
     Quality,
     checked,
@@ -43,6 +43,7 @@ from pastalm.training.score import (
     judged,
     likely,
     require_checks,
+    score,
     unrepeated,
 )
 
@@ -50,6 +51,8 @@ VERDICTS = "judge.jsonl"  # in a run's folder: the judge's cache, by name of the
 
 # What the baseline's answers and those of round 1 depend on, and so must be equal where these are taken over.
 SAMPLED = ("model", "remote", "baseline", "samples", "temperature", "max_tokens", "limit", "seed")
+# What their speed and quality depend on besides.
+MEASURED = ("speed_term", "quality", "judge_model")
 
 
 def train_prefer(config: PreferConfig, quality: Quality | None = None) -> Path:
@@ -72,7 +75,7 @@ def train_prefer(config: PreferConfig, quality: Quality | None = None) -> Path:
     out.mkdir(parents=True, exist_ok=True)
     with held(out / (".lock" if leads() else f".lock{rank()}")):
         if leads():
-            _begin(config, questions)
+            _begin(config, questions, named=quality is None)
         wait_until((out / STATE).exists)
         with _factors(config) if quality is None else nullcontext({"quality": quality}) as factors:
             model = config.model
@@ -179,18 +182,19 @@ def _waiting(config: PreferConfig) -> str:
     )
 
 
-def _begin(config: PreferConfig, questions: Sequence[Question]) -> None:
-    """Write the run state, or see that the settings are those that the run in this folder began with."""
+def _begin(config: PreferConfig, questions: Sequence[Question], *, named: bool) -> None:
+    """Write the run state, or see that the settings are those that the run in this folder began with. ``named``: the
+    settings say what quality is."""
     state, before = run_state(config, questions), read_state(config.out)
     require_same(config, state, before, "another --out")
     if config.reuse and not before:
-        _reuse(config, state)
+        _reuse(config, state, named=named)
     write_state(config.out, state)
 
 
-def _reuse(config: PreferConfig, state: dict[str, Any]) -> None:
+def _reuse(config: PreferConfig, state: dict[str, Any], *, named: bool) -> None:
     """Take over what another run has sampled and judged: runs that differ in lambda, speed term or loss alone need not
-    sample their first round again."""
+    sample their first round again. Where lambda or the loss alone differ, also how good each answer was found."""
     other, out = Path(config.reuse), Path(config.out)
     before = read_state(other, "--reuse")
     if not before:
@@ -200,3 +204,12 @@ def _reuse(config: PreferConfig, state: dict[str, Any]) -> None:
     for name in ("baseline", "round1/samples", "judge"):
         for path in ranks(other / f"{name}.jsonl"):
             shutil.copyfile(path, out / path.relative_to(other))
+    if named and all(before["settings"].get(name) == state["settings"][name] for name in MEASURED):
+        _reuse_scores(other / "round1" / "scores.jsonl", out / "round1" / "scores.jsonl", config.quality_weight)
+
+
+def _reuse_scores(other: Path, own: Path, quality_weight: float) -> None:
+    """Take over the speed and the quality of each answer, with the score that this run's lambda makes of them."""
+    with Journal(own, FIELDS) as scores:
+        for record in read_journal(other) if other.exists() else ():
+            scores.append(record | {"score": score(record["speed"], record["quality"], quality_weight)})

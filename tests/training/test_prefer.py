@@ -382,3 +382,22 @@ def test_quality_without_a_judge(model: Path, data: Path, whole: Path, tmp_path:
     assert len({round(one["parts"]["likelihood"], 6) for one in scored}) > 1
     for one in scored:
         assert one["quality"] == pytest.approx(prod(one["parts"].values()))
+
+
+def test_another_lambda_takes_over_what_was_found_of_each_answer(model: Path, data: Path, whole: Path, tmp_path: Path):
+    named = {"rounds": 1, "steps": 1, "quality": "redundancy,repetition,coverage"}
+    first, other, faster = tmp_path / "first", tmp_path / "inf", tmp_path / "faster"
+    train_prefer(settings(model, data, first, reuse=str(whole), **named))
+    path = first / "round1" / "scores.jsonl"
+    found = lines(path)
+    changed = next(one for one in found if one["finished"])
+    changed["quality"] = 0.123  # nothing here would measure this
+    path.write_text("".join(json.dumps(one) + "\n" for one in found))
+
+    train_prefer(settings(model, data, other, reuse=str(first), quality_weight=float("inf"), **named))
+    scores = lines(other / "round1" / "scores.jsonl")
+    assert scores == [one | {"score": one["quality"]} for one in found]
+    assert json.loads((other / "round1" / "figures.json").read_text())["answers"] == len(found)
+
+    train_prefer(settings(model, data, faster, reuse=str(first), speed_term="parallelism", **named))
+    assert 0.123 not in [one["quality"] for one in lines(faster / "round1" / "scores.jsonl")]
