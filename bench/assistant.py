@@ -174,7 +174,7 @@ class Recipe:
 
     def _eval(self, name: str, model: Path, *more: object) -> Step:
         places = ("--out", self.out / "eval" / name, "--name", name, "--baseline", self.out / SEQUENTIAL)
-        room = ("--max-tokens", self.options.max_tokens)
+        room = ("--max-tokens", self.options.max_tokens, "--temperature", 0.6, "--top-p", 0.9)
         prompts = self.options.prompts or self.out / "assistant.test.jsonl"
         return step(f"eval-{name}", "eval", prompts, "--model", model, *places, *room, *more)
 

@@ -15,6 +15,7 @@ from pastalm.cli.judging import JudgeFlags
 from pastalm.cli.models import load_engine, name_of
 from pastalm.cli.options import (
     BUNDLED,
+    AnswerTemperature,
     Baseline,
     Compile,
     DecodingMode,
@@ -35,6 +36,7 @@ from pastalm.cli.options import (
     Quantize,
     Remote,
     Speed,
+    TopP,
     TrustRemoteCode,
     name_argument,
     place_option,
@@ -74,6 +76,8 @@ def evaluate(
         str,
         typer.Option(metavar="NATS,..", help="Values for --speed, each evaluated in a folder of its own under --out."),
     ] = "",
+    temperature: AnswerTemperature = None,
+    top_p: TopP = None,
     max_threads: MaxThreads = None,
     max_batch: MaxBatch = 1,
     reuse: Annotated[
@@ -120,7 +124,16 @@ def evaluate(
         read_reference(reference, questions)  # what it lacks is said before anything is done
     prints = fingerprint(_place(model)), fingerprint(_place(baseline)) if baseline else ""
     asked = (model, prompts, baseline, mode.value, max_tokens, speed, max_threads, device, dtype)
-    settings = EvalSettings(*asked, *prints, max_batch=max_batch, skeleton=skeleton, quantize=quantize)
+    settings = EvalSettings(
+        *asked,
+        *prints,
+        max_batch=max_batch,
+        skeleton=skeleton,
+        quantize=quantize,
+        temperature=temperature,
+        top_p=top_p,
+        compile=compile,
+    )
     engines = Engines(settings, remote, trust_remote_code=trust_remote_code, compile=compile)
     called = name or name_of(model)
     if not knob:
@@ -241,7 +254,7 @@ def _show_curve(curve: Sequence[dict[str, Any]], out: Path, json: bool) -> None:
         typer.echo(json_module.dumps(curve, ensure_ascii=False))
         return
     print_curve(page_console(), curve)
-    typer.echo(f"Written to {out}: a folder for each value. `pasta pareto {out}/speed*` draws them.")
+    typer.echo(f"Written to {out}: a folder for each value. `pasta pareto {out}/speed* --out FOLDER` draws them.")
 
 
 def _print(found: dict[str, Any], out: Path) -> None:

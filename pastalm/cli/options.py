@@ -82,7 +82,9 @@ Quantize = Annotated[
     str | None,
     typer.Option(metavar="int8", help="Round the model's weights to int8: faster steps of few threads, on a CPU."),
 ]
-Name = Annotated[str, typer.Option(metavar="NAME", help="What to call the model. Default: the last part of --model.")]
+Name = Annotated[
+    str, typer.Option(metavar="NAME", help="What to call the model. Default: a folder's name, else all of --model.")
+]
 
 # How an answer is decoded. The engine checks these values, so that each has one error, which `as_typed` words.
 DecodingMode = Annotated[
@@ -144,7 +146,7 @@ SHARED = {
     "model": Model,
     "baseline": Baseline,
     "device": Device,
-    "dtype": DType,
+    "dtype": Annotated[str, typer.Option(metavar="DTYPE")],  # what a model is trained in
     "trust_remote_code": TrustRemoteCode,
     "remote": Remote,
     "max_tokens": MaxTokens,

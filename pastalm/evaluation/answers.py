@@ -1,4 +1,4 @@
-"""Greedy answers of a model and of its baseline, each kept on disk the moment it is there."""
+"""Answers of a model and of its baseline, each kept on disk the moment it is there."""
 
 from __future__ import annotations
 
@@ -30,7 +30,8 @@ class EvalSettings:
 
     ``mode``: ``async`` or ``sequential``; with ``skeleton`` the model answers by Skeleton-of-Thought instead.
     ``baseline`` answers in sequential mode; empty is the model itself. ``quantize`` rounds the weights of both.
-    ``max_batch`` prompts are answered at once; with more than one, wall times tell nothing.
+    ``max_batch`` prompts are answered at once; with more than one, wall times tell nothing. ``temperature`` and
+    ``top_p`` are those of both; None: as each model wants it, else greedy. ``compile``: both run as graphs.
     ``model_print`` and ``baseline_print`` are fingerprints of the two, so that other weights under the same name are
     noticed.
     """
@@ -49,6 +50,9 @@ class EvalSettings:
     max_batch: int = 1
     skeleton: bool = False
     quantize: str | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    compile: bool = False
 
     def __post_init__(self) -> None:
         if self.mode not in tuple(Mode):
@@ -61,6 +65,9 @@ class EvalSettings:
             raise ValueError(
                 "Skeleton-of-Thought answers one prompt at a time and in its own way: leave mode and max_batch out."
             )
+
+
+UNTOLD = {"temperature": None, "top_p": None, "compile": False}  # settings that folders of earlier versions lack
 
 
 @dataclass(frozen=True)
@@ -199,8 +206,9 @@ class Answers:
     def _options(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """What the model's engine is asked with, and the baseline's."""
         settings = self.settings
+        both = {name: getattr(settings, name) for name in ("max_tokens", "temperature", "top_p")}
         own = {"speed": settings.speed, "max_threads": settings.max_threads, "mode": settings.mode}
-        return {"max_tokens": settings.max_tokens, **own}, {"max_tokens": settings.max_tokens, "mode": Mode.SEQUENTIAL}
+        return both | own, both | {"mode": Mode.SEQUENTIAL}
 
     def _both(
         self, question: Question, model: Engine, baseline: Engine, *, swap: bool, **few: int
@@ -229,7 +237,7 @@ class Answers:
             return {}
         try:
             kept = json.loads(path.read_text(encoding="utf-8"))
-            machine, kept = kept["machine"], kept["settings"]
+            machine, kept = kept["machine"], UNTOLD | kept["settings"]
         except (ValueError, LookupError, TypeError):
             raise DataError(f"{path} was not written by this command; choose another --out.") from None
         for name, value in asdict(self.settings).items():
@@ -257,7 +265,7 @@ def _baseline_answers(folder: Path, settings: EvalSettings) -> dict[str, dict[st
         lines = read_journal(folder / "answers.jsonl")
     except (OSError, ValueError, LookupError, TypeError):
         raise DataError(f"{folder} is no folder of `pasta eval`, so there are no answers to take.") from None
-    for name in ("baseline", "baseline_print", "max_tokens", "device", "dtype", "quantize"):
+    for name in ("baseline", "baseline_print", "max_tokens", "device", "dtype", "quantize", "temperature", "top_p"):
         if kept.get(name) != getattr(settings, name):
             raise DataError(f"{folder} has {name} {kept.get(name)!r}, not {getattr(settings, name)!r}; take another.")
     return {line["id"]: line["baseline"] for line in lines if "baseline" in line}

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from pastalm.files.packages import require
 from pastalm.lang.answer import Answer
 from pastalm.lang.codec import TextCodec
 from pastalm.lang.parse import parse
@@ -109,7 +110,8 @@ class Engine:
     ) -> Engine:
         """The same engine over a completion server such as vLLM; see
         :class:`pastalm.runtime.remote.engine.RemoteEngine`."""
-        from pastalm.runtime.remote.engine import RemoteEngine  # it needs an HTTP client
+        require("openai", "remote")
+        from pastalm.runtime.remote.engine import RemoteEngine
 
         return RemoteEngine(base_url, model, tokenizer, api_key, **options)
 

@@ -92,9 +92,7 @@ class TrainingConfig:
     gradient_checkpointing: bool = setting(
         False, "Compute layers again in the backward pass: less memory, more time.", free=True
     )
-    dtype: str = setting(
-        "auto", f"What the model computes in: {', '.join(DTYPES)}; auto is bfloat16 where the hardware has it."
-    )
+    dtype: str = setting("auto", f"The number type: {', '.join(DTYPES)}; auto is bfloat16 where the hardware has it.")
     trust_remote_code: bool = setting(
         False, "Run the Python code that a checkpoint brings along; read that code before you allow it.", free=True
     )

@@ -15,6 +15,7 @@ from pastalm.annotation.judge import Judge
 from pastalm.data.questions import Question, read_questions
 from pastalm.files.journal import Journal, ranks, read_journal
 from pastalm.files.lock import held
+from pastalm.files.packages import require
 from pastalm.lang.positions import CONTIGUOUS
 from pastalm.lang.vocabulary import Vocabulary
 from pastalm.runtime.load import load_tokenizer, trained_positions
@@ -149,6 +150,7 @@ def _factors(config: PreferConfig) -> Iterator[dict[str, Quality]]:
 
 def _factor(name: str, config: PreferConfig, stack: ExitStack) -> Quality:
     if name == "judge":
+        require("openai")  # now, not after all answers
         return judged(stack.enter_context(_judge(config, _judge_key(config))))
     if name == "verdicts":
         return judged(stack.enter_context(_judge(config, "none")), waiting=_waiting(config))

@@ -91,6 +91,7 @@ def _answers(
             seeds=[sampling.seed_of(key) for key in keys],
             mode=sampling.mode,
             temperature=sampling.temperature,
+            top_p=1.0,  # whatever the model brings: the loss goes by the probabilities of the whole distribution
             max_tokens=sampling.max_tokens,
         )
         yield from zip(keys, responses, strict=True)

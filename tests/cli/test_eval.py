@@ -126,6 +126,15 @@ def test_the_knob_in_one_run(model_dir: Path, prompts: Path, tmp_path: Path):
     assert refused.exit_code == 2 and "--speeds are numbers" in refused.stderr
 
 
+def test_tokens_are_drawn_as_asked(model_dir: Path, prompts: Path, tmp_path: Path):
+    drawn = evaluate(model_dir, prompts, tmp_path / "drawn", "--temperature", "1.5", "--top-p", "0.9")
+    assert drawn.exit_code == 0, drawn.output
+    settings = json.loads((tmp_path / "drawn" / "report.json").read_text())["settings"]
+    assert (settings["temperature"], settings["top_p"]) == (1.5, 0.9)
+    refused = evaluate(model_dir, prompts, tmp_path / "drawn")
+    assert refused.exit_code == 2 and "holds answers with temperature 1.5, not None" in " ".join(refused.stderr.split())
+
+
 def test_a_short_baseline_is_said(evaluated: Path):
     report = json.loads((evaluated / "report.json").read_text())
     assert not any("much shorter" in note for note in notes(report))

@@ -150,8 +150,41 @@ def test_a_prompt_that_cannot_be_asked_stops_nothing(tmp_path: Path, engine: Eng
         assert "window" in said and answers.missing(questions) == []
 
 
+def test_tokens_are_drawn_as_the_settings_say(tmp_path: Path, engine: Engine):
+    drawn = {"temperature": 2.0, "top_p": 0.9}
+    found = []
+    for name, settings in (("greedy", SETTINGS), ("drawn", dataclasses.replace(SETTINGS, **drawn))):
+        with Answers(tmp_path / name, settings) as answers:
+            list(answers.measure(QUESTIONS, engine, engine))
+            found.append([(one.answer.text, one.baseline.text) for one in answers.outcomes(QUESTIONS)])
+
+    def asked(prompt: str, mode: str) -> str:
+        return engine.generate(prompt, mode=mode, max_tokens=6, **drawn).text
+
+    assert found[1] == [tuple(asked(one.prompt, mode) for mode in ("async", "sequential")) for one in QUESTIONS]
+    assert all(one != other for pairs in zip(*found, strict=True) for one, other in zip(*pairs, strict=True))
+
+
+def test_a_folder_of_an_earlier_version_goes_on(tmp_path: Path, engine: Engine):
+    measure(tmp_path, engine, QUESTIONS[:1])
+    path = tmp_path / "settings.json"
+    kept = json.loads(path.read_text())
+    for name in ("temperature", "top_p", "compile"):
+        del kept["settings"][name]
+    path.write_text(json.dumps(kept))
+    assert measure(tmp_path, engine, QUESTIONS[:2]) == 1
+
+
 @pytest.mark.parametrize(
-    "change", [{"max_tokens": 7}, {"model": "other"}, {"mode": "sequential"}, {"model_print": "x"}]
+    "change",
+    [
+        {"max_tokens": 7},
+        {"model": "other"},
+        {"mode": "sequential"},
+        {"model_print": "x"},
+        {"temperature": 0.5},
+        {"compile": True},
+    ],
 )
 def test_a_folder_holds_answers_of_one_kind(tmp_path: Path, engine: Engine, change: dict[str, object]):
     measure(tmp_path, engine, QUESTIONS[:1])

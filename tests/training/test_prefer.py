@@ -222,20 +222,6 @@ def test_both_rounds_go_on_with_the_adapter_of_stage_one(model: Path, data: Path
         torch.testing.assert_close(left[name], right[name], atol=1e-5, rtol=1e-4, msg=name)
 
 
-def test_what_was_sampled_is_taken_over(model: Path, data: Path, whole: Path, tmp_path: Path):
-    config = settings(model, data, tmp_path / "inf", reuse=str(whole), rounds=1, quality_weight=float("inf"))
-    train_prefer(config, variety)
-    for name in ("baseline.jsonl", "round1/samples.jsonl"):
-        assert (tmp_path / "inf" / name).read_bytes() == (whole / name).read_bytes()
-    assert all(one["score"] == one["quality"] for one in lines(tmp_path / "inf" / "round1" / "scores.jsonl"))
-    with pytest.raises(
-        SettingsError, match=r"holds a run with --max-tokens 40, but this one asks for 30: .*another --reuse"
-    ):
-        train_prefer(settings(model, data, tmp_path / "other", reuse=str(whole), max_tokens=30), variety)
-    with pytest.raises(SettingsError, match="nothing to --reuse"):
-        train_prefer(settings(model, data, tmp_path / "another", reuse=str(tmp_path)), variety)
-
-
 def test_a_finished_run_does_nothing_and_other_settings_are_refused(model: Path, data: Path, whole: Path):
     before = {path: path.stat().st_mtime_ns for path in whole.rglob("*.safetensors")}
     config = settings(model, data, whole, snapshots="0.5")
@@ -382,22 +368,3 @@ def test_quality_without_a_judge(model: Path, data: Path, whole: Path, tmp_path:
     assert len({round(one["parts"]["likelihood"], 6) for one in scored}) > 1
     for one in scored:
         assert one["quality"] == pytest.approx(prod(one["parts"].values()))
-
-
-def test_another_lambda_takes_over_what_was_found_of_each_answer(model: Path, data: Path, whole: Path, tmp_path: Path):
-    named = {"rounds": 1, "steps": 1, "quality": "redundancy,repetition,coverage"}
-    first, other, faster = tmp_path / "first", tmp_path / "inf", tmp_path / "faster"
-    train_prefer(settings(model, data, first, reuse=str(whole), **named))
-    path = first / "round1" / "scores.jsonl"
-    found = lines(path)
-    changed = next(one for one in found if one["finished"])
-    changed["quality"] = 0.123  # nothing here would measure this
-    path.write_text("".join(json.dumps(one) + "\n" for one in found))
-
-    train_prefer(settings(model, data, other, reuse=str(first), quality_weight=float("inf"), **named))
-    scores = lines(other / "round1" / "scores.jsonl")
-    assert scores == [one | {"score": one["quality"]} for one in found]
-    assert json.loads((other / "round1" / "figures.json").read_text())["answers"] == len(found)
-
-    train_prefer(settings(model, data, faster, reuse=str(first), speed_term="parallelism", **named))
-    assert 0.123 not in [one["quality"] for one in lines(faster / "round1" / "scores.jsonl")]

@@ -1,0 +1,86 @@
+"""What is drawn in stage 2, and what another run takes over of it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from transformers import PreTrainedTokenizerFast
+
+from pastalm import Engine
+from pastalm.data.questions import read_questions
+from pastalm.files.journal import Journal
+from pastalm.training.base import SettingsError
+from pastalm.training.prefer import train_prefer
+from pastalm.training.sampling import FIELDS, Sampling, sample
+from tests.training.prefer_model import settings, write_model, write_prompts
+
+ONE = {"rounds": 1, "steps": 1, "quality": "redundancy,repetition,coverage"}
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory, tokenizer: PreTrainedTokenizerFast) -> Path:
+    return write_model(tmp_path_factory.mktemp("model"), tokenizer)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_prompts(tmp_path_factory.mktemp("data") / "prompts.jsonl", 6)
+
+
+@pytest.fixture
+def first(model: Path, data: Path, tmp_path: Path) -> Path:
+    """The folder of a run of lambda 4."""
+    train_prefer(settings(model, data, tmp_path / "first", **ONE))
+    return tmp_path / "first"
+
+
+def scores(folder: Path) -> list[dict]:
+    return [json.loads(line) for line in (folder / "round1" / "scores.jsonl").read_text().splitlines()]
+
+
+def test_another_lambda_takes_over_samples_and_what_was_found_of_them(
+    model: Path, data: Path, first: Path, tmp_path: Path
+):
+    found = scores(first)
+    changed = next(one for one in found if one["finished"])
+    changed["quality"] = 0.123  # nothing here would measure this
+    (first / "round1" / "scores.jsonl").write_text("".join(json.dumps(one) + "\n" for one in found))
+
+    other = tmp_path / "inf"
+    train_prefer(settings(model, data, other, reuse=str(first), quality_weight=float("inf"), **ONE))
+    for name in ("baseline.jsonl", "round1/samples.jsonl"):
+        assert (other / name).read_bytes() == (first / name).read_bytes()
+    assert scores(other) == [one | {"score": one["quality"]} for one in found]
+
+
+@pytest.mark.parametrize("change", [{"speed_term": "parallelism"}, {"quality": "redundancy,repetition"}])
+def test_another_measure_measures_anew(model: Path, data: Path, first: Path, tmp_path: Path, change: dict[str, object]):
+    kept = scores(first)
+    spoilt = [one | {"quality": 0.123} for one in kept]
+    (first / "round1" / "scores.jsonl").write_text("".join(json.dumps(one) + "\n" for one in spoilt))
+    train_prefer(settings(model, data, tmp_path / "other", reuse=str(first), **ONE | change))
+    assert len(scores(tmp_path / "other")) == len(kept)
+    assert 0.123 not in [one["quality"] for one in scores(tmp_path / "other")]
+
+
+def test_what_differs_is_not_taken_over(model: Path, data: Path, first: Path, tmp_path: Path):
+    with pytest.raises(
+        SettingsError, match=r"holds a run with --max-tokens 40, but this one asks for 30: .*another --reuse"
+    ):
+        train_prefer(settings(model, data, tmp_path / "other", reuse=str(first), max_tokens=30, **ONE))
+    with pytest.raises(SettingsError, match="nothing to --reuse"):
+        train_prefer(settings(model, data, tmp_path / "another", reuse=str(tmp_path), **ONE))
+
+
+def test_the_models_own_top_p_is_not_drawn_by(model: Path, data: Path, tmp_path: Path):
+    engine, questions = Engine.from_pretrained(str(model), "cpu", "float32"), read_questions(str(data))
+    config = engine.runner.model.generation_config
+    drawn = []
+    for name, top_p in (("free", None), ("narrow", 1e-3)):
+        config.do_sample, config.top_p = top_p is not None, top_p
+        with Journal(tmp_path / f"{name}.jsonl", FIELDS) as journal:
+            sample(engine, questions, Sampling(2, 1.0, 20, 0), journal)
+            drawn.append([one["script"] for one in journal.values()])
+    assert drawn[0] == drawn[1]
