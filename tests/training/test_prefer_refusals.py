@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from pastalm.annotation.endpoint import Settings as JudgeSettings
 from pastalm.annotation.judge import Judge
 from pastalm.cli import app
 from pastalm.data.questions import Question
+from pastalm.files.packages import MissingPackageError
 from pastalm.lang.vocabulary import Vocabulary
 from pastalm.runtime.load import LoadError, load
 from pastalm.tasks import sample as tasks
@@ -144,6 +146,16 @@ def test_the_command_without_checker_or_judge(model: Path, data: Path, tmp_path:
     done = CliRunner().invoke(app, command)
     assert done.exit_code == 2 and "name a judge with --judge-model" in " ".join(done.output.split())
     assert not (tmp_path / "out").exists()
+
+
+def test_a_judge_without_its_package_is_refused_before_any_answer(
+    model: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setitem(sys.modules, "openai", None)
+    monkeypatch.setenv("OPENAI_API_KEY", "key")
+    with pytest.raises(MissingPackageError, match=r"pip install 'pastalm\[annotate\]'"):
+        train_prefer(settings(model, data, tmp_path, judge_model="m"))
+    assert not (tmp_path / "baseline.jsonl").exists()
 
 
 @pytest.mark.parametrize(

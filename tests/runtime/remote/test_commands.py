@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -106,3 +107,9 @@ def test_counts_of_a_servers_cache(tiny_llama: LlamaForCausalLM, plain: tuple[Pl
     assert cached_tokens([plain[1], plain[1]]) == 14
     with serving(PlainServer(writing(tiny_llama)).app) as silent:
         assert cached_tokens([silent]) is None
+
+
+def test_a_missing_package_is_named(model: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(sys.modules, "openai", None)
+    done = pasta("run", PROMPT, "--model", model, "--remote", "http://127.0.0.1:9/v1")
+    assert done.exit_code == 2 and "pip install 'pastalm[remote]'" in " ".join(done.output.split())
