@@ -13,15 +13,18 @@ make it stricter the longer the answer is. So a loss may be in the hundreds (at 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy, logsigmoid
+from torch.nn.functional import logsigmoid
 
 from pastalm.layout import IGNORE
 from pastalm.training.config import PreferConfig
+
+AT_ONCE = 1 << 22  # logits that are float32 at once: on a CPU, as many as caches hold
 
 # From the log-probabilities [P] of chosen and rejected, then those of the reference, to the losses [P].
 PairLoss = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
@@ -30,8 +33,41 @@ PairLoss = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 def target_nats(logits_BTV: Tensor, targets_BT: Tensor) -> Tensor:
     """The cross-entropy of each target, the next token of the own thread: nats, float32 [targets], in the order of
     ``targets_BT[targets_BT != IGNORE]``."""
-    counted = targets_BT != IGNORE
-    return cross_entropy(logits_BTV[counted].float(), targets_BT[counted], reduction="none")
+    places = (targets_BT.flatten() != IGNORE).nonzero()[:, 0]
+    return _Nats.apply(logits_BTV.flatten(0, -2), places, targets_BT.flatten()[places])
+
+
+class _Nats(torch.autograd.Function):
+    """Cross-entropy in float32, some targets at a time: of all logits at once float32 copies, which are larger than
+    everything else that training holds, would be made three times."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, places: Tensor, targets: Tensor) -> Tensor:
+        """Logits [positions, vocabulary], the positions with a target, and these targets, to nats [targets]."""
+        nats, sums = (torch.empty(len(places), device=logits.device) for _ in range(2))
+        for part in _parts(places, logits):
+            rows = logits[places[part]].float()
+            sums[part] = rows.logsumexp(1)
+            nats[part] = sums[part] - rows.gather(1, targets[part, None])[:, 0]
+        ctx.save_for_backward(logits, places, targets, sums)
+        return nats
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        """Probabilities less 1 at the target, times the gradient of each target's nats."""
+        logits, places, targets, sums = ctx.saved_tensors
+        result = torch.zeros_like(logits)
+        for part in _parts(places, logits):
+            rows = (logits[places[part]].float() - sums[part, None]).exp_()
+            rows.scatter_add_(1, targets[part, None], torch.full_like(rows[:, :1], -1))
+            result[places[part]] = rows.mul_(gradient[part, None]).to(result.dtype)
+        return result, None, None
+
+
+def _parts(places: Tensor, logits: Tensor) -> Iterator[slice]:
+    """Slices of ``places``, each of at most :data:`AT_ONCE` logits, or of one place."""
+    size = max(1, AT_ONCE // logits.shape[-1])
+    return (slice(start, start + size) for start in range(0, len(places), size))
 
 
 def token_loss(logits_BTV: Tensor, targets_BT: Tensor, count: Tensor | int | None = None) -> Tensor:

@@ -7,10 +7,21 @@ from math import exp, log
 
 import pytest
 import torch
+from torch.nn.functional import cross_entropy
 
 from pastalm.layout import IGNORE
+from pastalm.training import losses
 from pastalm.training.config import PreferConfig
-from pastalm.training.losses import answer_log_probabilities, bonbon, dpo, ipo, margin, pair_loss, token_loss
+from pastalm.training.losses import (
+    answer_log_probabilities,
+    bonbon,
+    dpo,
+    ipo,
+    margin,
+    pair_loss,
+    target_nats,
+    token_loss,
+)
 
 LOGITS = torch.tensor([[[0.0, 1.0, 2.0], [3.0, 0.0, 0.0]], [[1.0, 1.0, 1.0], [5.0, 0.0, -5.0]]])
 TARGETS = torch.tensor([[2, IGNORE], [0, 1]])
@@ -42,6 +53,28 @@ def test_without_targets_it_is_zero_and_flat() -> None:
 
 def test_half_precision_is_summed_in_single() -> None:
     assert token_loss(LOGITS.bfloat16(), TARGETS).dtype == torch.float32
+
+
+@pytest.mark.parametrize("at_once", [1, 3 * 11, 1 << 22])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_nats_and_their_gradient_are_those_of_torch(
+    at_once: int, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(losses, "AT_ONCE", at_once)  # a target at a time, three, all
+    torch.manual_seed(0)
+    weights = torch.randn(2, 4)
+    logits, targets = 5 * torch.randn(2, 4, 11), torch.randint(0, 11, (2, 4))
+    targets[0, 1] = targets[1, 3] = IGNORE
+    counted, found = targets != IGNORE, []
+    for nats in (target_nats, lambda x, y: cross_entropy(x[counted].float(), y[counted], reduction="none")):
+        own = logits.to(dtype).requires_grad_()
+        each = nats(own, targets)
+        (each * weights[counted]).sum().backward()
+        found.append((each.detach(), own.grad))
+    torch.testing.assert_close(*(one for one, _ in found), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(
+        *(gradient for _, gradient in found), atol=1e-6, rtol=1e-6 if dtype == torch.float32 else 8e-3
+    )
 
 
 # Two pairs: log p(y+), log p(y-), log p0(y+), log p0(y-). Their advantages:
