@@ -67,9 +67,6 @@ class EvalSettings:
             )
 
 
-UNTOLD = {"temperature": None, "top_p": None, "compile": False}  # settings that folders of earlier versions lack
-
-
 @dataclass(frozen=True)
 class DecodedAnswer:
     """A decoded answer. ``text`` is without tags, ``annotated`` with; ``topics`` are the chunks'; ``finished``: no
@@ -237,7 +234,8 @@ class Answers:
             return {}
         try:
             kept = json.loads(path.read_text(encoding="utf-8"))
-            machine, kept = kept["machine"], UNTOLD | kept["settings"]
+            # what an earlier version did not know has its default
+            machine, kept = kept["machine"], asdict(EvalSettings("", "")) | kept["settings"]
         except (ValueError, LookupError, TypeError):
             raise DataError(f"{path} was not written by this command; choose another --out.") from None
         for name, value in asdict(self.settings).items():
