@@ -40,8 +40,8 @@ class Pair(Generic[One]):
 
     @property
     def theoretical(self) -> float:
-        """Tokens of the baseline's answer by the critical path of the model's."""
-        return max(1, self.baseline.metrics.tokens) / max(1, self.answer.metrics.critical_path)
+        """Tokens of the baseline's text by the critical path of the model's answer."""
+        return max(1, self.baseline.metrics.content_tokens) / max(1, self.answer.metrics.critical_path)
 
     @property
     def realised(self) -> float:
@@ -64,6 +64,8 @@ class Pair(Generic[One]):
                 "The baseline's answer is much shorter than this one, so the speedup says little: a model that ends "
                 "early is no baseline. Compare with one that was trained on the same data without marks (--baseline)."
             )
+        if self.baseline.metrics.circles:
+            yield "The baseline's answer runs in circles, so the speedup says little."
 
 
 def too_short(baseline: float, answer: float) -> bool:

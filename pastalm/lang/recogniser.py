@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum, auto
@@ -14,7 +13,6 @@ from pastalm.lang.topic import MAX_TOPIC_CHARACTERS, TopicState
 from pastalm.lang.vocabulary import Vocabulary
 
 MAX_DIGITS = 3
-_WORD = re.compile(rb"[A-Za-z\x80-\xff]")  # a letter, or a part of one
 
 
 @dataclass(frozen=True)
@@ -50,20 +48,26 @@ class Ended:
     """The answer's end, from the main thread."""
 
 
-Mark = Words | Promised | Synced | Closed | Ended
+@dataclass(frozen=True)
+class Begun:
+    """Sequential text has come to a chunk: the token that is read next is the first of it."""
+
+
+Mark = Words | Promised | Synced | Closed | Ended | Begun
 
 
 @dataclass(frozen=True)
 class Legal:
     """Which tokens may come next: ``ids`` alone if ``only``, else all but ``ids``. Equal keys mean equal sets.
     ``promise`` is the token that starts a promise, where one may start. ``instead`` is what is legal where the model's
-    best token is not."""
+    best token is not; or, with ``where``, where it is this one, which is not."""
 
     key: tuple[object, ...]
     ids: Sequence[int] = field(compare=False)
     only: bool = False
     promise: int | None = None
     instead: Legal | None = field(default=None, compare=False)
+    where: int | None = field(default=None, compare=False)
 
     @property
     def forced(self) -> int | None:
@@ -94,9 +98,11 @@ class Reader(Protocol):
 class PlainReader:
     """Sequential decoding: every token is text. The tags of a model that has them are not allowed.
 
-    Nor is the end of the answer where the model would write a tag: it has more to say there, in a chunk, and an end is
-    only the next best token because a model that has promised everything ends. For the same reason no line ends there
-    of which only a list mark is written.
+    Where the model would promise a chunk, it has not learned what else to write, and its next best tokens are noise. So
+    ``<async>`` comes there, which shows the model that a chunk begins, and of which nothing remains: the next token is
+    the first of a chunk, as the model has learned to write it. Until the line ends, the answer then does not end where
+    the model would write a tag: it is the chunk that is over. A sampler that does not follow the grammar may give the
+    promise itself, which is read as ``<async>`` is.
     """
 
     used: frozenset[str] | None = None
@@ -104,23 +110,32 @@ class PlainReader:
 
     def __init__(self, eos: frozenset[int], vocabulary: Vocabulary | None = None) -> None:
         self.eos, self.vocabulary = eos, vocabulary
-        self.bare = True  # no word stands in the line yet
+        self.begun = False  # the next token is the first of a chunk
+        self.in_chunk = False  # a chunk has begun in this line
 
     def legal(self) -> Legal:
         """See :class:`Reader`."""
         v = self.vocabulary
         if v is None:
             return Legal(("plain",), ())
-        going_on = (*v.tags, *sorted(self.eos), *(v.line_breaks if self.bare else ()))
-        return Legal(("plain",), tuple(v.tags), instead=Legal(("plain", "goes on", self.bare), going_on))
+        tags, ends = tuple(v.tags), tuple(sorted(self.eos))
+        if self.begun:
+            return Legal(("plain", "first"), (*tags, *ends, *v.line_breaks))
+        if self.in_chunk:
+            return Legal(("plain", "in chunk"), tags, instead=Legal(("plain", "goes on"), (*tags, *ends)))
+        begin = Legal(("plain", "begin"), (v.async_start,), only=True)
+        return Legal(("plain",), tags, instead=begin, where=v.promise_topic)
 
     def read(self, token: int) -> list[Mark]:
         """See :class:`Reader`."""
         if token in self.eos:
             return [Ended()]
-        if self.vocabulary is not None:
-            _, broken, line = self.vocabulary.text.bytes_of(token).rpartition(b"\n")
-            self.bare = (self.bare or bool(broken)) and not _WORD.search(line)
+        v = self.vocabulary
+        if v is not None and token in (v.async_start, v.promise_topic) and not self.begun:
+            self.begun = self.in_chunk = True
+            return [Begun()]
+        self.begun = False
+        self.in_chunk = self.in_chunk and v is not None and b"\n" not in v.text.bytes_of(token)
         return [Words((token,))]
 
 

@@ -12,7 +12,7 @@ from typing import Literal
 
 from pastalm.lang.answer import Sync
 from pastalm.lang.positions import PositionPolicy
-from pastalm.lang.recogniser import Closed, Ended, Mark, Promised, Synced, Words
+from pastalm.lang.recogniser import Begun, Closed, Ended, Mark, Promised, Synced, Words
 from pastalm.lang.vocabulary import Vocabulary
 from pastalm.runtime.events import NO_TOKEN
 from pastalm.runtime.language import Language
@@ -106,6 +106,9 @@ class Interpreter:
     def _write(self, thread: Thread, token: int) -> None:
         marks = thread.reader.read(token)
         last = marks[-1] if marks else None
+        if isinstance(last, Begun):
+            self._begin(thread)
+            return
         if not (isinstance(last, Ended | Closed) and token in self.language.eos):
             self._keep(thread, token, synced=isinstance(last, Synced))
             if not isinstance(last, Words):
@@ -115,6 +118,14 @@ class Interpreter:
         for mark in marks:
             self._apply(thread, mark, token if mark is last else NO_TOKEN)
         self._check_limits(thread)
+
+    def _begin(self, thread: Thread) -> None:
+        """Sequential text comes to a chunk: the model is shown how one begins, for the next token alone."""
+        self.sampled += 1
+        if self.limits.window is not None and thread.position >= self.limits.window:
+            self._end(thread, truncated=True)  # no room for it
+        else:
+            thread.todo.append(Feed(thread.path, self._vocabulary.async_start, thread.position, kept=False))
 
     def _keep(self, thread: Thread, token: int, *, synced: bool) -> None:
         """Count a token and put it down to be fed. A sync is fed after the wait, by :meth:`_join`."""

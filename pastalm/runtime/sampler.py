@@ -104,12 +104,14 @@ UNWANTED = Draw(SamplingParams(), Legal(("any",), ()))
 class LegalMasks:
     """Which tokens are illegal, a row for each set that the grammar has asked for.
 
-    ``table`` is bool [room, V], and the same tensor as long as it has room.
+    ``table`` is bool [room, V], and the same tensor as long as it has room. ``refused``, alike, are the tokens in whose
+    place another set counts if they are the best.
     """
 
     def __init__(self, size: int, device: torch.device) -> None:
         self.size = size
         self.table = torch.zeros(ROOM, size, dtype=torch.bool, device=device)
+        self.refused = torch.zeros_like(self.table)
         self._rows: dict[tuple[object, ...], int] = {}
 
     @property
@@ -123,9 +125,11 @@ class LegalMasks:
             number = len(self._rows)
             if number == len(self.table):
                 self.table = torch.cat([self.table, torch.zeros_like(self.table)])
+                self.refused = torch.cat([self.refused, torch.zeros_like(self.refused)])
             mask = torch.full((self.size,), legal.only, dtype=torch.bool)
             mask[[token for token in legal.ids if token < self.size]] = not legal.only
             self.table[number].copy_(mask)
+            self.refused[number].copy_(mask if legal.where is None else torch.arange(self.size) == legal.where)
             self._rows[legal.key] = number
         return self._rows[legal.key]
 
@@ -265,10 +269,10 @@ class Sampler:
         return blocks
 
     def _illegal(self, scores_KnS: Tensor, rows: SamplingInput) -> Tensor:
-        """Bool [K or 1, V]: what the grammar forbids, which may depend on whether it forbids the best token."""
+        """Bool [K or 1, V]: what the grammar forbids, which may depend on which token is the best."""
         illegal = self.masks.table
         if rows.replaced:
-            refused = illegal[rows.legal, likeliest(scores_KnS).clamp_(max=self.size - 1)]
+            refused = self.masks.refused[rows.legal, likeliest(scores_KnS).clamp_(max=self.size - 1)]
             return illegal[torch.where(refused, rows.instead, rows.legal)]
         return illegal[rows.legal if rows.mixed else rows.legal[:1]]
 

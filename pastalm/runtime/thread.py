@@ -16,11 +16,13 @@ Path = tuple[int, ...]  # () is the main thread, (0,) its first child, (0, 1) th
 
 @dataclass(frozen=True)
 class Feed:
-    """Give the model a token: it takes one slot, and its thread sees it from now on."""
+    """Give the model a token: it takes one slot, and its thread sees it from now on, if it is ``kept``; else the token
+    gives its logits and no more."""
 
     thread: Path
     token: int
     position: int
+    kept: bool = True
 
 
 @dataclass(frozen=True)

@@ -76,5 +76,6 @@ class Visibility:
 
     def _feed(self, feed: Feed) -> Query:
         query = self.query(feed.token, feed.position, self.rows[feed.thread])
-        self.rows[feed.thread] = query.row
+        if feed.kept:
+            self.rows[feed.thread] = query.row
         return query

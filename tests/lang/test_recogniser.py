@@ -12,6 +12,7 @@ from pastalm.lang.answer import Answer, Block, Node, Sync, merge_text
 from pastalm.lang.parse import parse
 from pastalm.lang.positions import position_policy
 from pastalm.lang.recogniser import (
+    Begun,
     Closed,
     Ended,
     Legal,
@@ -231,25 +232,28 @@ def test_sequential_reading_knows_no_tags(vocabulary: Vocabulary) -> None:
     assert set(plain.legal().ids) == set(vocabulary.tags)
 
 
-def test_plain_text_goes_on_where_the_model_would_write_a_tag(vocabulary: Vocabulary) -> None:
-    plain = PlainReader(vocabulary.eos, vocabulary)
-    read(plain, vocabulary.encode("yes"))
+def test_plain_text_begins_a_chunk_where_the_model_would_promise_one(vocabulary: Vocabulary) -> None:
+    v, plain = vocabulary, PlainReader(vocabulary.eos, vocabulary)
+    read(plain, v.encode("1."))
     legal = plain.legal()
-    assert set(legal.ids) == set(vocabulary.tags) and legal.instead is not None
-    assert set(legal.instead.ids) == set(vocabulary.tags) | vocabulary.eos and legal.instead.key != legal.key
-    assert PlainReader(vocabulary.eos).legal().instead is None  # a model without tags is as it is
+    assert set(legal.ids) == set(v.tags) and legal.where == v.promise_topic
+    assert legal.instead is not None and legal.instead.only and legal.instead.ids == (v.async_start,)
+    assert plain.read(v.async_start) == [Begun()]
+    first, (line_break,) = plain.legal(), v.encode("\n")
+    assert set(first.ids) == {*v.tags, *v.eos, line_break} and first.instead is None and not first.only
+    assert plain.read(v.encode("a")[0]) == [Words((v.encode("a")[0],))]
+    assert PlainReader(v.eos).legal().instead is None  # a model without tags is as it is
 
 
-@pytest.mark.parametrize(
-    ("text", "bare"),
-    [("", True), ("1. ", True), ("- ", True), ("a\n2.", True), ("1. a", False), ("a\nb", False), ("1. ä", False)],
-)
-def test_no_line_ends_behind_a_list_mark_where_the_model_would_write_a_tag(
-    vocabulary: Vocabulary, text: str, bare: bool
-) -> None:
-    plain = PlainReader(vocabulary.eos, vocabulary)
-    read(plain, vocabulary.encode(text))
-    legal, (line_break,) = plain.legal(), vocabulary.encode("\n")
-    assert line_break not in legal.ids and legal.instead is not None
-    assert (line_break in legal.instead.ids) is bare
-    assert not {*vocabulary.encode("a"), *vocabulary.encode(".")} & set(legal.instead.ids)
+def test_a_chunk_in_plain_text_does_not_end_the_answer_until_its_line_ends(vocabulary: Vocabulary) -> None:
+    v, plain = vocabulary, PlainReader(vocabulary.eos, vocabulary)
+    before = plain.legal()
+    read(plain, [v.async_start, *v.encode("ab")])
+    inside = plain.legal()
+    assert set(inside.ids) == set(v.tags) and inside.instead is not None and inside.where is None
+    assert set(inside.instead.ids) == {*v.tags, *v.eos}
+    keys = {before.key, inside.key, inside.instead.key, before.instead.key if before.instead else ()}
+    assert len(keys) == 4, "equal keys would share a mask"
+    read(plain, v.encode("c\n"))
+    assert plain.legal() == before
+    assert plain.read(v.tokenizer.eos_token_id) == [Ended()]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from copy import deepcopy
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -360,18 +359,3 @@ def test_the_bundled_model_is_small_and_knows_the_tags(bundled: str) -> None:
     tokenizer = AutoTokenizer.from_pretrained(bundled)
     for tag in TAGS:
         assert tokenizer(tag, add_special_tokens=False)["input_ids"] == [tokenizer.convert_tokens_to_ids(tag)]
-
-
-def test_a_sequential_answer_does_not_end_where_the_model_would_promise(
-    engine: Engine, tokenizer: PreTrainedTokenizerFast
-) -> None:
-    model, seen = deepcopy(engine.runner.model), []
-    engine = Engine(model, tokenizer)
-    engine.generate("hello", max_tokens=1, mode="sequential", observe=lambda path, row, token: seen.append(token))
-    assert engine.vocabulary is not None
-    rows = model.get_output_embeddings().weight.data  # the promise is likelier than the end, the end than the word
-    rows[engine.vocabulary.promise_topic], rows[tokenizer.eos_token_id] = 3 * rows[seen[0]], 2 * rows[seen[0]]
-    response = engine.generate("hello", max_tokens=1, mode="sequential")
-    assert response.script.tokens == seen and response.finish_reason == "length"
-    rows[engine.vocabulary.promise_topic] = 0  # the end is the best now, so it is taken
-    assert engine.generate("hello", max_tokens=1, mode="sequential").finish_reason == "stop"

@@ -43,6 +43,15 @@ def test_another_set_is_legal_where_the_best_token_is_not() -> None:
     assert set(drawn) == {2, 3, 4}
 
 
+def test_another_set_is_legal_where_one_token_is_the_best() -> None:
+    only_4 = Legal(("only 4",), (4,), only=True)
+    plain = Legal(("not 0 or 1",), (0, 1), instead=only_4, where=1)
+    logits = torch.stack([WEIGHTS.log(), WEIGHTS[[1, 0, 2, 3, 4]].log()])  # the best is 0, then 1
+    assert sample(logits, [Draw(params(0.0), plain)] * 2) == [2, 4]
+    beyond = Legal(("beyond",), (0,), instead=only_4, where=9)  # no token of this head
+    assert sample(logits, [Draw(params(0.0), beyond)] * 2) == [1, 1]
+
+
 @given(st.integers(0, 1 << 32), st.booleans())
 def test_the_likeliest_is_the_first_of_the_highest(seed: int, ties: bool) -> None:
     scores = torch.randn(4, 9, STRIDE, generator=torch.Generator().manual_seed(seed))

@@ -57,3 +57,12 @@ def test_forks_copy_and_joins_unite() -> None:
     queries, last = visibility.apply([Feed((0,), 8, 2), Join((), ((0,),)), Feed((), 9, 10)])
     assert [query.row for query in queries] == [0b10110, 0b111110] and last == {(0,): 0, (): 1}
     assert visibility.rows == {(): 0b111110}
+
+
+def test_a_token_that_is_not_kept_gives_its_logits_alone() -> None:
+    visibility = Visibility()
+    visibility.apply([Feed((), 5, 0)])
+    queries, last = visibility.apply([Feed((), 6, 1, kept=False)])
+    assert [query.row for query in queries] == [0b110] and last == {(): 0}
+    queries, _ = visibility.apply([Feed((), 7, 1)])
+    assert [query.row for query in queries] == [0b1010] and visibility.rows == {(): 0b1010}

@@ -208,6 +208,16 @@ def test_the_description_of_the_api_is_drawn(page: Page, served: RunningServer) 
     assert page.evaluate("document.documentElement.scrollWidth") <= 340
 
 
+@pytest.mark.parametrize(("name", "first"), [("bundled", "Write a short profile"), ("mine", "How can I improve")])
+def test_examples_are_what_the_model_knows(name: str, first: str, browser: Browser, bundled: Engine) -> None:
+    with serving(bundled, name=name) as running, opened(browser, running) as page:
+        examples = page.get_by_role("group", name="Examples").get_by_role("button")
+        expect(examples).to_have_count(3)
+        expect(page.get_by_label("Prompt")).to_have_value(re.compile(f"^{first}"))
+        examples.nth(1).click()
+        expect(page.get_by_label("Prompt")).not_to_have_value(re.compile(f"^{first}"))
+
+
 def test_a_refusal_is_the_server_s_sentence(page: Page) -> None:
     ask(page, "river " * 900)
     wait_for(page, "but the cache holds 700")

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Callable
 from time import perf_counter
 
+from pastalm.lang.recogniser import PlainReader
 from pastalm.runtime.language import Language
 from pastalm.runtime.outcome import respond
 from pastalm.runtime.remote.server import Completion
@@ -90,14 +91,15 @@ class Completions:
         limits, sampling, language = self.interpreter.limits, self.sequence.sampling, self.interpreter.language
         left = limits.max_tokens - self.interpreter.sampled
         room = left if limits.slots is None else limits.slots + 1 - len(seen)
+        begun = isinstance(thread.reader, PlainReader) and thread.reader.begun
         return Completion(
             prompt=seen,
-            max_tokens=max(1, min(left, room)),
+            max_tokens=1 if begun else max(1, min(left, room)),
             stop=_stops(language, len(thread.path)),
             temperature=sampling.temperature,
             top_p=sampling.top_p,
             seed=_seed(sampling.seed, thread.path),
-            bias=_bias(language, len(thread.path), limits.max_depth, sampling.speed),
+            bias=_first(language) if begun else _bias(language, len(thread.path), limits.max_depth, sampling.speed),
         )
 
 
@@ -105,7 +107,7 @@ def _stops(language: Language, depth: int) -> tuple[int, ...]:
     """The tokens behind which a thread of this depth does not simply go on."""
     vocabulary = language.vocabulary
     if not language.asynchronous or vocabulary is None:
-        return tuple(sorted(language.eos))
+        return (*sorted(language.eos), *([vocabulary.promise_topic] if vocabulary else []))
     return (*sorted(language.eos), vocabulary.sync, *([vocabulary.async_end] if depth else []))
 
 
@@ -116,12 +118,17 @@ def _bias(language: Language, depth: int, max_depth: int, speed: float) -> dict[
     if vocabulary is None:
         return {}
     if not language.asynchronous:
-        return dict.fromkeys(vocabulary.tags, FORBIDDEN)
+        return dict.fromkeys(sorted(set(vocabulary.tags) - {vocabulary.promise_topic}), FORBIDDEN)
     forbidden = {vocabulary.async_start, *(language.eos if depth else [vocabulary.async_end])}
     if depth >= max_depth:
         forbidden |= set(vocabulary.tags) - {vocabulary.async_end}
     knob = {vocabulary.promise_topic: speed} if speed else {}
     return knob | dict.fromkeys(sorted(forbidden), FORBIDDEN)
+
+
+def _first(language: Language) -> dict[int, float]:
+    """What the first token of a chunk in a sequential answer may not be."""
+    return dict.fromkeys([*sorted(language.tags), *sorted(language.eos)], FORBIDDEN)
 
 
 def _seed(seed: int, path: Path) -> int:

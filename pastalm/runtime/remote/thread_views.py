@@ -22,17 +22,26 @@ class ThreadViews:
         self._starts: dict[Path, int] = {
             (): len(prompt)
         }  # how much of a view stood there before its thread wrote anything
+        self._passing: set[Path] = set()  # threads whose last token is gone with the next
 
     def apply(self, operations: Sequence[Operation]) -> None:
         """Carry out what a thread must be fed before it can go on."""
         for op in operations:
             if isinstance(op, Feed):
-                self.seen[op.thread].append(op.token)
+                self._feed(op)
             elif isinstance(op, Fork):
                 self.seen[op.child] = list(self.seen[op.parent])
                 self._starts[op.child] = len(self.seen[op.child]) + 1  # behind <async>, which is fed next
             else:
                 self._join(op)
+
+    def _feed(self, feed: Feed) -> None:
+        if feed.thread in self._passing:
+            self._passing.remove(feed.thread)
+            self.seen[feed.thread].pop()
+        self.seen[feed.thread].append(feed.token)
+        if not feed.kept:
+            self._passing.add(feed.thread)
 
     def _join(self, op: Join) -> None:
         for child in op.children:

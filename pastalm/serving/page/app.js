@@ -5,10 +5,16 @@ import { Refused, servedModel, stream } from "./api.js";
 import { Threads } from "./threads.js";
 import { Timeline } from "./timeline.js";
 
-const EXAMPLES = [
+// What the bundled model knows; every other model is asked everyday questions.
+const TASKS = [
   "Write a short profile of each of these 4 people. Use bullets.\nJane: job baker, age 29, home Turin\nOmar: job pilot, age 41, home Kyoto\nKira: job nurse, age 35, home Lima\nBen: job writer, age 52, home Oslo",
   "Reverse these. Show the letters one by one before and after. river; stone; cloud; bread; paper",
   "Describe Oslo, Lima and Kyoto.",
+];
+const QUESTIONS = [
+  "How can I improve my memory?",
+  "What are the benefits of reading books?",
+  "Give me tips for saving money.",
 ];
 
 const find = (selector) => document.querySelector(selector);
@@ -138,8 +144,8 @@ async function identify() {
   return name;
 }
 
-function addExamples() {
-  for (const text of EXAMPLES) {
+function addExamples(texts) {
+  for (const text of texts) {
     const button = document.createElement("button");
     button.type = "button";
     button.textContent = text.split("\n")[0];
@@ -149,7 +155,7 @@ function addExamples() {
     });
     find("#examples").append(button);
   }
-  find("#prompt").value = EXAMPLES[0];
+  find("#prompt").value ||= texts[0];
 }
 
 form.addEventListener("submit", (event) => {
@@ -170,10 +176,14 @@ annotatedBox.addEventListener("change", () => {
   columns.async.view.showAnnotated(annotatedBox.checked ? columns.async.figures.annotated : null);
 });
 
-addExamples();
 identify().then(
   (name) => {
     model = name;
+    addExamples(name === "bundled" ? TASKS : QUESTIONS);
   },
-  (error) => (error.status === 401 ? askForKey() : say(error.message, true)),
+  (error) => {
+    addExamples(QUESTIONS);
+    if (error.status === 401) askForKey();
+    else say(error.message, true);
+  },
 );

@@ -189,6 +189,26 @@ def test_sequential_mode_writes_no_tags(tiny_llama: LlamaForCausalLM, tokenizer:
     assert found.text == local.text
 
 
+def test_a_sequential_answer_begins_a_chunk_where_the_model_would_promise_one(
+    vocabulary: Vocabulary, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    v, (x, line_break) = vocabulary, vocabulary.encode("x\n")
+    follows = {v.encode(PROMPT)[-1]: v.promise_topic, v.async_start: x, x: line_break, line_break: v.promise_topic}
+
+    def write(ids: Sequence[int], body: Any) -> int:
+        bias = body.get("logit_bias", {})
+        token = tokenizer.eos_token_id if ids[-4:] == [x, line_break] * 2 else follows[ids[-1]]
+        assert str(token) not in bias, "the server was told not to"
+        return token
+
+    with remote(write, tokenizer) as (engine, plain):
+        found = engine.generate(PROMPT, mode="sequential")
+    assert found.text == "x\nx\n" and found.finish_reason == "stop"
+    assert found.metrics.tokens == found.metrics.critical_path == 4 + 2
+    assert [body["max_tokens"] == 1 for body in plain.asked] == [False, True] * 2 + [False]
+    assert [v.async_start in body["prompt"][:-1] for body in plain.asked] == [False] * 5
+
+
 def test_limits_end_an_answer(two: tuple[Engine, PlainServer]) -> None:
     found = two[0].generate(PROMPT, max_tokens=12)
     assert found.finish_reason == "length"
