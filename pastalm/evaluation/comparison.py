@@ -40,8 +40,8 @@ class Pair(Generic[One]):
 
     @property
     def theoretical(self) -> float:
-        """Tokens of the baseline's text by the critical path of the model's answer."""
-        return max(1, self.baseline.metrics.content_tokens) / max(1, self.answer.metrics.critical_path)
+        """Tokens of the baseline's answer by the critical path of the model's."""
+        return max(1, self.baseline.metrics.tokens) / max(1, self.answer.metrics.critical_path)
 
     @property
     def realised(self) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import Protocol
@@ -58,16 +58,17 @@ Mark = Words | Promised | Synced | Closed | Ended | Begun
 
 @dataclass(frozen=True)
 class Legal:
-    """Which tokens may come next: ``ids`` alone if ``only``, else all but ``ids``. Equal keys mean equal sets.
-    ``promise`` is the token that starts a promise, where one may start. ``instead`` is what is legal where the model's
-    best token is not; or, with ``where``, where it is this one, which is not."""
+    """Which tokens may come next: ``ids`` alone if ``only``, else all but ``ids``. Equal keys mean equal sets, and that
+    the same follows from the best token. ``promise`` is the token that starts a promise, where one may start.
+    ``instead`` is what is legal where the model's best token is not, and ``in_place_of`` what else is where the best
+    token is one of these."""
 
     key: tuple[object, ...]
     ids: Sequence[int] = field(compare=False)
     only: bool = False
     promise: int | None = None
     instead: Legal | None = field(default=None, compare=False)
-    where: int | None = field(default=None, compare=False)
+    in_place_of: Mapping[int, Legal] = field(default_factory=dict, compare=False)
 
     @property
     def forced(self) -> int | None:
@@ -117,14 +118,13 @@ class PlainReader:
         """See :class:`Reader`."""
         v = self.vocabulary
         if v is None:
-            return Legal(("plain",), ())
+            return Legal(("any",), ())
         tags, ends = tuple(v.tags), tuple(sorted(self.eos))
         if self.begun:
             return Legal(("plain", "first"), (*tags, *ends, *v.line_breaks))
-        if self.in_chunk:
-            return Legal(("plain", "in chunk"), tags, instead=Legal(("plain", "goes on"), (*tags, *ends)))
+        goes_on = Legal(("plain", "goes on"), (*tags, *ends)) if self.in_chunk else None
         begin = Legal(("plain", "begin"), (v.async_start,), only=True)
-        return Legal(("plain",), tags, instead=begin, where=v.promise_topic)
+        return Legal(("plain", self.in_chunk), tags, instead=goes_on, in_place_of={v.promise_topic: begin})
 
     def read(self, token: int) -> list[Mark]:
         """See :class:`Reader`."""

@@ -227,7 +227,7 @@ def foresee(sequence: Sequence, running: Rows) -> list[Foreseen] | None:
 def _asked(thread: Thread) -> Foreseen | None:
     """What a thread is fed that does not run."""
     feed, sees = thread.todo[0], thread.parent.path if thread.parent and thread.unforked else thread.path
-    if not isinstance(feed, Feed) or feed.thread != thread.path or not _asks_for(thread, feed):
+    if not isinstance(feed, Feed) or not feed.kept or feed.thread != thread.path or not _asks_for(thread, feed):
         return None
     return Foreseen(thread.path, feed.token, feed.position, None, sees)
 

@@ -263,7 +263,7 @@ class Engine:
     def language(self, mode: str = Mode.ASYNC) -> Language:
         """How answers are read in a mode. Raises ``MissingTagsError`` where the model does not know the tags."""
         asynchronous = mode == Mode.ASYNC
-        vocabulary = self.tags() if asynchronous else self.vocabulary
+        vocabulary = self.tags() if asynchronous else self.vocabulary if self._knows_tags else None
         settings = {"constrained": self.constrained, "unique_topics": self.unique_topics}
         return Language(self.codec, self.eos, vocabulary, asynchronous=asynchronous, **settings)
 
@@ -337,10 +337,15 @@ class Engine:
                 "The tokenizer does not know PASTA's tags, so this model cannot mark chunks. `pasta train sft` adds "
                 "and trains them; without, decode with mode='sequential'."
             )
-        if max(self.vocabulary.tags) >= self.known_tokens:
+        if not self._knows_tags:
             raise MissingTagsError(
                 f"The tokenizer knows PASTA's tags, but the model knows {self.known_tokens} tokens and not all "
                 "of these: let `pasta train sft` add and train them, or call "
                 "model.resize_token_embeddings(len(tokenizer)) before the engine is made."
             )
         return self.vocabulary
+
+    @property
+    def _knows_tags(self) -> bool:
+        """Whether tokenizer and model know the tags."""
+        return self.vocabulary is not None and max(self.vocabulary.tags) < self.known_tokens

@@ -15,8 +15,8 @@ NO_TOKEN = -1
 class TokenEvent:
     """A token was decoded. ``text`` is what can be shown now of its thread (empty for tags and unfinished characters).
 
-    Each sampled token has one event, the end of the answer none; text that another token brought to light comes with
-    ``NO_TOKEN``.
+    Each sampled token has one event, the end of the answer none, nor has the step that begins a chunk in sequential
+    mode; text that another token brought to light comes with ``NO_TOKEN``.
 
     ``place`` orders texts as the document does: sorted by place, the texts of all events joined are the answer.
     """

@@ -29,10 +29,11 @@ class ThreadResult:
 
 @dataclass(frozen=True)
 class Metrics:
-    """``tokens``: sampled by all threads, tags included. ``steps``: forward passes that gave any of them, the prompt's
-    among them. ``critical_path``: the steps it would take with unlimited threads. ``parallelism``: content tokens (no
-    tags) by critical path. ``sync_wait_steps``: rounds that a thread stood waiting at a sync. ``length_errors``:
-    promised minus measured length of each chunk. ``circles``: whether a thread ends in a loop of the same text."""
+    """``tokens``: sampled by all threads, tags included, and the steps that begin a chunk in sequential mode.
+    ``steps``: forward passes that gave any of them, the prompt's among them. ``critical_path``: the steps it would take
+    with unlimited threads. ``parallelism``: content tokens (no tags) by critical path. ``sync_wait_steps``: rounds that
+    a thread stood waiting at a sync. ``length_errors``: promised minus measured length of each chunk. ``circles``:
+    whether a thread ends in a loop of the same text."""
 
     tokens: int
     content_tokens: int

@@ -104,14 +104,14 @@ UNWANTED = Draw(SamplingParams(), Legal(("any",), ()))
 class LegalMasks:
     """Which tokens are illegal, a row for each set that the grammar has asked for.
 
-    ``table`` is bool [room, V], and the same tensor as long as it has room. ``refused``, alike, are the tokens in whose
-    place another set counts if they are the best.
+    ``table`` is bool [room, V], and the same tensor as long as it has room. ``following`` int16 [room, V], alike, says
+    which row counts in a set's place, given the best token.
     """
 
     def __init__(self, size: int, device: torch.device) -> None:
         self.size = size
         self.table = torch.zeros(ROOM, size, dtype=torch.bool, device=device)
-        self.refused = torch.zeros_like(self.table)
+        self.following = torch.zeros_like(self.table, dtype=torch.int16)
         self._rows: dict[tuple[object, ...], int] = {}
 
     @property
@@ -122,30 +122,38 @@ class LegalMasks:
     def row(self, legal: Legal) -> int:
         """The row of a set."""
         if legal.key not in self._rows:
-            number = len(self._rows)
+            number = self._rows[legal.key] = len(self._rows)
             if number == len(self.table):
                 self.table = torch.cat([self.table, torch.zeros_like(self.table)])
-                self.refused = torch.cat([self.refused, torch.zeros_like(self.refused)])
-            mask = torch.full((self.size,), legal.only, dtype=torch.bool)
-            mask[[token for token in legal.ids if token < self.size]] = not legal.only
-            self.table[number].copy_(mask)
-            self.refused[number].copy_(mask if legal.where is None else torch.arange(self.size) == legal.where)
-            self._rows[legal.key] = number
+                self.following = torch.cat([self.following, torch.zeros_like(self.following)])
+            illegal = torch.full((self.size,), legal.only, dtype=torch.bool)
+            illegal[[token for token in legal.ids if token < self.size]] = not legal.only
+            self.table[number].copy_(illegal)
+            following = self._following(number, illegal, legal)  # which may make room, in other tensors
+            self.following[number].copy_(following)
         return self._rows[legal.key]
+
+    def _following(self, number: int, illegal_V: Tensor, legal: Legal) -> Tensor:
+        """A row of ``following``: int16 [V]."""
+        found = torch.full((self.size,), number, dtype=torch.int16)
+        if legal.instead:
+            found[illegal_V] = self.row(legal.instead)
+        for token, other in legal.in_place_of.items():
+            if token < self.size:
+                found[token] = self.row(other)
+        return found
 
 
 @dataclass(frozen=True)
 class SamplingInput:
-    """The ``draws`` of a step, and as tensors [K] on the device: rows of the legal masks, and of those that count
-    instead where the best token is illegal; promise tokens with what is added to their logits; whether a row is drawn,
-    and with which temperature, share and uniform number. ``drawn`` are the rows that are, the others are greedy.
-    ``changes`` are rows, tokens and what is added to their logits. ``mixed`` says that the rows have different masks,
-    ``replaced`` that ``instead`` differs from ``legal`` anywhere, ``moved`` that a speed is set anywhere, ``cut`` that
-    a share is below 1."""
+    """The ``draws`` of a step, and as tensors [K] on the device: rows of the legal masks; promise tokens with what is
+    added to their logits; whether a row is drawn, and with which temperature, share and uniform number. ``drawn`` are
+    the rows that are, the others are greedy. ``changes`` are rows, tokens and what is added to their logits. ``mixed``
+    says that the rows have different masks, ``replaced`` that the best token may call for another one anywhere,
+    ``moved`` that a speed is set anywhere, ``cut`` that a share is below 1."""
 
     draws: Sequence[Draw]
     legal: Tensor
-    instead: Tensor
     promise: Tensor
     speed: Tensor
     random: Tensor
@@ -272,8 +280,8 @@ class Sampler:
         """Bool [K or 1, V]: what the grammar forbids, which may depend on which token is the best."""
         illegal = self.masks.table
         if rows.replaced:
-            refused = self.masks.refused[rows.legal, likeliest(scores_KnS).clamp_(max=self.size - 1)]
-            return illegal[torch.where(refused, rows.instead, rows.legal)]
+            best = likeliest(scores_KnS).clamp_(max=self.size - 1)
+            return illegal[self.masks.following[rows.legal, best].long()]
         return illegal[rows.legal if rows.mixed else rows.legal[:1]]
 
 

@@ -109,7 +109,6 @@ class StepInput:
         self.used = self._section("used", (shape.rows,), torch.int64)
         self.wanted = self._section("wanted", (k,), torch.int64)
         self.legal = self._section("legal", (k,), torch.int64)
-        self.instead = self._section("instead", (k,), torch.int64)
         self.promise = self._section("promise", (k,), torch.int64)
         self.uniform = self._section("uniform", (k,), torch.float64)
         self.top_p = self._section("top_p", (k,), torch.float64)
@@ -169,9 +168,7 @@ class StepInput:
         may = [promise is not None and promise < masks.size for promise in promises]
         speeds = [one.speed if allowed else 0.0 for one, allowed in zip(params, may, strict=True)]
         legal = [masks.row(draw.legal) for draw in draws]
-        instead = [masks.row(draw.legal.instead or draw.legal) for draw in draws]
         self._write("legal", legal)
-        self._write("instead", instead)
         self._write("promise", [promise if ok and promise else 0 for promise, ok in zip(promises, may, strict=True)])
         self._write("speed", speeds)
         self._write("random", [one.temperature > 0 for one in params])
@@ -181,7 +178,6 @@ class StepInput:
         return SamplingInput(
             draws,
             self.legal,
-            self.instead,
             self.promise,
             self.speed,
             self.random,
@@ -191,7 +187,7 @@ class StepInput:
             drawn,
             [(row, *one) for row, draw in enumerate(draws) for one in draw.changes()],
             mixed=len(set(legal)) > 1,
-            replaced=instead != legal,
+            replaced=any(draw.legal.instead or draw.legal.in_place_of for draw in draws),
             moved=any(speeds),
             cut=any(one.top_p < 1 for one in params),
         )
@@ -247,4 +243,4 @@ class StepBuffers:
 def _size(shape: StepShape) -> int:
     """At most so many bytes a shape takes: see the sections of :class:`StepInput`."""
     places = shape.rows * shape.width
-    return 8 * (5 * shape.queries + places + 2 * shape.rows + 9 * shape.wanted + 16) + places * shape.slots // 8
+    return 8 * (5 * shape.queries + places + 2 * shape.rows + 8 * shape.wanted + 16) + places * shape.slots // 8

@@ -236,13 +236,14 @@ def test_plain_text_begins_a_chunk_where_the_model_would_promise_one(vocabulary:
     v, plain = vocabulary, PlainReader(vocabulary.eos, vocabulary)
     read(plain, v.encode("1."))
     legal = plain.legal()
-    assert set(legal.ids) == set(v.tags) and legal.where == v.promise_topic
-    assert legal.instead is not None and legal.instead.only and legal.instead.ids == (v.async_start,)
+    begin = legal.in_place_of[v.promise_topic]
+    assert set(legal.ids) == set(v.tags) and legal.instead is None and len(legal.in_place_of) == 1
+    assert begin.forced == v.async_start
     assert plain.read(v.async_start) == [Begun()]
     first, (line_break,) = plain.legal(), v.encode("\n")
-    assert set(first.ids) == {*v.tags, *v.eos, line_break} and first.instead is None and not first.only
+    assert set(first.ids) == {*v.tags, *v.eos, line_break} and not (first.instead or first.in_place_of or first.only)
     assert plain.read(v.encode("a")[0]) == [Words((v.encode("a")[0],))]
-    assert PlainReader(v.eos).legal().instead is None  # a model without tags is as it is
+    assert PlainReader(v.eos).legal() == Legal(("any",), ())  # a model without tags is as it is
 
 
 def test_a_chunk_in_plain_text_does_not_end_the_answer_until_its_line_ends(vocabulary: Vocabulary) -> None:
@@ -250,10 +251,9 @@ def test_a_chunk_in_plain_text_does_not_end_the_answer_until_its_line_ends(vocab
     before = plain.legal()
     read(plain, [v.async_start, *v.encode("ab")])
     inside = plain.legal()
-    assert set(inside.ids) == set(v.tags) and inside.instead is not None and inside.where is None
+    assert set(inside.ids) == set(v.tags) and inside.instead is not None and v.promise_topic in inside.in_place_of
     assert set(inside.instead.ids) == {*v.tags, *v.eos}
-    keys = {before.key, inside.key, inside.instead.key, before.instead.key if before.instead else ()}
-    assert len(keys) == 4, "equal keys would share a mask"
+    assert len({before.key, inside.key, inside.instead.key}) == 3, "equal keys would share a mask"
     read(plain, v.encode("c\n"))
     assert plain.legal() == before
     assert plain.read(v.tokenizer.eos_token_id) == [Ended()]

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from pastalm.lang.recogniser import Legal
-from pastalm.runtime.sampler import STRIDE, Draw, LegalMasks, Sampler, SamplingParams, likeliest, redraw
+from pastalm.runtime.sampler import ROOM, STRIDE, Draw, LegalMasks, Sampler, SamplingParams, likeliest, redraw
 from pastalm.runtime.thread import Path
 from tests.runtime.drawing import CPU, sample
 
@@ -38,18 +38,28 @@ def test_another_set_is_legal_where_the_best_token_is_not() -> None:
     plain = Legal(("not 0",), (0,), instead=goes_on)
     best_is_0, best_is_1 = WEIGHTS.log(), WEIGHTS[[1, 0, 2, 3, 4]].log()
     logits = torch.stack([best_is_0, best_is_1, best_is_0])
-    assert sample(logits, [Draw(params(0.0), one) for one in (plain, plain, Legal(("not 0",), (0,)))]) == [2, 1, 1]
+    never = Legal(("never 0",), (0,))
+    assert sample(logits, [Draw(params(0.0), one) for one in (plain, plain, never)]) == [2, 1, 1]
     drawn = sample(best_is_0.repeat(60, 1), [Draw(params(), plain, (), number) for number in range(60)])
     assert set(drawn) == {2, 3, 4}
 
 
 def test_another_set_is_legal_where_one_token_is_the_best() -> None:
-    only_4 = Legal(("only 4",), (4,), only=True)
-    plain = Legal(("not 0 or 1",), (0, 1), instead=only_4, where=1)
+    only_4, not_2 = Legal(("only 4",), (4,), only=True), Legal(("not 2",), (0, 1, 2))
+    plain = Legal(("not 0 or 1",), (0, 1), in_place_of={1: only_4, 9: only_4})  # this head has no token 9
+    both = Legal(("both",), (0, 1), instead=not_2, in_place_of={1: only_4})
     logits = torch.stack([WEIGHTS.log(), WEIGHTS[[1, 0, 2, 3, 4]].log()])  # the best is 0, then 1
     assert sample(logits, [Draw(params(0.0), plain)] * 2) == [2, 4]
-    beyond = Legal(("beyond",), (0,), instead=only_4, where=9)  # no token of this head
-    assert sample(logits, [Draw(params(0.0), beyond)] * 2) == [1, 1]
+    assert sample(logits, [Draw(params(0.0), both)] * 2) == [3, 4]
+
+
+def test_there_is_room_for_all_sets_and_what_follows_from_them() -> None:
+    sampler = Sampler(5, CPU)
+    for number in range(3 * ROOM):
+        other = Legal(("other", number), (0, 1 + number % 4))
+        draw = Draw(params(0.0), Legal(("set", number), (0,), instead=other))
+        assert sample(WEIGHTS.log()[None], [draw], sampler) == [2 if number % 4 == 0 else 1]
+    assert len(sampler.masks.table) == len(sampler.masks.following) >= 6 * ROOM
 
 
 @given(st.integers(0, 1 << 32), st.booleans())

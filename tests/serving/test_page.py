@@ -230,3 +230,4 @@ def test_a_server_with_a_key_asks_for_it(browser: Browser, bundled: Engine) -> N
         ask(page, max_tokens=20)
         wait_for(page, "Done in")
         assert text_of(page, "async")
+        expect(page.get_by_role("group", name="Examples").get_by_role("button")).to_have_count(3)

@@ -98,7 +98,7 @@ class Completions:
             stop=_stops(language, len(thread.path)),
             temperature=sampling.temperature,
             top_p=sampling.top_p,
-            seed=_seed(sampling.seed, thread.path),
+            seed=_seed(sampling.seed, thread),
             bias=_first(language) if begun else _bias(language, len(thread.path), limits.max_depth, sampling.speed),
         )
 
@@ -127,10 +127,12 @@ def _bias(language: Language, depth: int, max_depth: int, speed: float) -> dict[
 
 
 def _first(language: Language) -> dict[int, float]:
-    """What the first token of a chunk in a sequential answer may not be."""
+    """What the first token of a chunk in a sequential answer may not be; line breaks are too many for a bias."""
     return dict.fromkeys([*sorted(language.tags), *sorted(language.eos)], FORBIDDEN)
 
 
-def _seed(seed: int, path: Path) -> int:
-    """What a server seeds a thread's draws with."""
-    return int.from_bytes(hashlib.sha256(f"{seed} {path}".encode()).digest()[:4], "big") >> 1
+def _seed(seed: int, thread: Thread) -> int:
+    """What a server seeds a completion's draws with: each of a thread's completions has other ones."""
+    begun = isinstance(thread.reader, PlainReader) and thread.reader.begun
+    place = f"{seed} {thread.path} {len(thread.written)} {begun}"
+    return int.from_bytes(hashlib.sha256(place.encode()).digest()[:4], "big") >> 1

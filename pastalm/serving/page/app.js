@@ -141,6 +141,7 @@ function askForKey() {
 async function identify() {
   const name = await servedModel(find("#key").value);
   find("#model").textContent = `Model: ${name}.`;
+  addExamples(name === "bundled" ? TASKS : QUESTIONS);
   return name;
 }
 
@@ -179,11 +180,6 @@ annotatedBox.addEventListener("change", () => {
 identify().then(
   (name) => {
     model = name;
-    addExamples(name === "bundled" ? TASKS : QUESTIONS);
   },
-  (error) => {
-    addExamples(QUESTIONS);
-    if (error.status === 401) askForKey();
-    else say(error.message, true);
-  },
+  (error) => (error.status === 401 ? askForKey() : say(error.message, true)),
 );
