@@ -96,8 +96,8 @@ def _caption(engine: Engine, baseline: str, compared: bool, timed: bool) -> str:
         return f"On {place}" + (", after a warm-up." if timed else "; the first run, warm-up included.")
     return (
         f"Baseline: {baseline or 'the same model'}, decoded sequentially ({place}, same prompt, after a warm-up). "
-        "Theoretical: its tokens / critical path of this answer. Realised: its wall time / wall time of this "
-        "answer. Efficiency: realised / theoretical."
+        "Theoretical: its tokens / critical path of this answer. Realised: its wall time / wall time of this answer. "
+        "Efficiency: realised / theoretical."
     )
 
 
