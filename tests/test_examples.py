@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 EXAMPLES = ROOT / "examples"
 SHOWN = {
-    "quick_start": ["which gives enots", '<promise topic="', "by 6 threads", "theoretical speedup: 2.99"],
+    "quick_start": ["which gives enots", '<promise topic="', "by 6 threads", "theoretical speedup: 2.56"],
     "stream_events": ["promised length", "is done", "turns into revir", "which gives repap"],
     "batch": ["which gives duolc", "(3 chunks,", "It is Eli.", "(0 chunks,"],
     "serve_and_ask": ["turns into revir", "tokens in 72 steps", '<promise topic="'],
