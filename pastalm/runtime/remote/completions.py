@@ -98,7 +98,7 @@ class Completions:
             stop=_stops(language, len(thread.path)),
             temperature=sampling.temperature,
             top_p=sampling.top_p,
-            seed=_seed(sampling.seed, thread),
+            seed=_seed(sampling.seed, thread, begun),
             bias=_first(language) if begun else _bias(language, len(thread.path), limits.max_depth, sampling.speed),
         )
 
@@ -131,8 +131,7 @@ def _first(language: Language) -> dict[int, float]:
     return dict.fromkeys([*sorted(language.tags), *sorted(language.eos)], FORBIDDEN)
 
 
-def _seed(seed: int, thread: Thread) -> int:
+def _seed(seed: int, thread: Thread, begun: bool) -> int:
     """What a server seeds a completion's draws with: each of a thread's completions has other ones."""
-    begun = isinstance(thread.reader, PlainReader) and thread.reader.begun
     place = f"{seed} {thread.path} {len(thread.written)} {begun}"
     return int.from_bytes(hashlib.sha256(place.encode()).digest()[:4], "big") >> 1

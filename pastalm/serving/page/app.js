@@ -146,6 +146,7 @@ async function identify() {
 }
 
 function addExamples(texts) {
+  find("#examples").replaceChildren();
   for (const text of texts) {
     const button = document.createElement("button");
     button.type = "button";
