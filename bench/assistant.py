@@ -105,7 +105,7 @@ class Recipe:
         """A model of each lambda; the samples of the first round are the same for all."""
         first = self.out / self.preferred[0]
         for name, weight in zip(self.preferred, self.options.lambdas, strict=True):
-            shared = ("--reuse", first) if name != first.name else ()
+            shared = ("--reuse-samples", first) if name != first.name else ()
             yield self._prefer(name, "--lambda", weight, *shared)
 
     def evaluations(self) -> Iterator[Step]:
@@ -150,7 +150,7 @@ class Recipe:
 
     @property
     def _batched(self) -> tuple[object, ...]:
-        return (*self._many, "--reuse", self.out / "eval" / SEQUENTIAL)
+        return (*self._many, "--reuse-baseline", self.out / "eval" / SEQUENTIAL)
 
     def _sft(self, name: str, data: Path, *more: object) -> Step:
         options = self.options

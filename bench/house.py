@@ -43,10 +43,14 @@ class Module:
         """All functions, those inside of classes and functions too."""
         yield from _functions(self.tree, self.name, "")
 
-    def classes(self) -> Iterator[str]:
-        """The names of the public classes at the top of the file."""
-        tops = (node for node in self.tree.body if isinstance(node, ast.ClassDef))
-        yield from (node.name for node in tops if not node.name.startswith("_"))
+    def types(self) -> Iterator[str]:
+        """The names of the public classes at the top of the file, and of other types, written as classes are."""
+        for node in self.tree.body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                yield node.name
+            elif isinstance(node, ast.Assign):
+                names = (target.id for target in node.targets if isinstance(target, ast.Name))
+                yield from (name for name in names if name[0].isupper() and not name.isupper())
 
     def imports(self) -> Iterator[str]:
         """What it imports, wherever the import stands: modules, and names in them as if they were modules."""
@@ -86,10 +90,10 @@ def _module(path: Path, package: Path) -> Module:
 
 
 def twice(found: list[Module]) -> dict[str, list[str]]:
-    """Public class names that stand more than once, with the modules they stand in."""
+    """Names of public types that stand more than once, with the modules they stand in."""
     homes: dict[str, list[str]] = defaultdict(list)
     for module in found:
-        for name in module.classes():
+        for name in module.types():
             homes[name].append(module.name)
     return {name: places for name, places in homes.items() if len(places) > 1}
 
@@ -130,7 +134,7 @@ def main() -> None:
     if not found:
         raise SystemExit(f"There are no Python files in {package}: name the folder of a package, such as pastalm.")
     functions = [one for module in found for one in module.functions()]
-    classes = Counter(name for module in found for name in module.classes())
+    classes = Counter(name for module in found for name in module.types())
     doubles = twice(found)
     console = Console(width=120)
     console.print(table(found))
@@ -139,7 +143,7 @@ def main() -> None:
     for one in sorted((one for one in functions if one.lines > 25), key=lambda one: -one.lines):
         console.print(f"  {one.lines} lines: {one.module}.{one.name}")
     console.print(
-        f"{len(doubles)} of {len(classes)} public class names stand more than once: {', '.join(sorted(doubles))}"
+        f"{len(doubles)} of {len(classes)} public names of types stand more than once: {', '.join(sorted(doubles))}"
     )
     console.print(f"circle of imports: {' -> '.join(circle(found)) or 'none'}")
 

@@ -119,10 +119,10 @@ class Load:
             interpreter = Interpreter(language, POLICY, limits, self.prompt, lengths=known.length)
             yield RunningSequence([number] * self.prompt, interpreter, teacher=known)
 
-    def run(self, policy: str, machine: Machine, max_batch: int, max_rows: int | None) -> Outcome:
+    def run(self, policy: str, machine: Machine, max_batch: int, max_batch_threads: int | None) -> Outcome:
         """Decode all answers as they come."""
         runner = SimulatedRunner(machine)
-        scheduler = Scheduler(runner, max_batch, 1 << 14, max_rows)  # type: ignore[arg-type]
+        scheduler = Scheduler(runner, max_batch, 1 << 14, max_batch_threads)  # type: ignore[arg-type]
         coming = list(zip(self.arrivals, self.sequences(), strict=True))[::-1]
         running: dict[RunningSequence, float] = {}
         seconds: list[float] = []
@@ -179,7 +179,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--answers", type=int, default=300)
     parser.add_argument("--prompt", type=int, default=100, help="tokens of a prompt")
     parser.add_argument("--rates", default="1,2,5,10,20,40,80", help="answers a second")
-    parser.add_argument("--max-rows", type=int, default=128, help="the bound of the third policy")
+    parser.add_argument("--max-batch-threads", type=int, default=128, help="the bound of the third policy")
     parser.add_argument("--max-batch", type=int, default=256)
     parser.add_argument("--out", type=Path, required=True)
     for name, value in asdict(Machine()).items():
@@ -190,13 +190,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     vocabulary = Vocabulary(tokenizer, [tokenizer.eos_token_id])
     marked, plain = read_scripts(asked.data, asked.answers, vocabulary)
     machine = Machine(asked.weights, asked.row, asked.slot, asked.fixed)
-    bounded = f"parallel, at most {asked.max_rows} rows"
-    policies = {"sequential": (plain, None), "parallel": (marked, None), bounded: (marked, asked.max_rows)}
+    bounded = f"parallel, at most {asked.max_batch_threads} rows"
+    policies = {"sequential": (plain, None), "parallel": (marked, None), bounded: (marked, asked.max_batch_threads)}
     outcomes = []
     for rate in map(float, asked.rates.split(",")):
-        for policy, (scripts, max_rows) in policies.items():
+        for policy, (scripts, max_batch_threads) in policies.items():
             found = Load(scripts, vocabulary, asked.prompt, rate, seed=0).run(
-                policy, machine, asked.max_batch, max_rows
+                policy, machine, asked.max_batch, max_batch_threads
             )
             outcomes.append(found)
             print(

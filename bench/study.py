@@ -127,7 +127,7 @@ class Study:
     def stage2(self) -> Iterator[Step]:
         """A model of each lambda, and one round of each speed term; the first round's samples are the same for all."""
         first = PREFERRED[0]
-        shared = ("--reuse", self.out / first)
+        shared = ("--reuse-samples", self.out / first)
         for name, weight in zip(PREFERRED, LAMBDAS, strict=True):
             kept = ("--snapshots", SNAPSHOTS) if name == MIDDLE else ()
             more = ("--rounds", 2, *kept, *(() if name == first else shared))
@@ -142,7 +142,7 @@ class Study:
         places |= {name: self.out / name for name in ("apar", *QUESTIONS["positions"])} | {"pasta-sft": self.model}
         places |= {f"rounds-{name}": self.out / MIDDLE / place for name, place in ROUNDS.items()}
         yield self._eval("baseline-sft", self.out / "baseline-sft", *BATCHED, "--mode", "sequential")
-        reuse = (*BATCHED, "--reuse", self.out / "eval" / "baseline-sft")
+        reuse = (*BATCHED, "--reuse-baseline", self.out / "eval" / "baseline-sft")
         for name, place in places.items():
             yield self._eval(name, place, *reuse)
         for bias in filter(None, BIASES):

@@ -17,7 +17,7 @@ mkdir -p "$out"
 [ -n "${TINY:-}" ] || nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv | tee "$out/gpu.csv"
 bench() { timeout "${SECONDS_EACH:-150}" python3 -m pastalm.cli bench "${grid[@]}" "$@" || echo "pasta bench $* ended early"; }
 for shape in "${shapes[@]}"; do
-    bench --shape "$shape" --compile --only steps,parts,replay --out "$out/$shape-compiled"
+    bench --shape "$shape" --compile --only steps,breakdown,replay --out "$out/$shape-compiled"
     bench --shape "$shape" --out "$out/$shape"
 done
 tar -czf "$out.tar.gz" -C "$out" .

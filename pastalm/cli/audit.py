@@ -29,7 +29,7 @@ from pastalm.progress import track
 
 if TYPE_CHECKING:
     from pastalm.data.audit import Audited, Auditor, AuditSummary, Measured
-    from pastalm.data.filtered import Filtered
+    from pastalm.data.repaired import Repaired
 
 
 class AuditFlagsError(ValueError):
@@ -40,16 +40,16 @@ def audit(
     data: Annotated[Path, place_argument("Annotated JSONL; `pasta check` validates it.", "DATA")],
     model: Model,
     top: Annotated[int, typer.Option(min=0, help="How many of the most dependent chunks to show.")] = 20,
-    drop_above: Annotated[
+    sync_above: Annotated[
         float | None,
         typer.Option(min=0, help="Nats a token; chunks that depend by more are put right in --out."),
     ] = None,
-    out: Annotated[Path | None, place_option("Where to write: a file, the filtered data set.")] = None,
+    out: Annotated[Path | None, place_option("Where to write: a file, the repaired data set.")] = None,
     journal: Annotated[
         Path | None, place_option("A file that keeps every chunk's figures. Default: DATA's .audit.jsonl.")
     ] = None,
     positions: Positions = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Rows of one device in a pass.")] = 8,
+    batch_size: Annotated[int, typer.Option(min=1, help="Rows of a pass; each holds one answer.")] = 8,
     max_depth: MaxDepth = 1,
     device: Device = "auto",
     dtype: DType = "auto",
@@ -62,7 +62,7 @@ def audit(
     goes on where it was.
     """
     journal = data.with_suffix(".audit.jsonl") if journal is None else journal
-    _require_sound(data, drop_above, out, journal)
+    _require_sound(data, sync_above, out, journal)
     lines = read_sound(data, max_depth=max_depth)
     auditor = _auditor(
         model, device, dtype, trust_remote_code, positions=positions, batch=batch_size, max_depth=max_depth
@@ -71,19 +71,19 @@ def audit(
 
     audited = list(track(auditor.run(lines, journal), "Auditing", len(lines), unit="records"))
     summary, first = summarise(audited), ranked(audited, top)
-    filtered = _filter(audited, auditor, drop_above, out)
+    repaired = _repair(audited, auditor, sync_above, out)
     if json:
-        typer.echo(json_module.dumps(_json(summary, first, filtered, auditor.policy.name), indent=2))
+        typer.echo(json_module.dumps(_json(summary, first, repaired, auditor.policy.name), indent=2))
         return
     _print(summary, first)
     typer.echo(f"Every chunk's figures are in {journal} (positions {auditor.policy.name}).")
-    if filtered is not None:
-        typer.echo(_filtered(filtered, out))
+    if repaired is not None:
+        typer.echo(_repaired(repaired, out))
 
 
 def _require_sound(data: Path, above: float | None, out: Path | None, journal: Path) -> None:
     if (above is None) != (out is None):
-        raise AuditFlagsError("--drop-above and --out go together: the limit, and where the filtered set goes.")
+        raise AuditFlagsError("--sync-above and --out go together: the limit, and where the repaired set goes.")
     places = [place.resolve() for place in (data, journal, out) if place is not None]
     if len(set(places)) < len(places):
         raise AuditFlagsError("DATA, --journal and --out must be different files.")
@@ -98,19 +98,19 @@ def _auditor(model: str, device: str, dtype: str, trust: bool, **options: Any) -
         return Auditor(*load(model, device, dtype, trust_remote_code=trust), **options)
 
 
-def _filter(audited: list[Audited], auditor: Auditor, above: float | None, out: Path | None) -> Filtered | None:
+def _repair(audited: list[Audited], auditor: Auditor, above: float | None, out: Path | None) -> Repaired | None:
     if above is None or out is None:
         return None
-    from pastalm.data.filtered import write_filtered
+    from pastalm.data.repaired import write_repaired
 
-    return write_filtered(audited, out, above, auditor.steps, max_depth=auditor.max_depth)
+    return write_repaired(audited, out, above, auditor.steps, max_depth=auditor.max_depth)
 
 
 def _json(
-    summary: AuditSummary, first: Sequence[tuple[CheckedRecord, Measured]], filtered: Filtered | None, positions: str
+    summary: AuditSummary, first: Sequence[tuple[CheckedRecord, Measured]], repaired: Repaired | None, positions: str
 ) -> dict[str, Any]:
     top = [{"line": line.number, **vars(block), "dependence": block.dependence} for line, block in first]
-    done = {} if filtered is None else {"filtered": vars(filtered)}
+    done = {} if repaired is None else {"repaired": vars(repaired)}
     return {"positions": positions, "summary": summary.as_json(), "top": top, **done}
 
 
@@ -147,7 +147,7 @@ def _summary(summary: AuditSummary) -> Table:
     return table
 
 
-def _filtered(done: Filtered, out: Path | None) -> str:
+def _repaired(done: Repaired, out: Path | None) -> str:
     parts = [f"Written to {out}: {done.kept} records as they were, {done.changed} changed"]
     if done.changed:
         parts.append(f" ({done.dependent} dependent chunks behind a <sync/>, {done.unmarked} marks removed)")

@@ -16,7 +16,6 @@ from pastalm.cli.options import (
     Device,
     DType,
     Json,
-    Limit,
     Model,
     Out,
     Quantize,
@@ -30,8 +29,8 @@ if TYPE_CHECKING:
     from pastalm.evaluation.bench.report import BenchReport
     from pastalm.runtime.engine import Engine
 
-PARTS = ("steps", "parts", "replay", "load", "peers")
-REMOTE_PARTS = ("replay", "load")
+SECTIONS = ("steps", "breakdown", "replay", "load", "peers")
+REMOTE_SECTIONS = ("replay", "load")
 
 
 class BenchError(ValueError):
@@ -47,14 +46,16 @@ def bench(
     data: Annotated[
         str, name_option("Annotated JSONL, whose answers are decoded. Default: some of pasta-instruct.", "DATA")
     ] = "",
-    limit: Limit = 8,
+    limit: Annotated[int, typer.Option(min=1, help="Take the first N answers that fork only.", metavar="N")] = 8,
     only: Annotated[
-        str, typer.Option(metavar="PARTS", help=f"The parts wanted, with commas between: {', '.join(PARTS)}.")
+        str, typer.Option(metavar="SECTIONS", help=f"The sections wanted, with commas between: {', '.join(SECTIONS)}.")
     ] = "",
     threads: Annotated[str, typer.Option(metavar="N,..", help="The numbers of threads of a sequence.")] = "1,2,4,8,16",
     sequences: Annotated[str, typer.Option(metavar="N,..", help="The numbers of sequences at once.")] = "1,4,8,16,32",
     contexts: Annotated[str, typer.Option(metavar="N,..", help="The lengths of prompts, in tokens.")] = "256,1024",
-    repeats: Annotated[int, typer.Option(min=1, help="How many steps each time is the median of.")] = 20,
+    repeats: Annotated[
+        int, typer.Option(min=1, help="How many steps are timed: their median counts, in breakdown their mean.")
+    ] = 20,
     gguf: Annotated[Path | None, place_option("A GGUF file for llama.cpp, if it is installed, as a peer.")] = None,
     peer_url: Annotated[str, typer.Option(metavar="URL", help="A completion server, such as vLLM's, as a peer.")] = "",
     device: Device = "auto",
@@ -72,16 +73,16 @@ def bench(
     """Measure how fast a model decodes on this machine, and write one report: Markdown, JSON and a figure.
 
     steps: the time of a step against threads, sequences and context, the law that fits it, and the bytes it reads
-    against the bandwidth of a copy. parts: where a step's time goes. replay: known answers in parallel and
+    against the bandwidth of a copy. breakdown: where a step's time goes. replay: known answers in parallel and
     sequentially. load: many of them at once. peers: the same texts by transformers, llama.cpp and a server.
     With --remote, replay and load decode the model's own answers to the prompts of the known ones.
     """
     if shape and (model or remote):
         raise BenchError("Give --model or --shape, not both." if model else "A --shape runs here, not at a --remote.")
-    wanted = _wanted(only, REMOTE_PARTS if remote else PARTS)
+    wanted = _wanted(only, REMOTE_SECTIONS if remote else SECTIONS)
     grid = [_numbers(values, name) for values, name in ((sequences, "sequences"), (threads, "threads"))]
     lengths = _numbers(contexts, "contexts")
-    answers = _answers(data, limit or 8)
+    answers = _answers(data, limit)
     options: dict[str, Any] = {"compile": compile, "cuda_graphs": cuda_graphs, "ahead": ahead, "quantize": quantize}
     if remote:
         engine = load_engine(model or BUNDLED, device, dtype, remote, compile=compile, quantize=quantize)
@@ -99,12 +100,12 @@ def bench(
     _show(report, out, json)
 
 
-def _wanted(only: str, parts: tuple[str, ...]) -> tuple[str, ...]:
-    """The parts of --only, or all ``parts``."""
-    wanted = tuple(part.strip() for part in only.split(",") if part.strip()) or parts
-    unknown = [part for part in wanted if part not in parts]
+def _wanted(only: str, sections: tuple[str, ...]) -> tuple[str, ...]:
+    """The sections of --only, or all ``sections``."""
+    wanted = tuple(section.strip() for section in only.split(",") if section.strip()) or sections
+    unknown = [section for section in wanted if section not in sections]
     if unknown:
-        raise BenchError(f"Unknown part {unknown[0]!r} in --only; choose from {', '.join(parts)}.")
+        raise BenchError(f"Unknown section {unknown[0]!r} in --only; choose from {', '.join(sections)}.")
     return wanted
 
 
@@ -155,10 +156,10 @@ def _random_model(shape: str, device: str, dtype: str) -> Any:
 
 
 def _report(engine: Engine, name: str) -> BenchReport:
-    from pastalm.evaluation.bench.report import BenchReport, place_of
+    from pastalm.evaluation.bench.report import BenchReport, describe_machine
     from pastalm.evaluation.bench.steps import copy_bandwidth
 
-    return BenchReport(name, place_of(engine), copy_bandwidth(engine))
+    return BenchReport(name, describe_machine(engine), copy_bandwidth(engine))
 
 
 def _server_report(
@@ -192,7 +193,7 @@ def _measure_steps(
     contexts: list[int],
     repeats: int,
 ) -> None:
-    from pastalm.evaluation.bench.breakdown import measure_parts
+    from pastalm.evaluation.bench.breakdown import measure_breakdown
     from pastalm.evaluation.bench.steps import fit_law, measure_steps
     from pastalm.progress import track
 
@@ -200,10 +201,10 @@ def _measure_steps(
     if "steps" in wanted:
         report.steps = list(track(measure_steps(engine, sequences, threads, contexts, repeats), "Timing steps"))
         report.law = fit_law(report.steps)
-    if "parts" in wanted:
+    if "breakdown" in wanted:
         widths = sorted({(sequences[0], threads[0]), (sequences[0], threads[-1]), (sequences[-1], threads[0])})
-        found = measure_parts(engine, widths, contexts[0], repeats)
-        report.parts = list(track(found, "Timing the parts of a step", len(widths)))
+        found = measure_breakdown(engine, widths, contexts[0], repeats)
+        report.breakdown = list(track(found, "Timing the parts of a step", len(widths)))
 
 
 def _measure_answers(
@@ -236,7 +237,7 @@ def _measure_peers(
         plain = _random_model(shape, device, number) if shape else load(model, device, number)[0]
         report.peers.append(transformers_times(engine, plain, answers))
         if gguf is not None:
-            report.peers.append(llama_cpp_times(gguf, answers, report.place["threads"]))
+            report.peers.append(llama_cpp_times(gguf, answers, report.machine["threads"]))
         if peer_url:
             report.peers.append(server_times(peer_url, engine, answers))
 

@@ -6,11 +6,10 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from pastalm.runtime.events import Event, ForkEvent, JoinEvent, TokenEvent, WaitEvent
+from pastalm.runtime.thread import ThreadPath
 
-Path = tuple[int, ...]
 
-
-class State(StrEnum):
+class CardState(StrEnum):
     """What a thread is doing."""
 
     WRITING = "writing"
@@ -28,14 +27,14 @@ class Fragment:
 
 @dataclass
 class ThreadCard:
-    """One thread. ``promised`` is in tokens, 0 for the main thread."""
+    """One thread. ``promised_tokens`` is in tokens, 0 for the main thread."""
 
-    path: Path
+    path: ThreadPath
     topic: str = ""
-    promised: int = 0
+    promised_tokens: int = 0
     tokens: int = 0
     pieces: list[Fragment] = field(default_factory=list)
-    state: State = State.WRITING
+    state: CardState = CardState.WRITING
 
     @property
     def name(self) -> str:
@@ -43,7 +42,7 @@ class ThreadCard:
         return f"{number(self.path)} {self.topic}" if self.path else "main"
 
 
-def number(path: Path) -> str:
+def number(path: ThreadPath) -> str:
     """A thread's path as people count."""
     return ".".join(str(step + 1) for step in path)
 
@@ -53,7 +52,7 @@ class Board:
 
     def __init__(self, unit: int) -> None:
         self.unit = unit
-        self.cards: dict[Path, ThreadCard] = {(): ThreadCard(())}
+        self.cards: dict[ThreadPath, ThreadCard] = {(): ThreadCard(())}
 
     def take(self, event: Event) -> None:
         """Learn from an event."""
@@ -67,11 +66,11 @@ class Board:
         elif isinstance(event, JoinEvent):
             joined = ", ".join(map(number, event.children))
             self.cards[event.thread].pieces.append(Fragment(f"[sync {joined}]" if joined else "[sync]", mark=True))
-            self.cards[event.thread].state = State.WRITING
+            self.cards[event.thread].state = CardState.WRITING
         elif isinstance(event, WaitEvent):
-            self.cards[event.thread].state = State.WAITING
+            self.cards[event.thread].state = CardState.WAITING
         else:
-            self.cards[event.thread].state = State.DONE
+            self.cards[event.thread].state = CardState.DONE
 
     def _fork(self, event: ForkEvent) -> None:
         card = ThreadCard(event.thread, event.topic, event.promised * self.unit)

@@ -80,7 +80,7 @@ def evaluate(
     top_p: TopP = None,
     max_threads: MaxThreads = None,
     max_batch: MaxBatch = 1,
-    reuse: Annotated[
+    reuse_baseline: Annotated[
         Path | None,
         place_option("Another run's folder, whose baseline's answers are taken over."),
     ] = None,
@@ -109,8 +109,8 @@ def evaluate(
     """Answer a set of prompts and report speed and quality with 95% intervals.
 
     Speedups are against the sequential answers of the baseline, decoded in turn with the model's. With --max-batch
-    above 1 many prompts are answered at once: sooner done, but wall times are not measured, and --reuse may take the
-    baseline's answers of another run. Stop it at any moment and start it again: it goes on where it was.
+    above 1 many prompts are answered at once: sooner done, but wall times are not measured, and --reuse-baseline may
+    take the baseline's answers of another run. Stop it at any moment and start it again: it goes on where it was.
     """
     from pastalm.data.questions import read_questions
     from pastalm.evaluation.answers import EvalSettings
@@ -137,10 +137,10 @@ def evaluate(
     engines = Engines(settings, remote, trust_remote_code=trust_remote_code, compile=compile)
     called = name or name_of(model)
     if not knob:
-        report = _evaluated(out, settings, questions, called, reuse, engines, judge)
+        report = _evaluated(out, settings, questions, called, reuse_baseline, engines, judge)
         _show(report, out, json)
         return
-    curve = []
+    curve, reuse = [], reuse_baseline
     for value in knob:
         folder, moved = out / f"speed{value:+g}", replace(settings, speed=value)
         curve.append(_evaluated(folder, moved, questions, f"{called} {value:+g}", reuse, engines, judge))
@@ -233,7 +233,8 @@ def _measure(answers: Answers, questions: Sequence[Question], engines: Engines) 
     from pastalm.progress import track
 
     total = len({one.key for one in questions})
-    typer.echo(f"Answering {missing} of {total} prompts, each also sequentially, into {answers.folder} ..", err=True)
+    also = "sequential answers taken over where they are known" if answers.known else "each also sequentially"
+    typer.echo(f"Answering {missing} of {total} prompts, {also}, into {answers.folder} ..", err=True)
     measured = answers.measure(questions, engines.model, engines.baseline)
     for _ in track(measured, "Answering", total, done=total - missing, unit="prompts"):
         pass

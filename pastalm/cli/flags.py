@@ -20,7 +20,7 @@ def with_flags(
 
     Each field becomes an option, a field without default a required one. ``helps`` has a sentence for each, ``flags``
     the names of options that are not called like their field. A field that other commands have as a flag, too, is the
-    same flag here, with the same sentence.
+    same flag here; its sentence may say more.
     """
     types = get_type_hints(config)
     parameters = []
@@ -44,7 +44,7 @@ def _option(name: str, kind: Any, named: list[str], help: str | None) -> Any:
     if name not in SHARED:
         return typer.Option(*named, help=help)
     option = copy(get_args(SHARED[name])[1])
-    option.help = option.help or help
+    option.help = help or option.help
     if option.parser is not None:
         option.parser = expanded if kind is str else as_path
     return option

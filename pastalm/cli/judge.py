@@ -38,9 +38,10 @@ judge = typer.Typer(no_args_is_help=True, cls=Group, epilog=examples(*EXPORT, *I
 def _judge() -> None:
     """Have comparisons judged by file: by people, or by any model that can read.
 
-    `pasta eval` and `pasta train prefer` write what they want judged when they are run with --judge-model NAME and
-    --judge-url file. Export it, have the verdicts written, import them, and run the same command again. Of several
-    folders of `pasta eval`, all answers to a prompt are ranked together, the baseline's among them.
+    `pasta eval` with --judge-model NAME and --judge-url file, and `pasta train prefer` with --judge-model NAME and
+    --quality verdicts, write what they want judged. Export it, have the verdicts written, import them, and run the same
+    command again. Of several folders of `pasta eval`, all answers to a prompt are ranked together, the baseline's among
+    them.
     """
 
 

@@ -13,7 +13,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from pastalm.cli.board import Board, State, ThreadCard
+from pastalm.cli.board import Board, CardState, ThreadCard
 from pastalm.lang.positions import position_policy
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 FRAME_SECONDS = 1 / 15
 NARROWEST = 36  # columns that a panel needs to be readable
-BORDER = {State.WRITING: "green", State.WAITING: "yellow", State.DONE: "dim"}
+BORDER = {CardState.WRITING: "green", CardState.WAITING: "yellow", CardState.DONE: "dim"}
 
 
 def watch(engine: Engine, prompt: Any, options: dict[str, Any], console: Console) -> Response:
@@ -66,7 +66,7 @@ def picture(board: Board, console: Console, *, full: bool = False) -> Renderable
 
 def _liveliest(cards: list[ThreadCard], number: int) -> list[ThreadCard]:
     """Those that are still at work, then the latest; in their order."""
-    chosen = sorted(cards, key=lambda card: (card.state is not State.DONE, card.path))[-number:]
+    chosen = sorted(cards, key=lambda card: (card.state is not CardState.DONE, card.path))[-number:]
     return sorted(chosen, key=lambda card: card.path)
 
 
@@ -82,7 +82,7 @@ def _row(cards: list[ThreadCard], console: Console, columns: int, height: int) -
 
 def _panel(card: ThreadCard, console: Console, width: int, height: int) -> Panel:
     lines = _text(card).wrap(console, width - 4, tab_size=4)[-(height - 2) :]
-    tokens = f"{card.tokens} of ~{card.promised}" if card.promised else str(card.tokens)
+    tokens = f"{card.tokens} of ~{card.promised_tokens}" if card.promised_tokens else str(card.tokens)
     return Panel(
         Text("\n").join(lines),
         title=Text(printable(card.name), style="bold"),

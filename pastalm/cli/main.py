@@ -91,7 +91,7 @@ add(
     app,
     audit,
     "pasta audit data.jsonl --model my-model",
-    "pasta audit data.jsonl --model my-model --drop-above 0.1 --out filtered.jsonl",
+    "pasta audit data.jsonl --model my-model --sync-above 0.1 --out repaired.jsonl",
 )
 add(
     app,

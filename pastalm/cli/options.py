@@ -164,7 +164,7 @@ SHARED = {
     "quality": Annotated[str, typer.Option(metavar="FACTOR,..")],
     "loss": Annotated[str, typer.Option(metavar="LOSS")],
     "snapshots": Annotated[str, typer.Option(metavar="SHARE,..")],
-    "reuse": Annotated[str, name_option("Another run's folder, whose answers are taken over.", "PATH")],
+    "reuse_samples": Annotated[str, name_option(None, "PATH")],
     "judge_url": JudgeUrl,
     "judge_model": JudgeModel,
     "judge_key_env": JudgeKeyEnv,

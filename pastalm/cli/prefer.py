@@ -13,7 +13,7 @@ from pastalm.training.config import FLAGS, PreferConfig, helps
 
 EXAMPLES = (
     "pasta train prefer --model stage1 --data tasks.jsonl --out stage2 --lambda 4",
-    "pasta train prefer --model stage1 --data tasks.jsonl --out inf --lambda inf --reuse stage2",
+    "pasta train prefer --model stage1 --data tasks.jsonl --out inf --lambda inf --reuse-samples stage2",
     "pasta train prefer --model stage1 --baseline plain --data prompts.jsonl --out stage2 --judge-model my-judge "
     "--judge-url http://localhost:8000/v1",
     "pasta train prefer --model stage1 --remote http://localhost:8000/v1 --rounds 1 --data tasks.jsonl --out s1",

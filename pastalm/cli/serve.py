@@ -51,9 +51,12 @@ def serve(
     port: Annotated[int, typer.Option(min=0, max=65535, help="The port; 0 takes a free one.")] = 8000,
     max_batch: MaxBatch = 8,
     max_waiting: Annotated[int, typer.Option(min=0, help="Requests in line; those beyond are turned away.")] = 256,
-    max_rows: Annotated[
+    max_batch_threads: Annotated[
         int | None,
-        typer.Option(min=1, help="The most threads in a step, of all requests; more wait. Default: measured."),
+        typer.Option(
+            min=1,
+            help="The most threads in a step, of all requests; each has one in any case. Default: measured.",
+        ),
     ] = None,
     max_tokens: MaxTokens = 1024,
     mode: DecodingMode = Mode.ASYNC,
@@ -107,7 +110,7 @@ def serve(
             quantize=quantize,
         )
         _require_mode(engine, model, mode)
-        from pastalm.runtime.width import useful_rows
+        from pastalm.runtime.batch_threads import useful_threads
         from pastalm.serving.app import build_app
         from pastalm.serving.metrics import ServerMetrics
         from pastalm.serving.server import Server
@@ -117,7 +120,7 @@ def serve(
             engine,
             max_batch=max_batch,
             max_waiting=max_waiting,
-            max_rows=max_rows or (None if remote else useful_rows(engine.runner, max_batch)),
+            max_batch_threads=max_batch_threads or (None if remote else useful_threads(engine.runner, max_batch)),
             metrics=ServerMetrics(config.name),
         )
         where = f"http://{f'[{host}]' if ':' in host else host}:{bound.getsockname()[1]}/v1"

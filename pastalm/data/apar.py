@@ -43,7 +43,7 @@ _PARAGRAPH = re.compile(r"(?:(?!\n\n).)+", re.DOTALL)
 _SENTENCE = re.compile(r"\s*\S.*?(?:\.(?= )|。)", re.DOTALL)
 _TITLE = re.compile(r"(?:mr|mrs|dr)\.", re.IGNORECASE)
 
-Span = tuple[int, int]  # start and end of a detail, in characters
+TextSpan = tuple[int, int]  # start and end of a detail, in characters
 
 
 def extract(text: str, *, bullets: bool = False) -> tuple[Answer, str]:
@@ -83,7 +83,7 @@ def evened(forked: list[Any], sequential: list[Any]) -> Iterator[Any]:
     yield from islice(cycle(shorter), len(longer))
 
 
-def _list(text: str, pattern: re.Pattern[str]) -> list[Span]:
+def _list(text: str, pattern: re.Pattern[str]) -> list[TextSpan]:
     items = list(pattern.finditer(text))
     spans = [_detail(text, item, following) for item, following in zip_longest(items, items[1:])]
     details = [text[start:end] for start, end in spans]
@@ -91,7 +91,7 @@ def _list(text: str, pattern: re.Pattern[str]) -> list[Span]:
     return spans if whole and len(spans) >= MIN_FORKS else []
 
 
-def _detail(text: str, item: re.Match[str], following: re.Match[str] | None) -> Span:
+def _detail(text: str, item: re.Match[str], following: re.Match[str] | None) -> TextSpan:
     """The detail of an item: to the next one of its list, or to the end of its paragraph."""
     start, empty = item.end(), text.find("\n\n", item.end())
     end = empty if empty >= 0 else len(text)
@@ -102,7 +102,7 @@ def _detail(text: str, item: re.Match[str], following: re.Match[str] | None) -> 
     return start, start + len(text[start:end].rstrip())
 
 
-def _paragraphs(text: str) -> list[Span]:
+def _paragraphs(text: str) -> list[TextSpan]:
     if _TITLE.search(text):
         return []
     found = [part for part in _PARAGRAPH.finditer(text) if part[0].strip()]
@@ -117,7 +117,7 @@ def _paragraphs(text: str) -> list[Span]:
     return spans if clear and len(spans) >= MIN_FORKS else []
 
 
-def _cut(text: str, spans: list[Span]) -> tuple[Node, ...]:
+def _cut(text: str, spans: list[TextSpan]) -> tuple[Node, ...]:
     nodes: list[Node] = []
     done = 0
     for start, end in spans:

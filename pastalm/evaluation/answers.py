@@ -255,8 +255,8 @@ def _baseline_answers(folder: Path, settings: EvalSettings) -> dict[str, dict[st
     """The baseline's answers in ``folder`` by the prompts' keys."""
     if settings.max_batch == 1 or not settings.baseline:
         raise DataError(
-            "--reuse takes another evaluation's baseline: it needs the same --baseline here, and --max-batch above "
-            "1, since wall times of different runs do not compare."
+            "--reuse-baseline takes another evaluation's answers: it needs the same --baseline here, and --max-batch "
+            "above 1, since wall times of different runs do not compare."
         )
     try:
         kept = json.loads((folder / "settings.json").read_text(encoding="utf-8"))["settings"]

@@ -41,7 +41,7 @@ OFFERED = tuple(  # to model_args: the others are the task's, or ours
 _log = logging.getLogger(__name__)
 
 # As the harness hands it over: the texts of a context and its continuation, and the ids of both.
-Pair = tuple[Any, list[int], list[int]]
+TokenizedPair = tuple[Any, list[int], list[int]]
 
 
 @register_model("pasta")
@@ -148,7 +148,7 @@ class PastaLM(TemplateLM):
         return ids if window is None else maybe_truncate(ids, min(room, window - 1), window)[0]
 
     def _loglikelihood_tokens(
-        self, requests: Sequence[Pair], disable_tqdm: bool = False, **kwargs: Any
+        self, requests: Sequence[TokenizedPair], disable_tqdm: bool = False, **kwargs: Any
     ) -> list[tuple[float, bool]]:
         """The log-likelihood of each continuation, and whether it is the greedy one. Equal lengths share a pass."""
         order = sorted(range(len(requests)), key=lambda number: -len(requests[number][1] + requests[number][2]))
@@ -161,7 +161,7 @@ class PastaLM(TemplateLM):
                     self.cache_hook.add_partial("loglikelihood", texts, result)
         return results
 
-    def _score(self, pairs: Sequence[Pair]) -> Iterator[tuple[float, bool]]:
+    def _score(self, pairs: Sequence[TokenizedPair]) -> Iterator[tuple[float, bool]]:
         limit = None if self.engine.window is None else self.engine.window + 1  # the last token is not fed
         rows = [(context + continuation)[-limit if limit else 0 :] for _, context, continuation in pairs]
         width = max(len(row) for row in rows) - 1
@@ -191,7 +191,7 @@ class PastaLM(TemplateLM):
             self.cache_hook.add_partial("loglikelihood_rolling", (text,), total)
         return totals
 
-    def _windows(self, ids: list[int]) -> Iterator[Pair]:
+    def _windows(self, ids: list[int]) -> Iterator[TokenizedPair]:
         """A text in pieces that the model can read, each token in one, with as much before it as there is room."""
         room = self.engine.window or max(1, len(ids))
         for one in get_rolling_token_windows(ids, self.prefix_token_id, room, context_len=1):

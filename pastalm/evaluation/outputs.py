@@ -56,10 +56,10 @@ class Evaluation:
         return found
 
     def _report(self, judgement: Judgement | None) -> dict[str, Any]:
-        quality = report.checked(self.outcomes)
+        quality = report.checker_quality(self.outcomes)
         if judgement is not None:
             even = 50.0 if judgement.reference == self.baseline else None
-            quality = report.judged(judgement.preferences, judgement.rates, even) or quality
+            quality = report.judge_quality(judgement.preferences, judgement.rates, even) or quality
         more: dict[str, Any] = {"settings": asdict(self.settings), "machine": self.machine}
         more |= {"refused": list(self.refused), "judge": judgement and judgement.to_dict(), "baseline": self.baseline}
         return report.report(self.name, self.outcomes, quality, self.settings.max_batch == 1, **more)

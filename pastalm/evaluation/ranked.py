@@ -104,7 +104,7 @@ def _require_same(first: Path, wanted: _Both, folder: Path, both: _Both, limit: 
         if both[prompt][1] != wanted[prompt][1]:
             raise DataError(
                 f"The baseline's answer to {prompt[:60]!r} is another in {folder} than in {first}; evaluate both "
-                "against the same one (--baseline, and --reuse to take its answers over)."
+                "against the same one (--baseline, and --reuse-baseline to take its answers over)."
             )
     for prompt in both if limit is None else ():
         if prompt not in wanted:

@@ -120,7 +120,7 @@ def _columns(outcomes: Sequence[Outcome]) -> dict[str, list[float]]:
     return columns
 
 
-def checked(outcomes: Sequence[Outcome]) -> Quality | None:
+def checker_quality(outcomes: Sequence[Outcome]) -> Quality | None:
     """The share of answers that the tasks' checkers accept; None where a prompt has none."""
     verdicts = [[one.question.accepts(side.text) for side in (one.answer, one.baseline)] for one in outcomes]
     if not verdicts or any(None in pair for pair in verdicts):
@@ -130,7 +130,9 @@ def checked(outcomes: Sequence[Outcome]) -> Quality | None:
     return Quality("accepted", 100 * own.value, 100 * own.low, 100 * own.high, 100 * baseline)
 
 
-def judged(preferences: Sequence[float | None], rates: WinRates | None, baseline: float | None) -> Quality | None:
+def judge_quality(
+    preferences: Sequence[float | None], rates: WinRates | None, baseline: float | None
+) -> Quality | None:
     """Quality by a judge's preferences, shares in [0, 1] for the model: length-controlled where that could be computed.
 
     Its interval is that of the package's standard error, the plain win rate's is a bootstrap's.
@@ -154,7 +156,7 @@ def families(outcomes: Sequence[Outcome], timed: bool = True) -> dict[str, dict[
 
 
 def _row(outcomes: Sequence[Outcome], timed: bool) -> dict[str, Any]:
-    values, quality = figures(outcomes, timed), checked(outcomes)
+    values, quality = figures(outcomes, timed), checker_quality(outcomes)
     means = {name: value and value.value for name, value in values.items()}
     wanted = {name: means[name] for name in ("theoretical", "realised", "efficiency", "forked")}
     accepted = {"accepted": quality and quality.value, "baseline_accepted": quality and quality.baseline}

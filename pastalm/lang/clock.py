@@ -23,9 +23,9 @@ class Tick:
 def token_clock(script: Script, vocabulary: Vocabulary) -> list[Tick]:
     """The tick of each token of a script.
 
-    Each sampled token takes a step of its thread; ``<async>`` is inserted and takes none, the end of the answer counts
-    neither here nor in a plain answer. A thread starts when its promise is complete; a sync waits for the blocks it
-    releases.
+    Each token takes a step of its thread, also one that the grammar leaves no choice about, which costs the runtime
+    none; ``<async>`` is inserted and takes none, the end of the answer counts neither here nor in a plain answer. A
+    thread starts when its promise is complete; a sync waits for the blocks it releases.
     """
     clock = [0] * len(script.blocks)
     ticks: list[Tick] = []

@@ -25,7 +25,7 @@ from pastalm.runtime.runner import Runner
 from pastalm.runtime.sampler import UNWANTED, SamplerOutput
 from pastalm.runtime.sequence import Sequence
 from pastalm.runtime.step_input import Part
-from pastalm.runtime.thread import Feed, Fork, Path, Status, Thread
+from pastalm.runtime.thread import Feed, Fork, Status, Thread, ThreadPath
 from pastalm.runtime.visibility import Query
 
 SPARE = 32  # slots of a sequence's row that are kept for places that turn out wrong
@@ -48,7 +48,7 @@ class Step:
 class PlaceAhead:
     """What a thread is fed in a pass ahead."""
 
-    path: Path
+    path: ThreadPath
     query: Query
 
     def feed(self, before: list[int]) -> Feed:
@@ -95,11 +95,11 @@ class Foreseen:
     """What a thread will be fed: a ``token``, or the one that is chosen in the row that it ``follows``. ``sees`` is the
     thread whose row of visibility it begins with: itself, or the parent that forks it in the same pass."""
 
-    path: Path
+    path: ThreadPath
     token: int
     position: int
     follows: int | None
-    sees: Path
+    sees: ThreadPath
 
 
 class LookAhead:
@@ -211,7 +211,7 @@ def foresee(sequence: Sequence, running: Rows) -> list[Foreseen] | None:
     alive = [thread for thread in interpreter.threads if thread.status is Status.RUNNING]
     left = max(0, interpreter.limits.max_tokens - interpreter.sampled - len(running))
     most = interpreter.limits.max_threads
-    found: dict[Path, Foreseen] = {}
+    found: dict[ThreadPath, Foreseen] = {}
     for thread in list(sequence.due or alive[:left])[:most]:
         own = _written(sequence, thread, running[thread]) if thread in running else _asked(thread)
         if own is None or (own.sees != own.path and own.sees not in found):
@@ -256,7 +256,7 @@ def _is_last(sequence: Sequence, own: Foreseen) -> bool:
 
 def _places(sequence: Sequence, foreseen: list[Foreseen]) -> Iterator[PlaceAhead]:
     """The same in slots of the cache."""
-    visibility, rows = sequence.visibility, dict[Path, int]()
+    visibility, rows = sequence.visibility, dict[ThreadPath, int]()
     for one in foreseen:
         row = rows[one.sees] if one.sees != one.path else visibility.rows[one.path]
         query = visibility.query(one.token, one.position, row, one.follows)

@@ -149,9 +149,9 @@ class Engine:
         """The position policy of the model; see :func:`pastalm.runtime.request.policy_of`."""
         return policy_of(self.runner.model.config, asked)
 
-    def scheduler(self, max_batch: int, max_model_len: int, max_rows: int | None = None) -> Scheduler:
+    def scheduler(self, max_batch: int, max_model_len: int, max_batch_threads: int | None = None) -> Scheduler:
         """A scheduler of its own, for one who steps it himself."""
-        return Scheduler(self.runner, max_batch, max_model_len, max_rows)
+        return Scheduler(self.runner, max_batch, max_model_len, max_batch_threads)
 
     def generate(self, prompt: Prompt, **options: Any) -> Response:
         """Answer a prompt: a user's message as one string, chat messages, a ``RawPrompt`` or token ids.

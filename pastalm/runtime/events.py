@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from pastalm.runtime.response import Response
-from pastalm.runtime.thread import Path
+from pastalm.runtime.thread import ThreadPath
 
 NO_TOKEN = -1
 
@@ -22,7 +22,7 @@ class TokenEvent:
     """
 
     kind: ClassVar[str] = "token"
-    thread: Path
+    thread: ThreadPath
     place: tuple[int, ...]
     token: int
     text: str
@@ -33,7 +33,7 @@ class ForkEvent:
     """A promise is complete and its chunk starts, at ``place``."""
 
     kind: ClassVar[str] = "fork"
-    thread: Path
+    thread: ThreadPath
     place: tuple[int, ...]
     topic: str
     promised: int
@@ -44,7 +44,7 @@ class WaitEvent:
     """A thread has written a sync; it goes on when its open chunks are complete, with a :class:`JoinEvent`."""
 
     kind: ClassVar[str] = "wait"
-    thread: Path
+    thread: ThreadPath
     place: tuple[int, ...]
 
 
@@ -53,9 +53,9 @@ class JoinEvent:
     """A sync is over: ``thread`` sees the text of ``children`` from here on."""
 
     kind: ClassVar[str] = "join"
-    thread: Path
+    thread: ThreadPath
     place: tuple[int, ...]
-    children: tuple[Path, ...]
+    children: tuple[ThreadPath, ...]
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class DoneEvent:
     """A thread is done. For the main thread it is the last event, and ``response`` is the whole answer."""
 
     kind: ClassVar[str] = "done"
-    thread: Path
+    thread: ThreadPath
     place: tuple[int, ...]
     response: Response | None = None
 

@@ -28,11 +28,11 @@ MOST_GRAPHS = 128  # that are kept
 _log = logging.getLogger(__name__)
 
 # The logits of a step, and the tokens that were chosen from them inside the graph.
-Outcome = tuple[Tensor, Chosen | None]
+StepOutput = tuple[Tensor, Chosen | None]
 # A bucket, and what is in its graph besides the logits: greedy tokens, drawn ones (True), or none (None).
 GraphKey = tuple[StepShape, bool | None]
 # Captures a function, and gives what replays it; the outcome lies in the same memory each time.
-Capture = Callable[[Callable[[], Outcome]], Callable[[], Outcome]]
+Capture = Callable[[Callable[[], StepOutput]], Callable[[], StepOutput]]
 
 
 def bucket(parts: Sequence[Part], slots: int) -> StepShape | None:
@@ -78,7 +78,7 @@ class Graphs:
 
     def __init__(self, capture: Capture | None, most: int = MOST_GRAPHS) -> None:
         self.capture, self.most = capture, most
-        self._replays: OrderedDict[GraphKey, Callable[[], Outcome]] = OrderedDict()
+        self._replays: OrderedDict[GraphKey, Callable[[], StepOutput]] = OrderedDict()
         self._reads: list[ref[Tensor]] = []
 
     @property
@@ -91,7 +91,7 @@ class Graphs:
         """The graphs that are there, the one used last at the end."""
         return list(self._replays)
 
-    def run(self, key: GraphKey, reads: Sequence[Tensor], function: Callable[[], Outcome]) -> Outcome:
+    def run(self, key: GraphKey, reads: Sequence[Tensor], function: Callable[[], StepOutput]) -> StepOutput:
         """What ``function`` gives for a bucket: replayed; or called, where it has not been captured, and then captured
         for the next time. ``reads`` are the tensors that it reads besides the weights and that may be replaced."""
         if not self._reads or self._moved(reads):
@@ -115,7 +115,7 @@ class Graphs:
             torch.cuda.synchronize()  # one may be running
         self._replays.clear()
 
-    def _add(self, key: GraphKey, capture: Capture, function: Callable[[], Outcome]) -> None:
+    def _add(self, key: GraphKey, capture: Capture, function: Callable[[], StepOutput]) -> None:
         while len(self._replays) >= self.most:
             self._replays.popitem(last=False)
         try:
@@ -135,14 +135,14 @@ class CudaCapture:
     def __init__(self) -> None:
         self._graphs: WeakSet[torch.cuda.CUDAGraph] = WeakSet()
 
-    def __call__(self, function: Callable[[], Outcome]) -> Callable[[], Outcome]:
+    def __call__(self, function: Callable[[], StepOutput]) -> Callable[[], StepOutput]:
         """See :data:`Capture`."""
         graph, pool = torch.cuda.CUDAGraph(), next((one.pool() for one in self._graphs), None)
         with torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):
             outcome = function()
         self._graphs.add(graph)
 
-        def replay() -> Outcome:
+        def replay() -> StepOutput:
             graph.replay()
             return outcome
 

@@ -17,7 +17,7 @@ from pastalm.lang.vocabulary import Vocabulary
 from pastalm.runtime.events import NO_TOKEN
 from pastalm.runtime.language import Language
 from pastalm.runtime.limits import Limits
-from pastalm.runtime.thread import Feed, Fork, Join, Operation, Path, Status, Thread
+from pastalm.runtime.thread import Feed, Fork, Join, Operation, Status, Thread, ThreadPath
 from pastalm.runtime.transcript import Transcript
 
 
@@ -38,7 +38,7 @@ class Interpreter:
         start: int,
         *,
         stops: Sequence[str] = (),
-        lengths: Callable[[Path], int] | None = None,
+        lengths: Callable[[ThreadPath], int] | None = None,
         eager: bool = False,
     ) -> None:
         self.language, self.policy, self.limits, self.lengths = language, policy, limits, lengths
@@ -92,7 +92,7 @@ class Interpreter:
         if not self._can_go_on():
             self._finish()
 
-    def _thread(self, path: Path, parent: Thread | None, position: int) -> Thread:
+    def _thread(self, path: ThreadPath, parent: Thread | None, position: int) -> Thread:
         reader = self.language.reader(len(path), self.limits.max_depth, parent.reader if parent else None)
         return Thread(path, reader, self.transcript.run(), position, parent)
 

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from pastalm.lang.recogniser import Legal
 from pastalm.lang.script import Script
-from pastalm.runtime.thread import Path
+from pastalm.runtime.thread import ThreadPath
 
 
 class Replay:
@@ -17,7 +17,7 @@ class Replay:
 
     def __init__(self, script: Script, eos: int | None) -> None:
         self.paths = block_paths(script)
-        self.tokens: dict[Path, list[int]] = {path: script.of(block) for block, path in enumerate(self.paths)}
+        self.tokens: dict[ThreadPath, list[int]] = {path: script.of(block) for block, path in enumerate(self.paths)}
         self.lengths = {path: script.blocks[block].content for block, path in enumerate(self.paths)}
         for path in self.paths[1:]:
             del self.tokens[path][0]  # <async>, which the runtime writes
@@ -25,18 +25,18 @@ class Replay:
             self.tokens[()].append(eos)
         self.next = dict.fromkeys(self.tokens, 0)
 
-    def __call__(self, logits_TV: Tensor, legal: list[Legal], paths: list[Path]) -> list[int]:
+    def __call__(self, logits_TV: Tensor, legal: list[Legal], paths: list[ThreadPath]) -> list[int]:
         """See :class:`pastalm.runtime.sequence.Teacher`."""
         chosen = [self.tokens[path][self.next[path]] for path in paths]
         for path in paths:
             self.next[path] += 1
         return chosen
 
-    def coming(self, path: Path) -> int:
+    def coming(self, path: ThreadPath) -> int:
         """The token that a thread is given next."""
         return self.tokens[path][self.next[path]]
 
-    def length(self, path: Path) -> int:
+    def length(self, path: ThreadPath) -> int:
         """The content length of a chunk."""
         return self.lengths[path]
 
@@ -46,9 +46,9 @@ class Replay:
         return sum(map(len, self.tokens.values()))
 
 
-def block_paths(script: Script) -> list[Path]:
+def block_paths(script: Script) -> list[ThreadPath]:
     """The path of the thread that writes each block of a script."""
-    paths: list[Path] = [()]
+    paths: list[ThreadPath] = [()]
     children = [0] * len(script.blocks)
     for block in script.blocks[1:]:
         paths.append((*paths[block.parent], children[block.parent]))

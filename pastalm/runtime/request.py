@@ -13,10 +13,10 @@ from pastalm.runtime.limits import Limits
 from pastalm.runtime.mode import Mode as Mode
 from pastalm.runtime.response import MAX_TOP
 from pastalm.runtime.sampler import SamplingParams
-from pastalm.runtime.thread import Path
+from pastalm.runtime.thread import ThreadPath
 
 # Is shown every choice: thread, logits [V] as the model gave them, token. For tests and tools.
-Observer = Callable[[Path, Tensor, int], None]
+Observer = Callable[[ThreadPath, Tensor, int], None]
 
 
 class RequestError(ValueError):

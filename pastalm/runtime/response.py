@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pastalm.lang.answer import Answer
 from pastalm.lang.script import Script
-from pastalm.runtime.thread import Path
+from pastalm.runtime.thread import ThreadPath
 
 MAX_TOP = 20  # of the likeliest tokens that are told beside each
 
@@ -16,9 +16,9 @@ MAX_TOP = 20  # of the likeliest tokens that are told beside each
 class ThreadResult:
     """One thread. ``path`` is () for the main thread, else the numbers of the forks that lead to it; ``promised`` and
     ``length_error`` (promised minus measured) count in the ``tokens`` attribute's unit; ``content`` counts the tokens
-    between the tags; ``truncated`` says that a limit ended it."""
+    between the tags, of the main thread those of the text; ``truncated`` says that a limit ended it."""
 
-    path: Path
+    path: ThreadPath
     topic: str
     promised: int
     content: int
@@ -30,7 +30,8 @@ class ThreadResult:
 @dataclass(frozen=True)
 class Metrics:
     """``tokens``: sampled by all threads, tags included, and the steps that begin a chunk in sequential mode.
-    ``steps``: forward passes that gave any of them, the prompt's among them. ``critical_path``: the steps it would take
+    ``steps``: forward passes that gave any of them, the prompt's among them; over a completion server, which does not
+    tell of them, rounds of the threads. ``critical_path``: the steps it would take
     with unlimited threads. ``parallelism``: content tokens (no tags) by critical path. ``sync_wait_steps``: rounds that
     a thread stood waiting at a sync. ``length_errors``: promised minus measured length of each chunk. ``circles``:
     whether a thread ends in a loop of the same text."""

@@ -18,7 +18,7 @@ from pastalm.runtime.attention import AttentionContext, AttentionMetadata, Dense
 from pastalm.runtime.cache_metadata import CacheMetadata
 from pastalm.runtime.compiled import CompiledPass, Pass
 from pastalm.runtime.few_queries import FewQueriesMetadata
-from pastalm.runtime.graphs import Graphs, Outcome, bucket, buckets, capture_on, choice_bucket
+from pastalm.runtime.graphs import Graphs, StepOutput, bucket, buckets, capture_on, choice_bucket
 from pastalm.runtime.kernels import load_kernels
 from pastalm.runtime.kv_cache import KVCache
 from pastalm.runtime.narrow import narrow
@@ -181,13 +181,13 @@ class Runner:
         self._buffers.copy(step)
         return step, sampling, shape is not None
 
-    def _compute(self, cache: KVCache, step: StepInput, sampling: SamplingInput | None) -> Outcome:
+    def _compute(self, cache: KVCache, step: StepInput, sampling: SamplingInput | None) -> StepOutput:
         """What a step does on the device."""
         with self._seeing(self.metadata(cache, step)):
             logits = self.run_model(step.tokens, step.positions, step.wanted)[0]
         return logits, None if sampling is None else self.sampler.choose(logits, sampling)
 
-    def _replay(self, cache: KVCache, step: StepInput, sampling: SamplingInput | None) -> Outcome:
+    def _replay(self, cache: KVCache, step: StepInput, sampling: SamplingInput | None) -> StepOutput:
         """The same as a graph. Only lists of changed logits, as long as requests make them, are left out of it."""
         inside = None if sampling is None or sampling.changes else sampling.complete()
         key = (step.shape, None if inside is None else bool(inside.drawn))

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from pastalm.lang.recogniser import Legal
-from pastalm.runtime.thread import Path
+from pastalm.runtime.thread import ThreadPath
 
 MAX_SPEED = 3
 MAX_PENALTY = 2
@@ -81,7 +81,7 @@ class Draw:
 
     params: SamplingParams
     legal: Legal
-    path: Path = ()
+    path: ThreadPath = ()
     number: int = 0
     seen: Mapping[int, int] = field(default_factory=dict)
 

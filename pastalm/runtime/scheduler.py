@@ -33,18 +33,21 @@ class Scheduler:
 
     The cache grows with the sequences that come. Sequences run in the order of their rows, and the lowest free row is
     taken first: rows side by side need no copy. Prompts are read in pieces between the steps of the others, and what
-    the prompt of a running sequence begins with is copied, not read again. ``max_rows`` bounds the threads of a step:
-    beyond it each sequence has its fair share, at least one thread, and its others wait. An error ends the sequence
-    that it is about, a forward pass that fails ends those in it, and one without memory is tried again without the
-    sequence that came last; the others go on. One thread at a time may call it.
+    the prompt of a running sequence begins with is copied, not read again. ``max_batch_threads`` bounds the threads of
+    a step: beyond it each sequence has its fair share, at least one thread, and its others wait. An error ends the
+    sequence that it is about, a forward pass that fails ends those in it, and one without memory is tried again without
+    the sequence that came last; the others go on. One thread at a time may call it.
     """
 
-    def __init__(self, runner: Runner, max_batch: int, max_model_len: int, max_rows: int | None = None) -> None:
+    def __init__(
+        self, runner: Runner, max_batch: int, max_model_len: int, max_batch_threads: int | None = None
+    ) -> None:
         if max_batch < 1:
             raise ValueError(f"A batch must be at least 1 request, not {max_batch}.")
-        if max_rows is not None and max_rows < 1:
-            raise ValueError(f"A step must have room for at least 1 thread, not {max_rows}.")
-        self.runner, self.max_batch, self.max_model_len, self.max_rows = runner, max_batch, max_model_len, max_rows
+        if max_batch_threads is not None and max_batch_threads < 1:
+            raise ValueError(f"A step must have room for at least 1 thread, not {max_batch_threads}.")
+        self.runner, self.max_batch, self.max_model_len = runner, max_batch, max_model_len
+        self.max_batch_threads = max_batch_threads
         self.cache = KVCache(1, STEP - 1, runner.device)
         self.waiting: deque[Sequence] = deque()
         self.running: list[Sequence] = []
@@ -223,9 +226,9 @@ class Scheduler:
 
     def shares(self, wanted: list[int]) -> list[int]:
         """How many threads each sequence may run in a step: all that it wants, or what is fair."""
-        if self.max_rows is None or sum(wanted) <= self.max_rows:
+        if self.max_batch_threads is None or sum(wanted) <= self.max_batch_threads:
             return wanted
-        shares, left = [1] * len(wanted), max(0, self.max_rows - len(wanted))
+        shares, left = [1] * len(wanted), max(0, self.max_batch_threads - len(wanted))
         for rank, index in enumerate(sorted(range(len(wanted)), key=wanted.__getitem__)):
             more = min(wanted[index] - 1, left // (len(wanted) - rank))
             shares[index], left = 1 + more, left - more

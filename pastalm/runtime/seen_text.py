@@ -7,9 +7,9 @@ from collections.abc import Iterator
 
 from pastalm.lang.answer import Sync
 from pastalm.lang.vocabulary import Vocabulary
-from pastalm.runtime.thread import Path, Thread
+from pastalm.runtime.thread import Thread, ThreadPath
 
-Written = tuple[Path, int]  # a thread, and the number of the token in it
+Written = tuple[ThreadPath, int]  # a thread, and the number of the token in it
 
 
 def text_places(thread: Thread, vocabulary: Vocabulary | None) -> Iterator[Written]:

@@ -18,14 +18,14 @@ from pastalm.runtime.request import Observer
 from pastalm.runtime.response import Response
 from pastalm.runtime.sampler import Draw, SamplingParams
 from pastalm.runtime.seen_text import seen_counts
-from pastalm.runtime.thread import Path, Thread
+from pastalm.runtime.thread import Thread, ThreadPath
 from pastalm.runtime.visibility import Visibility
 
 
 class Teacher(Protocol):
     """Says which tokens come, in the sampler's place: a known answer, a test."""
 
-    def __call__(self, logits_TV: Tensor, legal: list[Legal], paths: list[Path]) -> list[int]:
+    def __call__(self, logits_TV: Tensor, legal: list[Legal], paths: list[ThreadPath]) -> list[int]:
         """One token for each thread of a step, from its row of logits, its legal tokens and its path."""
         ...
 
@@ -47,7 +47,7 @@ class Sequence:
     interpreter: Interpreter
     sampling: SamplingParams = field(default_factory=SamplingParams)
     teacher: Teacher | None = None
-    coming: Callable[[Path], int] | None = None
+    coming: Callable[[ThreadPath], int] | None = None
     order: Callable[[list[Thread]], list[Thread]] = list
     observe: Observer | None = None
     logprobs: Logprobs | None = None

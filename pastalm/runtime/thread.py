@@ -11,7 +11,7 @@ from pastalm.lang.script import Script
 from pastalm.lang.vocabulary import Vocabulary
 from pastalm.runtime.text_run import TextRun
 
-Path = tuple[int, ...]  # () is the main thread, (0,) its first child, (0, 1) the second child of that
+ThreadPath = tuple[int, ...]  # () is the main thread, (0,) its first child, (0, 1) the second child of that
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class Feed:
     """Give the model a token: it takes one slot, and its thread sees it from now on, if it is ``kept``; else the token
     gives its logits and no more."""
 
-    thread: Path
+    thread: ThreadPath
     token: int
     position: int
     kept: bool = True
@@ -29,16 +29,16 @@ class Feed:
 class Fork:
     """The child sees from now on what the parent sees at this moment."""
 
-    child: Path
-    parent: Path
+    child: ThreadPath
+    parent: ThreadPath
 
 
 @dataclass(frozen=True)
 class Join:
     """The parent sees from now on all that these threads have seen."""
 
-    parent: Path
-    children: tuple[Path, ...]
+    parent: ThreadPath
+    children: tuple[ThreadPath, ...]
 
 
 Operation = Feed | Fork | Join
@@ -58,7 +58,7 @@ class Thread:
     and syncs in their places; ``pieces`` the same as text; ``shown`` counts the tokens that are text of the
     reader; ``todo`` what the model has not been fed yet."""
 
-    path: Path
+    path: ThreadPath
     reader: Reader
     run: TextRun
     position: int

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from pastalm.runtime.thread import Feed, Fork, Operation, Path
+from pastalm.runtime.thread import Feed, Fork, Operation, ThreadPath
 
 JUNK = 0  # the slot that no thread sees: what a place without a query looks at, and where padding is written
 
@@ -38,7 +38,7 @@ class Visibility:
     """The rows of a sequence's threads; how many of its slots are ``used``, the junk slot among them; and which of
     these are ``free`` again, since what was written there has turned out not to be wanted."""
 
-    rows: dict[Path, int] = field(default_factory=lambda: {(): 0})
+    rows: dict[ThreadPath, int] = field(default_factory=lambda: {(): 0})
     used: int = JUNK + 1
     free: list[int] = field(default_factory=list)
 
@@ -47,11 +47,11 @@ class Visibility:
         """How many slots hold a token."""
         return self.used - 1 - len(self.free)
 
-    def apply(self, operations: Iterable[Operation]) -> tuple[list[Query], dict[Path, int]]:
+    def apply(self, operations: Iterable[Operation]) -> tuple[list[Query], dict[ThreadPath, int]]:
         """Carry out what the interpreter asks for, in order. Returns the tokens to be fed, and for each thread the
         index of its last one, whose logits tell what comes next."""
         queries: list[Query] = []
-        last: dict[Path, int] = {}
+        last: dict[ThreadPath, int] = {}
         for one in operations:
             if isinstance(one, Feed):
                 last[one.thread] = len(queries)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 
 from pastalm.runtime.events import DoneEvent, Event, ForkEvent, TokenEvent
-from pastalm.runtime.thread import Path
+from pastalm.runtime.thread import ThreadPath
 
 
 class Document:
@@ -15,9 +15,10 @@ class Document:
     """
 
     def __init__(self) -> None:
-        self._unread: dict[Path, deque[str | Path]] = {(): deque()}  # a thread's texts, and its chunks in their places
-        self._done: set[Path] = set()
-        self._reading: list[Path] = [()]  # the thread that is being read, after those that it stands in
+        # A thread's texts, and its chunks in their places.
+        self._unread: dict[ThreadPath, deque[str | ThreadPath]] = {(): deque()}
+        self._done: set[ThreadPath] = set()
+        self._reading: list[ThreadPath] = [()]  # the thread that is being read, after those that it stands in
 
     def take(self, event: Event) -> None:
         """Learn from an event. The main thread's end is the last one, with the response."""

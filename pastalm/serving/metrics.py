@@ -56,8 +56,8 @@ class ServerMetrics:
         self.steps = self._counter("steps", "Steps of the model: forward passes over the running batch.")
         self.threads_per_step = self._histogram("threads_per_step", "Threads in a step, of all requests.", THREADS)
         self.critical_path = self._histogram("critical_path_steps", "Steps that an answer needs at the least.", STEPS)
-        self.speedup = self._histogram(
-            "speedup", "Tokens of an answer's text for each step of its critical path; 1 is sequential.", TIMES
+        self.parallelism = self._histogram(
+            "parallelism", "Tokens of an answer's text for each step of its critical path; 1 is sequential.", TIMES
         )
         self.time_to_first_token = self._histogram(
             "time_to_first_token_seconds", "From the request to its first token.", SECONDS
@@ -81,7 +81,7 @@ class ServerMetrics:
         self.ended(reason)
         self.prompt_tokens.inc(prompt_tokens)
         self.critical_path.observe(metrics.critical_path)
-        self.speedup.observe(metrics.parallelism)
+        self.parallelism.observe(metrics.parallelism)
         self.latency.observe(seconds)
 
     def text(self) -> bytes:

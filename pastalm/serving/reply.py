@@ -34,7 +34,7 @@ from pastalm.serving.errors import ServingError
 from pastalm.serving.requests import CommonRequest, CompletionRequest
 from pastalm.serving.worker import JobProgress
 
-Logprobs = Sequence[TokenLogprob] | None
+TokenLogprobs = Sequence[TokenLogprob] | None
 DONE = "data: [DONE]\n\n"
 PADDED_LENGTH = 32  # characters that a piece and its obfuscation have together, or a multiple
 
@@ -80,7 +80,7 @@ class Reply:
         """An error in the middle of a stream, which ends there."""
         return f"data: {json.dumps(error.body())}\n\n"
 
-    def _choice(self, index: int, text: str, logprobs: Logprobs = None, tokens: Sequence[int] = ()) -> Choice:
+    def _choice(self, index: int, text: str, logprobs: TokenLogprobs = None, tokens: Sequence[int] = ()) -> Choice:
         """A choice of a chunk with this text, and the probabilities and the ids of these tokens."""
         raise NotImplementedError
 
@@ -137,7 +137,9 @@ class ChatReply(Reply):
         """The role."""
         return self._chunk(ChatChunkChoice(index=index, delta=MessageDelta(role="assistant", content="")))
 
-    def _choice(self, index: int, text: str, logprobs: Logprobs = None, tokens: Sequence[int] = ()) -> ChatChunkChoice:
+    def _choice(
+        self, index: int, text: str, logprobs: TokenLogprobs = None, tokens: Sequence[int] = ()
+    ) -> ChatChunkChoice:
         delta = MessageDelta(content=text or None)
         return ChatChunkChoice(index=index, delta=delta, logprobs=ChatLogprobs.of(logprobs))
 
@@ -163,7 +165,7 @@ class CompletionReply(Reply):
         ]
         return TextCompletion(**self._whole("text_completion", responses), choices=choices)
 
-    def _choice(self, index: int, text: str, logprobs: Logprobs = None, tokens: Sequence[int] = ()) -> TextChoice:
+    def _choice(self, index: int, text: str, logprobs: TokenLogprobs = None, tokens: Sequence[int] = ()) -> TextChoice:
         start = self.told[index]
         self.told[index] += sum(len(one.text) for one in logprobs or ())
         shown = TextLogprobs.of(logprobs, start)

@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import BaseModel
 
 from pastalm.runtime.events import DoneEvent, Event, ForkEvent, JoinEvent, TokenEvent, WaitEvent
-from pastalm.runtime.thread import Path
+from pastalm.runtime.thread import ThreadPath
 
 ThreadState = Literal["writing", "waiting", "done"]
 
@@ -17,7 +17,7 @@ class ThreadEvent(BaseModel):
 
     ``step``: the decode step, as the critical path counts. ``thread``: the thread's id, its path in the tree: ``[]`` is
     the main thread, ``[1]`` its second chunk, ``[1, 0]`` the first chunk in that. ``parent``: the id of the thread that
-    promised it, null for the main thread. ``topic`` and ``promised``: what the promise said, the length in tokens.
+    promised it, null for the main thread. ``topic`` and ``promised_tokens``: what the promise said.
     ``place``: sorted by place, the texts of all events joined are the answer. ``text``: what it wrote, as far as it can
     be shown. ``tokens``: how many tokens that took, tags included. ``state``: what the thread does from here on;
     "waiting" is for its chunks.
@@ -27,7 +27,7 @@ class ThreadEvent(BaseModel):
     thread: tuple[int, ...]
     parent: tuple[int, ...] | None
     topic: str
-    promised: int
+    promised_tokens: int
     place: tuple[int, ...]
     text: str
     tokens: int
@@ -39,8 +39,8 @@ class ThreadLog:
 
     def __init__(self, unit: int) -> None:
         self.unit = unit
-        self._promises: dict[Path, tuple[str, int]] = {(): ("", 0)}
-        self._states: dict[Path, ThreadState] = {(): "writing"}
+        self._promises: dict[ThreadPath, tuple[str, int]] = {(): ("", 0)}
+        self._states: dict[ThreadPath, ThreadState] = {(): "writing"}
 
     def take(self, event: Event, step: int) -> ThreadEvent:
         """The event for clients. Events must come in their order."""
@@ -54,7 +54,7 @@ class ThreadLog:
             thread=event.thread,
             parent=event.thread[:-1] if event.thread else None,
             topic=topic,
-            promised=promised,
+            promised_tokens=promised,
             place=event.place,
             text=token.text if token else "",
             tokens=int(token is not None and token.token >= 0),

@@ -89,7 +89,8 @@ class Worker:
 
     ``engine`` needs ``max_model_len``, the cache slots of one job; the cache grows with the jobs that come, and is
     given back after ``idle_seconds`` without any.
-    ``max_rows`` bounds the threads of a step, of all jobs together: see :class:`pastalm.runtime.scheduler.Scheduler`.
+    ``max_batch_threads`` bounds the threads of a step, of all jobs together, as that of
+    :class:`pastalm.runtime.scheduler.Scheduler`.
     :meth:`submit`, :meth:`cancel` and :meth:`close` may be called from any thread and return at once; what they ask for
     happens between two steps.
     """
@@ -100,7 +101,7 @@ class Worker:
         *,
         max_batch: int = 8,
         max_waiting: int = 256,
-        max_rows: int | None = None,
+        max_batch_threads: int | None = None,
         idle_seconds: float = 60.0,
         metrics: ServerMetrics | None = None,
     ) -> None:
@@ -113,7 +114,7 @@ class Worker:
             )
         self.engine, self.max_batch, self.max_open = engine, max_batch, max_batch + max_waiting
         self.idle_seconds = idle_seconds
-        self.scheduler = engine.scheduler(max_batch, engine.max_model_len, max_rows)
+        self.scheduler = engine.scheduler(max_batch, engine.max_model_len, max_batch_threads)
         try:
             self.scheduler.reserve()
         except RuntimeError as error:  # what torch raises for memory that it does not get

@@ -12,8 +12,8 @@ from pastalm.tasks.words import COLOURS, NAMES
 
 THINGS = ("coin", "pea", "ring", "button", "bean", "pearl", "marble", "key")
 WORDS = frozenset((*COLOURS, *NAMES, *THINGS))
-Step = list[Any]
-State = Any  # a number, or the cup that hides the thing
+Move = list[Any]
+Held = Any  # a number, or the cup that hides the thing
 
 STYLES = {
     "number": (
@@ -65,7 +65,7 @@ def swapped(value: int) -> int:
     return value % 10 * 10 + value // 10
 
 
-def apply(step: Step, state: State, row: list[str]) -> State:
+def apply(step: Move, state: Held, row: list[str]) -> Held:
     """The state after a step."""
     op, *rest = step
     if op == "swap cups":
@@ -79,7 +79,7 @@ def apply(step: Step, state: State, row: list[str]) -> State:
     return {"double": 2 * state, "halve": state // 2, "digits": swapped(state), "ten": state // 10 * 10 + 10}[op]
 
 
-def act(step: Step, who: str) -> str:
+def act(step: Move, who: str) -> str:
     """What is done in a step."""
     op, *rest = step
     if op == "swap cups":
@@ -94,7 +94,7 @@ def act(step: Step, who: str) -> str:
     return fixed.get(op, "goes on to the next house ending in zero")
 
 
-def options(kind: str, state: State, row: list[str]) -> list[tuple[int, str]]:
+def options(kind: str, state: Held, row: list[str]) -> list[tuple[int, str]]:
     """The kinds of step that can follow ``state``, with their weights."""
     if kind == "street":
         return [(3, "up"), (3 * (state > 3), "down"), (1, "ten")]
@@ -108,7 +108,7 @@ def options(kind: str, state: State, row: list[str]) -> list[tuple[int, str]]:
     ]  # fmt: skip
 
 
-def draw_step(rng: Random, kind: str, state: State, row: list[str]) -> Step:
+def draw_step(rng: Random, kind: str, state: Held, row: list[str]) -> Move:
     """A step that keeps numbers in 0 .. 99 and the thing in the row."""
     weights, ops = zip(*options(kind, state, row), strict=True)
     op = rng.choices(ops, weights)[0]
@@ -128,11 +128,11 @@ def draw_facts(rng: Random, kind: str) -> dict[str, Any]:
     """The start and the steps."""
     row = rng.sample(COLOURS, rng.randint(3, 5)) if kind == "cups" else []
     who = rng.choice(THINGS if kind == "cups" else NAMES) if kind != "number" else ""
-    start: State = rng.choice(row) if row else rng.randint(2, 60)
+    start: Held = rng.choice(row) if row else rng.randint(2, 60)
     steps, state = [], start
     for _ in range(rng.randint(4, 6)):
         if kind == "street" and state > 85:
-            step: Step = ["down", rng.randint(2, 9)]
+            step: Move = ["down", rng.randint(2, 9)]
         else:
             step = draw_step(rng, kind, state, row)
         steps.append(step)

@@ -19,7 +19,7 @@ WORDS = (
 CONSONANTS = "bdfgklmnprstvz"
 SEPARATORS = ("-", ", ", "/", "-")
 SPELLED = re.compile(r"(?<![A-Za-z])[a-z](?:(?:-|, |/)[a-z](?![A-Za-z]))*(?![A-Za-z])")
-Step = list[str]
+Change = list[str]
 
 # What is done, in three ways of speaking; the answer speaks as the prompt does.
 ACTS = {
@@ -84,7 +84,7 @@ INTROS = ("We do one step at a time.", "Letter by letter:", "Here are the steps.
 SPELLINGS = ("Spelled out, the word is {spelled}.", "We spell it first: {spelled}.", "The letters are {spelled}.")
 
 
-def apply(step: Step, word: str) -> str:
+def apply(step: Change, word: str) -> str:
     """The word after a step."""
     op, letter = step
     return {
@@ -101,7 +101,7 @@ def apply(step: Step, word: str) -> str:
     }[op]
 
 
-def act(step: Step, way: int) -> str:
+def act(step: Change, way: int) -> str:
     """What is done in a step, in one way of speaking."""
     op, letter = step
     return ACTS[op][way].format(letter=letter)
@@ -115,9 +115,9 @@ def draw_word(rng: Random) -> str:
     return "".join(rng.choice("aeiou" if (place + offset) % 2 else CONSONANTS) for place in range(length))
 
 
-def draw_steps(rng: Random, word: str) -> list[Step]:
+def draw_steps(rng: Random, word: str) -> list[Change]:
     """Three to five steps that each change the word and keep it at three to eight letters."""
-    steps: list[Step] = []
+    steps: list[Change] = []
     count = rng.randint(3, 5)
     while len(steps) < count:
         op = rng.choice(tuple(ACTS))
@@ -140,7 +140,7 @@ def texts(facts: dict[str, Any]) -> tuple[list[list[str]], list[str]]:
     return chunks, [close.format(end=mark.join(word)) for close in CLOSES]
 
 
-def draw_steps_text(rng: Random, steps: list[Step], way: int) -> str:
+def draw_steps_text(rng: Random, steps: list[Change], way: int) -> str:
     """The steps as the prompt gives them: as one sentence or as a list."""
     acts = [act(step, way) for step in steps]
     joint = rng.choice((", then ", ", and then ", "; ", ". Then ", "\n- "))

@@ -69,12 +69,14 @@ class TrainingConfig:
     STAGE: ClassVar[str]
     RATES: ClassVar[tuple[float, float]] = (1e-5, 3e-4)  # of all weights, of low-rank adapters
 
-    model: str = required("The model to start from: a directory or a hub id.")
+    model: str = required(
+        "The model to start from: a directory, a GGUF file, a hub id, or a short name such as bundled."
+    )
     data: str = required("")
     out: str = required("")
     epochs: float = setting(4.0, "Passes over the data, if --steps is not given.")
     steps: int = setting(-1, "Steps of the optimizer; -1 goes by --epochs.")
-    batch_size: int = setting(8, "Rows of one device in a step; pairs of answers in stage 2.")
+    batch_size: int = setting(8, "Rows of one device in a batch; pairs of answers in stage 2.")
     accumulate: int = setting(1, "Batches whose gradients make one step.")
     learning_rate: float = rate_setting(RATES)
     warmup: int = setting(0, "Steps over which the learning rate rises.")
@@ -103,7 +105,7 @@ class TrainingConfig:
     log_every: int = setting(
         20, "Steps between lines of the log, at least ten a run; TensorBoard reads OUT/runs.", free=True
     )
-    seed: int = setting(0, "The seed of order and initialisation.")
+    seed: int = setting(0, "The seed of order, initialisation and sampling: the same one gives the same result.")
 
     def __post_init__(self) -> None:
         for name in ("model", "data", "out"):
@@ -140,7 +142,9 @@ class SftConfig(TrainingConfig):
     STAGE: ClassVar[str] = "sft"
 
     data: str = required("Annotated JSONL, which `pasta check` validates; or pasta-instruct, which comes along.")
-    out: str = required("The directory for the finished model and its checkpoints.")
+    out: str = required(
+        "Where to write: a folder for checkpoints and the finished model; an interrupted run goes on there."
+    )
     eval_data: str = setting("", "Held-out annotated JSONL, whose loss is measured with every checkpoint.", free=True)
     positions: str = setting(
         "", f"The position policy: {', '.join(POLICIES)}. Default: the model's own, else {DEFAULT}."
@@ -199,15 +203,20 @@ class PreferConfig(TrainingConfig):
     STAGE: ClassVar[str] = "prefer"
     RATES: ClassVar[tuple[float, float]] = (5e-7, 1e-5)
 
-    model: str = required("The stage-1 model: a directory or a hub id.")
+    model: str = required("The model that stage 1 made: a directory, a hub id, or a short name such as bundled.")
     data: str = required("Prompts as JSONL, or tasks:SPLIT:NUMBER:SEED; for a judge any with 'prompt' or 'messages'.")
-    out: str = required("The directory for samples, scores, pairs and models; OUT/model is the last round's.")
+    out: str = required(
+        "Where to write: a folder for samples, scores, pairs and models; OUT/model is the last round's. An interrupted "
+        "run goes on there."
+    )
     epochs: float = setting(1.0, "Passes over the pairs of a round, if --steps is not given.")
     steps: int = setting(-1, "Steps of the optimizer in a round; -1 goes by --epochs.")
     learning_rate: float = rate_setting(RATES)
-    baseline: str = setting("", "Baseline-SFT, against which speed and quality count. Default: --model, sequential.")
-    reuse: str = setting(
-        "", "Another run's directory, to take over round 1's samples and what was found of them.", free=True
+    baseline: str = setting(
+        "", "The model whose sequential answers speed and quality are measured against, Baseline-SFT. Default: --model."
+    )
+    reuse_samples: str = setting(
+        "", "Another run's folder, whose samples of round 1 are taken over, and what was found of them.", free=True
     )
     remote: list[str] | None = setting(  # noqa: RUF009 -- the default is None
         None, "A completion server (.../v1) that runs --model and draws its answers; may be given several times."
@@ -215,7 +224,7 @@ class PreferConfig(TrainingConfig):
     rounds: int = setting(2, "How often; the second round samples from the first's model.", free=True)
     samples: int = setting(10, "Answers a prompt.")
     limit: int | None = setting(None, "Take the first N prompts only.")
-    temperature: float = setting(1.0, "The sampling temperature.")
+    temperature: float = setting(1.0, "The sampling temperature of answers.")
     max_tokens: int = setting(1024, "The most tokens of an answer, all threads together.")
     max_batch: int = setting(32, "The most answers decoded at once.", free=True)
     quality_weight: float = setting(4.0, "Lambda in score = speed + lambda * quality; 'inf' goes by quality alone.")
@@ -244,7 +253,7 @@ class PreferConfig(TrainingConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("baseline", "reuse"):
+        for name in ("baseline", "reuse_samples"):
             self._set(name, expanduser(getattr(self, name)))
         one_of(self, speed_term=SPEED_TERMS, loss=LOSSES)
         at_least_one(self, "rounds", "max_tokens", "max_batch", "judge_concurrency")

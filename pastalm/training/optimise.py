@@ -126,7 +126,7 @@ def reference_log_probabilities(
     """``log p0`` of each pair's answers, computed in the precision that training computes in, so that a model that has
     not moved has gained nothing."""
     with precision(model.device, dtype):
-        found = log_probabilities(model.eval(), context, _moved(batch, model.device))
+        found = pair_log_probabilities(model.eval(), context, _moved(batch, model.device))
     return list(zip(*(one.tolist() for one in found), strict=True))
 
 
@@ -180,7 +180,7 @@ class TextNats:
         return [-total / len(one.example.script.tokens) for total, one in zip(found.tolist(), answers, strict=True)]
 
 
-def log_probabilities(
+def pair_log_probabilities(
     model: torch.nn.Module, context: AttentionContext, batch: dict[str, Tensor]
 ) -> tuple[Tensor, Tensor]:
     """``log p`` of the chosen and of the rejected answers of a batch, [P] each, in nats: one forward pass for both."""
@@ -217,7 +217,7 @@ class PreferTrainer(SftTrainer):
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
         """See :func:`pastalm.training.losses.pair_loss`."""
-        chosen, rejected = log_probabilities(model, self.attention_context, inputs)
+        chosen, rejected = pair_log_probabilities(model, self.attention_context, inputs)
         references = inputs["references"].unbind(1)
         gained = torch.stack([advantage(chosen, rejected, *references), chosen - references[0]], 1)
         self.seen.append(gained.detach())

@@ -37,7 +37,7 @@ from pastalm.training.processes import leads, rank, wait_until
 from pastalm.training.round import Round, draw
 from pastalm.training.sampling import FIELDS, Sampling
 from pastalm.training.score import (
-    Quality,
+    QualityFactor,
     checked,
     covered,
     distinct,
@@ -50,13 +50,14 @@ from pastalm.training.score import (
 
 VERDICTS = "judge.jsonl"  # in a run's folder: the judge's cache, by name of the judge
 
-# What the baseline's answers and those of round 1 depend on, and so must be equal where these are taken over.
+# What the baseline's answers and those of round 1 depend on, and so must be equal where these are taken over. The
+# number type may differ, since it changes nothing but how numbers round.
 SAMPLED = ("model", "remote", "baseline", "samples", "temperature", "max_tokens", "limit", "seed")
 # What their speed and quality depend on besides.
 MEASURED = ("speed_term", "quality", "judge_model")
 
 
-def train_prefer(config: PreferConfig, quality: Quality | None = None) -> Path:
+def train_prefer(config: PreferConfig, quality: QualityFactor | None = None) -> Path:
     """Run stage 2 and return ``config.out``'s ``model``, that of the last round; an interrupted run goes on where it
     was.
 
@@ -103,7 +104,7 @@ def _overwritten(config: PreferConfig) -> list[Path]:
     return [out, out / "model", *(Round(config, number, "", ()).model for number in range(1, config.rounds + 1))]
 
 
-def _play(round_: Round, factors: Mapping[str, Quality]) -> str:
+def _play(round_: Round, factors: Mapping[str, QualityFactor]) -> str:
     """All of a round that is not done; returns what the next one starts from."""
     if not round_.model.is_dir():
         if round_.number == 1:
@@ -142,13 +143,13 @@ def point(link: Path, model: Path) -> None:
 
 
 @contextmanager
-def _factors(config: PreferConfig) -> Iterator[dict[str, Quality]]:
+def _factors(config: PreferConfig) -> Iterator[dict[str, QualityFactor]]:
     """What quality is the product of, by name. Only the first process asks it."""
     with ExitStack() as stack:
         yield {name: _factor(name, config, stack) for name in config.qualities()} if leads() else {}
 
 
-def _factor(name: str, config: PreferConfig, stack: ExitStack) -> Quality:
+def _factor(name: str, config: PreferConfig, stack: ExitStack) -> QualityFactor:
     if name == "judge":
         require("openai")  # now, not after all answers
         return judged(stack.enter_context(_judge(config, _judge_key(config))))
@@ -189,19 +190,19 @@ def _begin(config: PreferConfig, questions: Sequence[Question], *, named: bool) 
     settings say what quality is."""
     state, before = run_state(config, questions), read_state(config.out)
     require_same(config, state, before, "another --out")
-    if config.reuse and not before:
+    if config.reuse_samples and not before:
         _reuse(config, state, named=named)
     write_state(config.out, state)
 
 
 def _reuse(config: PreferConfig, state: dict[str, Any], *, named: bool) -> None:
-    """Take over what another run has sampled and judged: runs that differ in lambda, speed term or loss alone need not
-    sample their first round again. Where lambda or the loss alone differ, also how good each answer was found."""
-    other, out = Path(config.reuse), Path(config.out)
-    before = read_state(other, "--reuse")
+    """Take over what another run has sampled and judged, which must agree in all that ``SAMPLED`` names. Where they
+    agree in what ``MEASURED`` names, too, also how fast and how good each answer was found."""
+    other, out = Path(config.reuse_samples), Path(config.out)
+    before = read_state(other, "--reuse-samples")
     if not before:
-        raise SettingsError(f"{other} holds no run of this command, so there is nothing to --reuse.")
-    require_equal(str(other), before, state, SAMPLED, "another --reuse")
+        raise SettingsError(f"{other} holds no run of this command, so there is nothing to --reuse-samples.")
+    require_equal(str(other), before, state, SAMPLED, "another --reuse-samples")
     (out / "round1").mkdir(exist_ok=True)
     for name in ("baseline", "round1/samples", "judge"):
         for path in ranks(other / f"{name}.jsonl"):

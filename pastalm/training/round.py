@@ -1,4 +1,4 @@
-"""One round of stage 2: sample, score, pair, reference log-probabilities, training. Each stage goes on where it was."""
+"""One round of stage 2: sample, score, pair, reference log-probabilities, training. Each part goes on where it was."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from pastalm.progress import track
 from pastalm.runtime.engine import Engine
 from pastalm.training.config import PreferConfig
 from pastalm.training.processes import leads, own_device, processes, rank, wait_until
-from pastalm.training.sampling import FIELDS, Key, Sampling, sample
-from pastalm.training.score import Answered, Quality, Scored, best_and_worst, score_all
+from pastalm.training.sampling import FIELDS, SampleKey, Sampling, sample
+from pastalm.training.score import Answered, QualityFactor, Scored, best_and_worst, score_all
 
 PROMPTS_AT_ONCE = 64  # whose answers are scored together: enough for a judge to have its hands full
 GROUPS = ("all", "chosen", "rejected")  # of answers, whose means are shown
@@ -58,9 +58,9 @@ def draw(
 class Round:
     """Round ``number``, whose answers are sampled from the model ``start`` and which trains that model on.
 
-    Its folder: ``samples.jsonl``, ``scores.jsonl``, ``pairs.jsonl``, ``reference.jsonl``, ``figures.json``, snapshots
-    and ``model``, each there only when it is whole, except the first two and the fourth, which grow; ``runs``, what
-    TensorBoard shows; checkpoints while it is trained.
+    Its folder: ``samples.jsonl``, ``scores.jsonl`` and ``reference.jsonl``, which grow; ``to_judge.jsonl``, where
+    verdicts come by file; ``pairs.jsonl``, ``figures.json``, snapshots and ``model``, each there only when it is whole;
+    ``runs``, what TensorBoard shows; checkpoints while it is trained.
     """
 
     config: PreferConfig
@@ -88,7 +88,7 @@ class Round:
         """The pairs of the round, JSON lines."""
         return self.folder / "pairs.jsonl"
 
-    def make_pairs(self, factors: Mapping[str, Quality]) -> None:
+    def make_pairs(self, factors: Mapping[str, QualityFactor]) -> None:
         """Sample, score and pair, all that is not done. ``factors`` are asked in the first process only."""
         self.folder.mkdir(parents=True, exist_ok=True)
         if not self.paired.exists():
@@ -116,7 +116,7 @@ class Round:
         path, what = self.folder / "samples.jsonl", f"Round {self.number}, sampling"
         draw(self.start, self.questions, sampling, path, what, remote=config.remote, **config.loading)
 
-    def _score(self, factors: Mapping[str, Quality]) -> None:
+    def _score(self, factors: Mapping[str, QualityFactor]) -> None:
         with (
             Journal(self.folder / "samples.jsonl", FIELDS) as samples,
             Journal(self.baseline, FIELDS) as baseline,
@@ -146,7 +146,7 @@ class Round:
 
     def _unscored(self, samples: Journal, baseline: Journal, scores: Journal) -> Iterator[list[Answered]]:
         """The answers without a score, with their prompt and the baseline's answer to it, some prompts at a time."""
-        wanted: dict[int, list[Key]] = {}
+        wanted: dict[int, list[SampleKey]] = {}
         for key in samples:
             if key not in scores:
                 wanted.setdefault(key[0], []).append(key)
@@ -171,7 +171,7 @@ class Round:
 
     def _advice(self, cut: int, total: int) -> str:
         """What to do about a round without pairs, ``cut`` of whose ``total`` answers a limit ended."""
-        reuse = f"another --lambda or --speed-term, with --reuse {self.config.out} to keep what is sampled"
+        reuse = f"another --lambda or --speed-term, with --reuse-samples {self.config.out} to keep what is sampled"
         if not cut:
             return f"take {reuse}, or other prompts or more --samples, each in another --out."
         advice = (

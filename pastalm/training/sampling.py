@@ -15,7 +15,7 @@ from pastalm.progress import track
 from pastalm.runtime.engine import Engine, RequestError
 from pastalm.runtime.response import Response
 
-Key = tuple[int, int]  # the number of a prompt and of a sample
+SampleKey = tuple[int, int]  # the number of a prompt and of a sample
 FIELDS = {"prompt": int, "sample": int}
 WAITING = 16  # times the batch are handed to the engine at once: the last ones, decoded with empty places, count little
 
@@ -34,7 +34,7 @@ class Sampling:
     mode: str = "async"
     dtype: str = "auto"
 
-    def seed_of(self, key: Key) -> int:
+    def seed_of(self, key: SampleKey) -> int:
         """The seed of one answer: a matter of the run's seed, the round, the prompt and the sample, not of what is
         decoded beside it or was decoded before."""
         digest = hashlib.sha256(f"{self.seed} {self.round} {' '.join(map(str, key))}".encode()).digest()
@@ -80,8 +80,8 @@ def sample(
 
 
 def _answers(
-    engine: Engine, asked: dict[int, Question], wanted: Sequence[Key], sampling: Sampling
-) -> Iterator[tuple[Key, Response]]:
+    engine: Engine, asked: dict[int, Question], wanted: Sequence[SampleKey], sampling: Sampling
+) -> Iterator[tuple[SampleKey, Response]]:
     chunk = sampling.max_batch * WAITING
     for start in range(0, len(wanted), chunk):
         keys = wanted[start : start + chunk]
@@ -97,7 +97,7 @@ def _answers(
         yield from zip(keys, responses, strict=True)
 
 
-def sampled(key: Key, response: Response) -> dict[str, Any]:
+def sampled(key: SampleKey, response: Response) -> dict[str, Any]:
     """An answer as a journal keeps it: texts, figures, and its token ids exactly as they were decoded.
 
     ``cut`` are the blocks that a limit ended; ``ended`` says that no limit ended the main thread, by the token ``end``,

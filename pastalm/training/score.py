@@ -49,7 +49,7 @@ class Candidate:
 
 
 # The quality of each candidate, at least 0. A checker, a judge, or a function of the caller's.
-Quality = Callable[[Sequence[Candidate]], list[float]]
+QualityFactor = Callable[[Sequence[Candidate]], list[float]]
 # A prompt, its sampled answers, and the baseline's answer to it; answers as journals keep them.
 Answered = tuple[Question, Sequence[dict[str, Any]], dict[str, Any]]
 
@@ -90,7 +90,7 @@ def speed_term(kind: str, answer: dict[str, Any], baseline: dict[str, Any]) -> f
 
 
 def score_all(
-    kind: str, quality_weight: float, factors: Mapping[str, Quality], groups: Sequence[Answered]
+    kind: str, quality_weight: float, factors: Mapping[str, QualityFactor], groups: Sequence[Answered]
 ) -> list[Scored]:
     """The scores of all answers to some questions, given with the baseline's answer to each. Quality is the product of
     ``factors``, each asked for all complete answers at once."""
@@ -150,7 +150,7 @@ def _redundancy(script: Script) -> float:
     return mean(shares.values()) if shares else 0.0
 
 
-def unrepeated(vocabulary: Vocabulary) -> Quality:
+def unrepeated(vocabulary: Vocabulary) -> QualityFactor:
     """1 less the share of 4-grams that the thread has seen in the answer before; 0 for one that ends in a loop."""
 
     def quality(candidates: Sequence[Candidate]) -> list[float]:
@@ -164,7 +164,7 @@ def covered(candidates: Sequence[Candidate]) -> list[float]:
     return [min(1.0, one.share / COVERED) for one in candidates]
 
 
-def likely(nats: Callable[[Sequence[tuple[Question, str]]], list[float]]) -> Quality:
+def likely(nats: Callable[[Sequence[tuple[Question, str]]], list[float]]) -> QualityFactor:
     """How likely the text is under Baseline-SFT, a token on average, against the baseline's own answer; at most 1,
     since text in circles is the likeliest. ``nats`` measures texts in nats a token."""
 
@@ -176,7 +176,7 @@ def likely(nats: Callable[[Sequence[tuple[Question, str]]], list[float]]) -> Qua
     return quality
 
 
-def judged(judge: Judge, waiting: str = "") -> Quality:
+def judged(judge: Judge, waiting: str = "") -> QualityFactor:
     """Quality as ``judge`` sees it: (confidence of wins + 1) / (confidence of losses + 1), the confidences summed over
     judgements against the baseline's answer and the data set's, where there is one, each in both orders. The ones keep
     it finite; an answer that nothing could be said about has quality 1.

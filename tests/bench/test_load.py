@@ -11,7 +11,7 @@ from bench.load import main as load
 from bench.load import slowest
 
 pytestmark = pytest.mark.slow
-FLAGS = ["--prompts", "tasks:held-out:2", "--max-tokens", "60", "--", "--max-rows", "4"]
+FLAGS = ["--prompts", "tasks:held-out:2", "--max-tokens", "60", "--", "--max-batch-threads", "4"]
 
 
 def test_a_sweep_asks_both_ways_at_every_load(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -26,7 +26,7 @@ def write(path: Path, number: int) -> Path:
 
 def test_audit_and_filter(tmp_path: Path, model_dir: Path):
     data, out = write(tmp_path / "data.jsonl", 3), tmp_path / "out.jsonl"
-    line = ["audit", str(data), "--model", str(model_dir), "--top", "2", "--drop-above", "0", "--out", str(out)]
+    line = ["audit", str(data), "--model", str(model_dir), "--top", "2", "--sync-above", "0", "--out", str(out)]
     done = runner.invoke(app, line, env={"COLUMNS": "120"})  # narrower, the table's lines are folded
     assert done.exit_code == 0, done.output
     assert "Most dependent chunks" in done.stdout and "9 in 3 records" in done.stdout
@@ -38,7 +38,7 @@ def test_audit_and_filter(tmp_path: Path, model_dir: Path):
     assert found["summary"]["hidden"] == 6 and set(found["summary"]["places"]) == {"2", "3"}
     assert len(found["top"]) == 2 and found["positions"] == "pred10"
     assert found["top"][0]["dependence"] == pytest.approx(found["top"][0]["seen"] - found["top"][0]["hidden"])
-    assert found["filtered"]["kept"] + found["filtered"]["changed"] == 3
+    assert found["repaired"]["kept"] + found["filtered"]["changed"] == 3
 
 
 def test_refusals_are_one_sentence(tmp_path: Path, model_dir: Path):
@@ -51,14 +51,14 @@ def test_refusals_are_one_sentence(tmp_path: Path, model_dir: Path):
         (untagged / name).write_bytes((model_dir / name).read_bytes())
     audit = ["audit", str(data), "--model", str(model_dir)]
     for line, said in (
-        ([*audit, "--drop-above", "1"], "go together"),
+        ([*audit, "--sync-above", "1"], "go together"),
         ([*audit, "--out", str(out)], "go together"),
-        ([*audit, "--drop-above", "1", "--out", str(data)], "different files"),
+        ([*audit, "--sync-above", "1", "--out", str(data)], "different files"),
         (["audit", str(bad), "--model", str(model_dir)], "line 2: not JSON"),
         (["audit", str(tmp_path / "none"), "--model", str(model_dir)], "No such file"),
         (["audit", str(data), "--model", str(tmp_path / "none")], "There is no directory"),
         (["audit", str(data), "--model", str(untagged)], "`pasta train sft --model MODEL"),
-        ([*audit, "--journal", str(data), "--drop-above", "1", "--out", str(out)], "different files"),
+        ([*audit, "--journal", str(data), "--sync-above", "1", "--out", str(out)], "different files"),
         ([*audit, "--journal", str(bad)], "not written by this command"),
     ):
         done = runner.invoke(app, line)

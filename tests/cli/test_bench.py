@@ -30,7 +30,7 @@ def test_one_command_writes_one_report(tmp_path: Path) -> None:
     assert done.exit_code == 0, done.output
     found = json.loads((tmp_path / "out" / "bench.json").read_text())
     assert [(one["sequences"], one["threads"]) for one in found["steps"]] == [(1, 1), (1, 2), (2, 1)]
-    assert len(found["parts"]) == 3 and [one["sequences"] for one in found["load"]] == [1, 2]
+    assert len(found["breakdown"]) == 3 and [one["sequences"] for one in found["load"]] == [1, 2]
     means, pairs = found["replay_means"], found["replay"]
     assert means["number"] == len(pairs) == 2 and pairs[0]["theoretical"] == pairs[1]["theoretical"]
     assert means["theoretical"] == pytest.approx(pairs[0]["theoretical"]) and means["realised"] > 0
@@ -39,11 +39,11 @@ def test_one_command_writes_one_report(tmp_path: Path) -> None:
     assert done.stdout.strip() == (tmp_path / "out" / "bench.md").read_text().strip()
 
 
-def test_only_the_parts_that_are_wanted(tmp_path: Path) -> None:
+def test_only_the_sections_that_are_wanted(tmp_path: Path) -> None:
     done = bench("--model", "bundled", "--only", "steps", "--json", "--out", tmp_path, *SMALL)
     found = json.loads(done.stdout)
     assert found["model"] == "bundled" and found["steps"]
-    assert not (found["parts"] or found["replay"] or found["load"] or found["peers"])
+    assert not (found["breakdown"] or found["replay"] or found["load"] or found["peers"])
 
 
 @pytest.mark.parametrize(
@@ -51,7 +51,7 @@ def test_only_the_parts_that_are_wanted(tmp_path: Path) -> None:
     [
         (("--shape", "tiny", "--model", "bundled"), "not both"),
         (("--shape", "huge"), "Unknown shape 'huge'"),
-        (("--only", "speed"), "Unknown part 'speed'"),
+        (("--only", "speed"), "Unknown section 'speed'"),
         (("--threads", "0,1"), "--threads are whole numbers"),
         (("--sequences", "many"), "--sequences are whole numbers"),
         (("--data", "no-such-file.jsonl"), "no-such-file.jsonl"),

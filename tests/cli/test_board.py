@@ -7,7 +7,7 @@ from io import StringIO
 import pytest
 from rich.console import Console
 
-from pastalm.cli.board import Board, State
+from pastalm.cli.board import Board, CardState
 from pastalm.cli.live import picture, printable
 from pastalm.runtime.events import DoneEvent, ForkEvent, JoinEvent, TokenEvent, WaitEvent
 
@@ -35,14 +35,14 @@ def render(made: Board, width: int, height: int, *, full: bool = False) -> list[
 
 def test_states_and_counts():
     made = board(2, 0)
-    assert [card.state for card in made.cards.values()] == [State.WRITING] * 3
+    assert [card.state for card in made.cards.values()] == [CardState.WRITING] * 3
     made = board(2, 6)
     made.take(WaitEvent((), (8,)))
-    assert [card.state for card in made.cards.values()] == [State.WAITING, State.DONE, State.DONE]
+    assert [card.state for card in made.cards.values()] == [CardState.WAITING, CardState.DONE, CardState.DONE]
     first = made.cards[(0,)]
-    assert (first.name, first.tokens, first.promised) == ("1 topic 0", 2, 40)
+    assert (first.name, first.tokens, first.promised_tokens) == ("1 topic 0", 2, 40)
     made.take(JoinEvent((), (9,), ((0,), (1,))))
-    assert made.cards[()].state is State.WRITING
+    assert made.cards[()].state is CardState.WRITING
     assert "".join(piece.text for piece in made.cards[()].pieces) == "Start: [1 topic 0][2 topic 1][sync 1, 2]"
 
 

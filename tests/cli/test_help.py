@@ -116,7 +116,7 @@ def test_the_tables_of_an_evaluation_fit(width: int) -> None:
     own = answer(seconds=0.5, path=40, errors=(1, -2), redundancy=0.25)
     outcomes = [outcome(own, prompt=task.prompt, family=task.family, facts=task.facts) for task in tasks]
     more = {"settings": {"speed": 0.5, "baseline": ""}, "refused": [], "judge": None, "baseline": "plain"}
-    found = report.report("a-model-of-some-name", outcomes, report.checked(outcomes), **more)
+    found = report.report("a-model-of-some-name", outcomes, report.checker_quality(outcomes), **more)
     console = Console(file=StringIO(), width=width)
     print_scores(console, found)
     print_families(console, found)

@@ -1,4 +1,4 @@
-"""The audit end to end on tiny models: figures, the journal, the filtered set, a model that has learned to copy."""
+"""The audit end to end on tiny models: figures, the journal, the repaired set, a model that has learned to copy."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from pastalm.data.audit import Audited, AuditError, Auditor, Measured, ranked, summarise
 from pastalm.data.check import CheckedRecord, check_file, read_sound
 from pastalm.data.dependence import show_siblings
-from pastalm.data.filtered import write_filtered
+from pastalm.data.repaired import write_repaired
 from pastalm.files.lines import DataError
 from pastalm.lang.parse import parse
 from pastalm.lang.positions import POLICIES
@@ -125,19 +125,19 @@ def test_a_record_beyond_the_models_window_is_said_and_left_out(auditor: Auditor
     data = write(tmp_path / "data.jsonl", [f"{A} {B}", f"{A} {B} " + "x" * 1100])
     found = audited(auditor, data)
     assert [one.too_long for one in found] == [False, True] and summarise(found).too_long == 1
-    counts = write_filtered(found, tmp_path / "out.jsonl", 1e9, auditor.steps)
+    counts = write_repaired(found, tmp_path / "out.jsonl", 1e9, auditor.steps)
     assert (counts.kept, counts.changed, counts.left_out) == (1, 0, 1)
     assert (tmp_path / "out.jsonl").read_text() == data.read_text().splitlines(keepends=True)[0]
 
 
-def test_the_filtered_set_is_sound_and_its_dependent_blocks_see_their_siblings(
+def test_the_repaired_set_is_sound_and_its_dependent_blocks_see_their_siblings(
     auditor: Auditor, data: Path, tmp_path: Path
 ):
     found = [replace(one, blocks=tuple(map(_positive, one.blocks))) for one in audited(auditor, data)]
     values = sorted(block.dependence for one in found for block in one.blocks if block.place > 1)
     above = values[-2]
     out = tmp_path / "out.jsonl"
-    counts = write_filtered(found, out, above, auditor.steps)
+    counts = write_repaired(found, out, above, auditor.steps)
     dependent = sum(value > above for value in values)
     assert (
         dependent >= 1 and counts.dependent == dependent and counts.changed + counts.kept == 4 and counts.changed >= 1
@@ -148,9 +148,9 @@ def test_the_filtered_set_is_sound_and_its_dependent_blocks_see_their_siblings(
     for ours, theirs in zip(map(json.loads, before), map(json.loads, after)):
         assert parse(ours["annotated"]).plain == parse(theirs["annotated"]).plain
         assert (ours["prompt"], ours["note"]) == (theirs["prompt"], theirs["note"])
-    assert write_filtered(found, out, 1e9, auditor.steps).changed == 0 and out.read_bytes() == data.read_bytes()
+    assert write_repaired(found, out, 1e9, auditor.steps).changed == 0 and out.read_bytes() == data.read_bytes()
     with pytest.raises(ValueError, match="give 0 nats"):
-        write_filtered(found, out, -0.1, auditor.steps)
+        write_repaired(found, out, -0.1, auditor.steps)
 
 
 def _positive(block: Measured) -> Measured:

@@ -15,7 +15,7 @@ from pastalm.evaluation.comparison import Pair
 from pastalm.lang.prompt import Prompt, RawPrompt
 from pastalm.lang.recogniser import Legal
 from pastalm.runtime.sequence import Sequence
-from pastalm.runtime.thread import Path
+from pastalm.runtime.thread import ThreadPath
 from tests.conftest import byte_level_tokenizer
 
 QUESTION = "foo?"
@@ -38,7 +38,7 @@ class Written(Engine):
         said = EXPANSIONS[int(number[1])] if number else self.outline if text.endswith("1.") else "all at once"
         tokens = iter([*self.codec.encode(said), min(self.eos)])
 
-        def choose(logits: Tensor, legal: list[Legal], paths: list[Path]) -> list[int]:
+        def choose(logits: Tensor, legal: list[Legal], paths: list[ThreadPath]) -> list[int]:
             return [next(tokens) for _ in paths]
 
         request.teacher = choose

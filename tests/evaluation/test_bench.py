@@ -17,9 +17,9 @@ from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 from pastalm import Engine
 from pastalm.data.examples import AnnotatedAnswer
 from pastalm.evaluation.bench.answers import measure_load, replay_answers
-from pastalm.evaluation.bench.breakdown import PARTS, measure_parts
+from pastalm.evaluation.bench.breakdown import PARTS, measure_breakdown
 from pastalm.evaluation.bench.peers import PeerError, PeerTimes, llama_cpp_times, server_times, transformers_times
-from pastalm.evaluation.bench.report import BenchReport, markdown, place_of
+from pastalm.evaluation.bench.report import BenchReport, describe_machine, markdown
 from pastalm.evaluation.bench.shapes import SHAPES, Shape, UnknownShapeError, random_model, shape_of
 from pastalm.evaluation.bench.steps import (
     StepPoint,
@@ -32,7 +32,7 @@ from pastalm.evaluation.bench.steps import (
 )
 from pastalm.lang.parse import parse
 from pastalm.runtime import attention
-from pastalm.runtime.graphs import Graphs, Outcome
+from pastalm.runtime.graphs import Graphs, StepOutput
 
 ANNOTATED = "Well: <async topic='one'>hello world foo</async> <async topic='two'>bar 12 34 foo bar</async><sync/> end"
 ANSWERS = [AnnotatedAnswer("hello", parse(ANNOTATED)), AnnotatedAnswer("foo bar", parse("hello world"))]
@@ -89,7 +89,7 @@ def test_the_law_is_found_again_and_has_no_term_below_zero() -> None:
 
 def test_the_parts_of_a_step_are_all_of_it_and_the_code_is_as_before(engine: Engine) -> None:
     before, attend = engine.runner.run_model, attention.attend
-    found = list(measure_parts(engine, [(1, 1), (2, 2)], 16, 3))
+    found = list(measure_breakdown(engine, [(1, 1), (2, 2)], 16, 3))
     assert [(one.sequences, one.threads) for one in found] == [(1, 1), (2, 2)]
     for one in found:
         values = [getattr(one, part) for part in PARTS]
@@ -104,7 +104,7 @@ def test_a_choice_that_is_a_graph_of_its_own_is_sampling(engine: Engine, monkeyp
     replayed = Graphs(lambda function: function)
     run = replayed.run
 
-    def slow(*arguments: Any) -> Outcome:
+    def slow(*arguments: Any) -> StepOutput:
         sleep(0.05)
         calls.append(arguments[0])
         return run(*arguments)
@@ -112,13 +112,13 @@ def test_a_choice_that_is_a_graph_of_its_own_is_sampling(engine: Engine, monkeyp
     monkeypatch.setattr(replayed, "run", slow)
     monkeypatch.setattr(runner, "ahead", True)
     monkeypatch.setattr(runner, "choices", replayed)
-    (found,) = measure_parts(engine, [(1, 1)], 16, 2)
+    (found,) = measure_breakdown(engine, [(1, 1)], 16, 2)
     assert calls and found.sampling >= 50 > found.model
 
 
 def test_steps_that_are_launched_ahead_are_counted(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engine.runner, "ahead", True)
-    assert [(one.ahead, one.dropped) for one in measure_parts(engine, [(1, 1), (2, 2)], 16, 3)] == [(1, 0), (1, 0)]
+    assert [(one.ahead, one.dropped) for one in measure_breakdown(engine, [(1, 1), (2, 2)], 16, 3)] == [(1, 0), (1, 0)]
     (ahead,) = measure_load(engine, ANSWERS, [2])
     monkeypatch.setattr(engine.runner, "ahead", False)
     (waiting,) = measure_load(engine, ANSWERS, [2])
@@ -197,7 +197,7 @@ def test_peers_that_are_not_there_are_one_sentence(engine: Engine, tmp_path: Pat
 
 
 def test_the_report_is_worked_out_from_what_was_measured(engine: Engine, tmp_path: Path) -> None:
-    report = BenchReport("mine", place_of(engine), bandwidth=copy_bandwidth(engine))
+    report = BenchReport("mine", describe_machine(engine), bandwidth=copy_bandwidth(engine))
     report.pairs = list(replay_answers(engine, ANSWERS))
     own = tuple(2 * pair.answer.metrics.wall_seconds for pair in report.pairs)
     report.peers = [PeerTimes("slow one", own, (5, 5))]
@@ -209,7 +209,7 @@ def test_the_report_is_worked_out_from_what_was_measured(engine: Engine, tmp_pat
     report.write(tmp_path)
     found = json.loads((tmp_path / "bench.json").read_text())
     assert found["bandwidth"] > 0 and found["replay_means"]["number"] == 2 and found["law"] is None
-    assert found["place"]["parameters"] == sum(one.numel() for one in engine.runner.model.parameters())
+    assert found["machine"]["parameters"] == sum(one.numel() for one in engine.runner.model.parameters())
     assert (tmp_path / "bench.md").read_text().startswith("# Bench of mine")
 
 

@@ -89,7 +89,7 @@ def test_folders_that_do_not_go_together_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"refused does not answer '1\?'"):
         read_ranked([one, evaluation(tmp_path / "refused", "bad", "", "bad", error=1)])
     with pytest.raises(
-        DataError, match=r"The baseline's answer to '0\?' is another in .*other than in .*one; .*--reuse"
+        DataError, match=r"The baseline's answer to '0\?' is another in .*other than in .*one; .*--reuse-baseline"
     ):
         read_ranked([one, evaluation(tmp_path / "other", "bad", "bad", "bad", baseline="other")])
 

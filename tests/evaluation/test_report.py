@@ -87,21 +87,21 @@ def test_the_checker_is_the_quality_of_tasks():
         outcome(answer(text), answer(task.answer.plain), prompt=task.prompt, family=task.family, facts=task.facts)
         for task, text in zip(tasks, (tasks[0].answer.plain, "nonsense"), strict=True)
     ]
-    quality = report.checked(made)
+    quality = report.checker_quality(made)
     assert (quality.kind, quality.value, quality.baseline) == ("accepted", 50, 100)
     assert (quality.low, quality.high) == pytest.approx((9.45, 90.55), abs=0.01)
     found = report.families(made)
     assert found[tasks[0].family]["accepted"] == 100 and found[tasks[1].family]["accepted"] == 0
     assert found[tasks[0].family]["number"] == 1 and found[tasks[0].family]["theoretical"] == 1
-    assert report.checked([*made, outcome(FAST)]) is None and report.families([outcome(FAST)]) == {}
+    assert report.checker_quality([*made, outcome(FAST)]) is None and report.families([outcome(FAST)]) == {}
 
 
 def test_the_judge_is_the_quality_elsewhere():
-    plain = report.judged([1.0, 0.5, None], None, 50.0)
+    plain = report.judge_quality([1.0, 0.5, None], None, 50.0)
     assert (plain.kind, plain.value, plain.baseline) == ("win rate", 75, 50)
-    assert report.judged([None], None, 50.0) is None
+    assert report.judge_quality([None], None, 50.0) is None
     rates = WinRates(2, 75.0, 1.0, 75.0, 60.0, 2.0, MINIMAL)
-    controlled = report.judged([1.0, 0.5], rates, None)
+    controlled = report.judge_quality([1.0, 0.5], rates, None)
     assert (controlled.kind, controlled.value) == ("length-controlled win rate", 60)
     assert (controlled.low, controlled.high) == pytest.approx((60 - 3.92, 60 + 3.92))
 

@@ -19,10 +19,10 @@ from pastalm.runtime.language import Language
 from pastalm.runtime.limits import Limits
 from pastalm.runtime.scheduler import Scheduler
 from pastalm.runtime.sequence import Sequence
-from pastalm.runtime.thread import Feed, Fork, Join, Operation, Path, Thread
+from pastalm.runtime.thread import Feed, Fork, Join, Operation, Thread, ThreadPath
 
 START = 3  # the prompt's length
-Chooser = Callable[[Path, Legal], int]
+Chooser = Callable[[ThreadPath, Legal], int]
 
 
 @dataclass(frozen=True)
@@ -68,9 +68,9 @@ class Scribbler:
         self.promise = [v.promise_topic, *v.encode("x"), v.promise_tokens, *v.encode("1"), v.promise_end]
         self.menu = [[i] for i in (*v.tags, *letters, *letters, v.sync, v.async_end, v.tokenizer.eos_token_id)]
         self.menu += [self.promise] * 6
-        self.queued: dict[Path, list[int]] = {}
+        self.queued: dict[ThreadPath, list[int]] = {}
 
-    def __call__(self, path: Path, legal: Legal) -> int:
+    def __call__(self, path: ThreadPath, legal: Legal) -> int:
         rng = self.threads.setdefault(path, Random(f"{self.seed} {path}"))
         queue = self.queued.setdefault(path, [])
         while True:
@@ -129,13 +129,13 @@ def play(case: Case, vocabulary: Vocabulary, *, eager: bool = False) -> Run:
     return drive(interpreter_of(case, vocabulary, eager=eager), Scribbler(vocabulary, case.seed))
 
 
-Fed = tuple[Path, int]  # the k-th token of a thread, <async> included
+Fed = tuple[ThreadPath, int]  # the k-th token of a thread, <async> included
 
 
 def visibility(operations: list[Operation]) -> dict[Fed, set[Fed]]:
     """What each fed token sees of the others, by the operations alone."""
-    rows: dict[Path, set[Fed]] = {(): set()}
-    counts: dict[Path, int] = {}
+    rows: dict[ThreadPath, set[Fed]] = {(): set()}
+    counts: dict[ThreadPath, int] = {}
     seen: dict[Fed, set[Fed]] = {}
     for op in operations:
         if isinstance(op, Feed):
@@ -154,7 +154,7 @@ def visibility(operations: list[Operation]) -> dict[Fed, set[Fed]]:
 
 def places(script: Script) -> dict[Fed, int]:
     """Where in the document each thread's k-th token stands."""
-    paths: list[Path] = [()]
+    paths: list[ThreadPath] = [()]
     for block in script.blocks[1:]:
         siblings = sum(path[:-1] == paths[block.parent] and path != () for path in paths)
         paths.append((*paths[block.parent], siblings))

@@ -26,7 +26,7 @@ from pastalm.runtime.oracle import oracle
 from pastalm.runtime.response import Response
 from pastalm.runtime.scheduler import Scheduler
 from pastalm.runtime.sequence import Sequence
-from pastalm.runtime.thread import Path, answer_of
+from pastalm.runtime.thread import ThreadPath, answer_of
 from tests.runtime.families import tiny
 from tests.runtime.scripted import START, Case, Scribbler, cases, decode_all, interpreter_of, play
 from tests.runtime.test_graphs import Replayed
@@ -105,8 +105,8 @@ def test_answers_are_those_of_an_engine_that_waits(how: str, waiting: Engine, re
     for options in OPTIONS:
         asked = [(prompt, {**options, "seed": seed}) for seed, prompt in enumerate(PROMPTS)]
         expected = told(finish(waiting.scheduler(3, 300), [ask(waiting, *one) for one in asked]))
-        for max_batch, max_rows in ((3, None), (2, 3)) if how == "engine" else ((3, None),):
-            scheduler = engine.scheduler(max_batch, 300, max_rows)
+        for max_batch, max_batch_threads in ((3, None), (2, 3)) if how == "engine" else ((3, None),):
+            scheduler = engine.scheduler(max_batch, 300, max_batch_threads)
             assert told(finish(scheduler, [ask(engine, *one) for one in asked])) == expected
             assert scheduler.ahead.steps > 12
             dropped += scheduler.ahead.dropped
@@ -127,7 +127,7 @@ def test_requests_of_all_kinds_share_passes(engine: Engine, waiting: Engine) -> 
 def test_decoding_equals_the_dense_forward(family: str, tokenizer: PreTrainedTokenizerFast, device: str) -> None:
     engine, dropped, free = made(tokenizer, device, ahead=True, family=family), 0, 0
     for seed in range(2):
-        logits: dict[Path, list[Tensor]] = {}
+        logits: dict[ThreadPath, list[Tensor]] = {}
         options = {**FORKING, "seed": seed, "max_tokens": 60, "max_depth": 1 + seed, "max_async_tokens": 2}
         sequence = ask(engine, "hello world foo", options)
         sequence.observe = lambda path, row, token, logits=logits: logits.setdefault(path, []).append(row)
@@ -274,13 +274,13 @@ def scripted(engine: Engine, case: Case) -> Sequence:
     scribbler, known = Scribbler(engine.vocabulary, case.seed), {}
     sequence = Sequence([5] * START, interpreter_of(case, engine.vocabulary))
 
-    def coming(path: Path) -> int:
+    def coming(path: ThreadPath) -> int:
         if path not in known:
             thread = next(one for one in sequence.interpreter.threads if one.path == path)
             known[path] = scribbler(path, thread.reader.legal())
         return known[path]
 
-    def choose(logits: Tensor, legal: list[Legal], paths: list[Path]) -> list[int]:
+    def choose(logits: Tensor, legal: list[Legal], paths: list[ThreadPath]) -> list[int]:
         assert len(logits) == len(paths) and not logits.isnan().any()
         chosen = [
             known[path] if path in known else scribbler(path, one) for path, one in zip(paths, legal, strict=True)

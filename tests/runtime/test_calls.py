@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerFast
 
 from pastalm import DoneEvent, Engine, Response
 from pastalm.lang.recogniser import Legal
-from pastalm.runtime.thread import Path
+from pastalm.runtime.thread import ThreadPath
 from tests.runtime.families import tiny
 
 PROMPTS = ["hello", "world foo bar", "12 34", "foo"]
@@ -108,7 +108,7 @@ def test_an_error_or_an_interrupt_leaves_the_engine_sound(
     next(stream)
     request = engine.request("hello", **OPTIONS)
 
-    def fail(logits: Tensor, legal: list[Legal], paths: list[Path]) -> list[int]:
+    def fail(logits: Tensor, legal: list[Legal], paths: list[ThreadPath]) -> list[int]:
         raise error("on purpose")
 
     request.teacher = fail

@@ -26,7 +26,7 @@ from pastalm.runtime.request import RequestError
 from pastalm.runtime.response import Response
 from pastalm.runtime.scheduler import Scheduler
 from pastalm.runtime.sequence import Sequence
-from pastalm.runtime.thread import Path, Thread
+from pastalm.runtime.thread import Thread, ThreadPath
 from tests.runtime.families import FAMILIES, WINDOW, tiny
 
 PROMPT = "hello world foo bar 12 34"
@@ -50,7 +50,7 @@ class Forker:
         self.queue: list[int] = []
         self.words = self.promises = 0
 
-    def __call__(self, logits: Tensor, legal: list[Legal], paths: list[Path]) -> list[int]:
+    def __call__(self, logits: Tensor, legal: list[Legal], paths: list[ThreadPath]) -> list[int]:
         return [self._main(row) if path == () else self._word(row) for row, path in zip(logits, paths, strict=True)]
 
     def _word(self, row: Tensor) -> int:
@@ -71,9 +71,9 @@ class Forker:
         return v.promise_topic
 
 
-def fork(engine: Engine, limits: Limits | None = None, order=list) -> tuple[Response, dict[Path, list[Tensor]]]:
+def fork(engine: Engine, limits: Limits | None = None, order=list) -> tuple[Response, dict[ThreadPath, list[Tensor]]]:
     """Decode with forks; returns the response and, for each thread, the logits each of its choices was made from."""
-    logits: dict[Path, list[Tensor]] = {}
+    logits: dict[ThreadPath, list[Tensor]] = {}
     prompt = engine.encode(PROMPT)
     limits = limits or Limits(max_tokens=90, max_async_tokens=7)
     interpreter = Interpreter(engine.language(), POLICY, engine.bounded(limits, prompt), len(prompt))

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerFast
 
 from pastalm import Engine
-from pastalm.runtime.graphs import MOST_QUERIES, MOST_WIDTH, Graphs, Outcome, bucket, buckets, capture_on
+from pastalm.runtime.graphs import MOST_QUERIES, MOST_WIDTH, Graphs, StepOutput, bucket, buckets, capture_on
 from pastalm.runtime.sampler import Chosen, Draw, SamplingParams
 from pastalm.runtime.step_input import Part, StepShape
 from pastalm.runtime.visibility import Query
@@ -29,11 +29,11 @@ class Replayed:
     def __init__(self) -> None:
         self.captured = 0
 
-    def __call__(self, function: Callable[[], Outcome]) -> Callable[[], Outcome]:
+    def __call__(self, function: Callable[[], StepOutput]) -> Callable[[], StepOutput]:
         self.captured += 1
         first = function()
 
-        def replay() -> Outcome:
+        def replay() -> StepOutput:
             for old, new in zip(tensors(first), tensors(function()), strict=True):
                 old.copy_(new)
             return first
@@ -41,7 +41,7 @@ class Replayed:
         return replay
 
 
-def tensors(outcome: Outcome) -> list[torch.Tensor]:
+def tensors(outcome: StepOutput) -> list[torch.Tensor]:
     logits, chosen = outcome
     inside = [] if chosen is None else [chosen.tokens, chosen.weights, chosen.share]
     return [tensor for tensor in (logits, *inside) if tensor is not None]
@@ -85,7 +85,7 @@ def test_every_bucket_is_among_those_that_are_captured_at_first(fed: list[int], 
 KEYS = [(StepShape.full(1, width, 64), False) for width in (1, 2, 4)]
 
 
-def outcome(number: float = 0.0) -> Outcome:
+def outcome(number: float = 0.0) -> StepOutput:
     return torch.full((1, 3), number), Chosen(torch.tensor([1]))
 
 
@@ -115,7 +115,7 @@ def test_what_reads_memory_that_moved_is_captured_anew() -> None:
 def test_a_graph_that_cannot_be_captured_is_said_once_and_ends_nothing(caplog: pytest.LogCaptureFixture) -> None:
     calls = iter(range(10))
 
-    def capture(function: Callable[[], Outcome]) -> Callable[[], Outcome]:
+    def capture(function: Callable[[], StepOutput]) -> Callable[[], StepOutput]:
         if next(calls):
             raise RuntimeError("operation not permitted\nwhen stream is capturing")
         return function
@@ -131,7 +131,7 @@ def test_a_graph_that_cannot_be_captured_is_said_once_and_ends_nothing(caplog: p
 
 
 def test_a_step_that_fails_without_a_graph_fails() -> None:
-    def broken() -> Outcome:
+    def broken() -> StepOutput:
         raise ValueError("no such token")
 
     with pytest.raises(ValueError, match="no such token"):

@@ -22,7 +22,7 @@ from pastalm.runtime.events import TokenEvent
 from pastalm.runtime.limits import Limits
 from pastalm.runtime.outcome import respond
 from pastalm.runtime.replay import Replay
-from pastalm.runtime.thread import Feed, Fork, Path, Thread, answer_of, script_of
+from pastalm.runtime.thread import Feed, Fork, Thread, ThreadPath, answer_of, script_of
 from tests.runtime.scripted import START, Case, Run, Scribbler, cases, drive, interpreter_of, places, play, visibility
 from tests.strategies import answers
 
@@ -64,7 +64,7 @@ def test_the_model_never_chooses_more_than_max_tokens(vocabulary: Vocabulary, ca
 
 @given(cases)
 def test_a_thread_is_forked_once_before_it_is_fed(vocabulary: Vocabulary, case: Case) -> None:
-    known: set[Path] = {()}
+    known: set[ThreadPath] = {()}
     for op in play(case, vocabulary).operations:
         if isinstance(op, Fork):
             assert op.parent in known and op.child not in known
@@ -121,7 +121,7 @@ def test_fed_tokens_and_positions_are_those_of_the_layout(vocabulary: Vocabulary
     run = play(replace(case, limits=replace(case.limits, window=None)), vocabulary)
     script = script_of(run.interpreter.main, vocabulary)
     laid, where = layout([0] * START, script, position_policy(case.policy)), places(script)
-    counts: dict[Path, int] = {}
+    counts: dict[ThreadPath, int] = {}
     for feed in run.feeds:
         index = START + where[feed.thread, counts.get(feed.thread, 0)]
         counts[feed.thread] = counts.get(feed.thread, 0) + 1

@@ -9,11 +9,11 @@ import pytest
 from transformers import PreTrainedTokenizerFast
 
 from pastalm import Engine
-from pastalm.runtime import width
+from pastalm.runtime import batch_threads
+from pastalm.runtime.batch_threads import useful_threads
 from pastalm.runtime.scheduler import PREFILL_BESIDE, SHORTEST_PREFIX, Scheduler
 from pastalm.runtime.sequence import Sequence
 from pastalm.runtime.step_input import Part
-from pastalm.runtime.width import useful_rows
 from tests.runtime.families import tiny
 
 FORKING: dict[str, Any] = {"max_tokens": 60, "temperature": 1.3, "speed": 3.0, "max_async_tokens": 9}
@@ -129,25 +129,25 @@ def test_answers_are_the_same_with_shared_prefixes(engine: Engine) -> None:
     assert sum(len(one.threads) for one in alone) > len(alone)
 
 
-@pytest.mark.parametrize("max_rows", [1, 3, 5])
+@pytest.mark.parametrize("max_batch_threads", [1, 3, 5])
 def test_a_bound_on_rows_delays_children_and_changes_no_answer(
-    engine: Engine, max_rows: int, monkeypatch: pytest.MonkeyPatch
+    engine: Engine, max_batch_threads: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     alone = [engine.generate("hello world", seed=seed, **FORKING) for seed in range(3)]
-    scheduler = Scheduler(engine.runner, 3, 400, max_rows)
+    scheduler = Scheduler(engine.runner, 3, 400, max_batch_threads)
     passes = Passes(scheduler, monkeypatch)
     requests = [engine.request("hello world", seed=seed, **FORKING) for seed in range(3)]
     run(scheduler, *requests)
     widths = [[len(part.draws) for part in parts] for parts in passes.parts]
-    assert max(map(sum, widths)) <= max(max_rows, 3) and min(map(min, widths)) == 1
+    assert max(map(sum, widths)) <= max(max_batch_threads, 3) and min(map(min, widths)) == 1
     for request, one in zip(requests, alone, strict=True):
         got = request.result()
         assert got.annotated == one.annotated and got.metrics.critical_path == one.metrics.critical_path
 
 
 def test_shares_are_fair(engine: Engine) -> None:
-    def shares(max_rows: int | None, *widths: int) -> list[int]:
-        return Scheduler(engine.runner, 4, 8, max_rows).shares(list(widths))
+    def shares(max_batch_threads: int | None, *widths: int) -> list[int]:
+        return Scheduler(engine.runner, 4, 8, max_batch_threads).shares(list(widths))
 
     assert shares(None, 9, 1, 4) == [9, 1, 4]
     assert shares(8, 9, 1, 4) == [4, 1, 3]
@@ -197,14 +197,14 @@ def test_a_bound_of_no_rows_is_refused(engine: Engine) -> None:
 
 @pytest.mark.parametrize("max_batch", [1, 4, 40])
 def test_the_useful_width_is_measured(engine: Engine, max_batch: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert useful_rows(engine.runner, max_batch) / max_batch in {1 << power for power in range(8)}
-    monkeypatch.setattr(width, "_seconds", lambda _, cache, threads: max(cache.rows * threads, 16.0))
-    assert useful_rows(engine.runner, max_batch) == max(16, max_batch)
-    monkeypatch.setattr(width, "_seconds", lambda _, __, threads: threads)
-    assert useful_rows(engine.runner, max_batch) == max_batch, "a full batch waits for its own threads"
+    assert useful_threads(engine.runner, max_batch) / max_batch in {1 << power for power in range(8)}
+    monkeypatch.setattr(batch_threads, "_seconds", lambda _, cache, threads: max(cache.rows * threads, 16.0))
+    assert useful_threads(engine.runner, max_batch) == max(16, max_batch)
+    monkeypatch.setattr(batch_threads, "_seconds", lambda _, __, threads: threads)
+    assert useful_threads(engine.runner, max_batch) == max_batch, "a full batch waits for its own threads"
 
 
 def test_a_disturbed_machine_gets_the_same_width(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     disturbed = cycle([3.0, 1.0, 1.0, 1.0, 5.0, 1.0, 2.0])  # each width meets all of them
-    monkeypatch.setattr(width, "_seconds", lambda _, __, threads: max(threads, 4.0) * next(disturbed))
-    assert useful_rows(engine.runner, 8) == 32
+    monkeypatch.setattr(batch_threads, "_seconds", lambda _, __, threads: max(threads, 4.0) * next(disturbed))
+    assert useful_threads(engine.runner, 8) == 32

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from pastalm.lang.recogniser import Legal
 from pastalm.runtime.sampler import ROOM, STRIDE, Draw, LegalMasks, Sampler, SamplingParams, likeliest, redraw
-from pastalm.runtime.thread import Path
+from pastalm.runtime.thread import ThreadPath
 from tests.runtime.drawing import CPU, sample
 
 ANY = Legal(("any",), ())
@@ -23,7 +23,7 @@ def params(temperature: float = 1.0, top_p: float = 1.0, seed: int = 0) -> Sampl
     return SamplingParams(temperature, top_p, seed)
 
 
-def draws(how: SamplingParams, path: Path = (), count: int = 40, legal: Legal = ANY) -> list[int]:
+def draws(how: SamplingParams, path: ThreadPath = (), count: int = 40, legal: Legal = ANY) -> list[int]:
     rows = [Draw(how, legal, path, number) for number in range(count)]
     return sample(WEIGHTS.log().repeat(count, 1), rows)
 

@@ -22,7 +22,7 @@ from pastalm.runtime.runner import Launched
 from pastalm.runtime.scheduler import Scheduler
 from pastalm.runtime.sequence import Sequence
 from pastalm.runtime.step_input import Part
-from pastalm.runtime.thread import Path, answer_of
+from pastalm.runtime.thread import ThreadPath, answer_of
 from tests.runtime.families import tiny
 from tests.runtime.scripted import START, Case, Scribbler, cases, decode_all, interpreter_of, play
 
@@ -199,7 +199,7 @@ def scripted(engine: Engine, case: Case) -> Sequence:
     """A request whose threads write what a case says, whatever the model thinks."""
     scribbler = Scribbler(engine.vocabulary, case.seed)
 
-    def choose(logits: Tensor, legal: list[Legal], paths: list[Path]) -> list[int]:
+    def choose(logits: Tensor, legal: list[Legal], paths: list[ThreadPath]) -> list[int]:
         assert len(logits) == len(paths) and not logits.isnan().any()
         return [scribbler(path, one) for path, one in zip(paths, legal, strict=True)]
 

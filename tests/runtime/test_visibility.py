@@ -8,7 +8,7 @@ from hypothesis import given
 from pastalm.lang.positions import position_policy
 from pastalm.lang.vocabulary import Vocabulary
 from pastalm.layout import layout
-from pastalm.runtime.thread import Feed, Fork, Join, Path, script_of
+from pastalm.runtime.thread import Feed, Fork, Join, ThreadPath, script_of
 from pastalm.runtime.visibility import JUNK, Visibility
 from tests.runtime.scripted import START, Case, Fed, cases, places, play
 
@@ -25,7 +25,7 @@ def test_rows_are_the_mask(vocabulary: Vocabulary, case: Case) -> None:
     visibility = Visibility()
     visibility.apply([Feed((), 0, position) for position in range(START)])
     queries, _ = visibility.apply(run.operations)
-    counts: dict[Path, int] = {}
+    counts: dict[ThreadPath, int] = {}
     fed: list[Fed] = []
     for feed in run.feeds:
         fed.append((feed.thread, counts.get(feed.thread, 0)))

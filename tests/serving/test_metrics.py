@@ -54,7 +54,7 @@ def test_requests_and_tokens_are_counted(tiny: Engine) -> None:
     assert found["pasta:time_to_first_token_seconds_count"] == 4
     assert found["pasta:e2e_request_latency_seconds_count"] == 3
     assert found["pasta:critical_path_steps_sum"] == 3 * 7
-    assert found["pasta:speedup_sum"] == pytest.approx(3.0)
+    assert found["pasta:parallelism_sum"] == pytest.approx(3.0)
     assert found["pasta:steps_total"] == found["pasta:threads_per_step_sum"] > 3 * 6
 
 

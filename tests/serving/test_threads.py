@@ -41,7 +41,7 @@ def test_events_say_which_thread_is_where(told: tuple[str, list[ThreadEvent], di
         assert {event.parent for event in own} == {thread[:-1] if thread else None}
         assert len({event.topic for event in own}) == 1 and bool(own[0].topic) == bool(thread)
         assert own[-1].state == "done" and {one.state for one in own[:-1]} <= {"writing", "waiting"}
-        assert (own[0].promised > 0) == bool(thread)
+        assert (own[0].promised_tokens > 0) == bool(thread)
     assert sum(event.tokens for event in events) <= 150
     steps = [event.step for event in events]
     assert steps == sorted(steps) and steps[-1] == figures["critical_path"]

@@ -108,7 +108,7 @@ def test_the_folder_of_a_run_is_its_last_model(whole: Path, model: Path):
 
 
 def test_a_snapshot_leaves_training_as_it_was(model: Path, data: Path, whole: Path, tmp_path: Path):
-    trained = train_prefer(settings(model, data, tmp_path, reuse=str(whole), rounds=1), variety)
+    trained = train_prefer(settings(model, data, tmp_path, reuse_samples=str(whole), rounds=1), variety)
     assert same(trained, whole / "round1" / "model")
 
 
@@ -167,7 +167,7 @@ def test_training_moves_the_model_to_its_margin(model: Path, data: Path, whole: 
         model,
         data,
         tmp_path,
-        reuse=str(whole),
+        reuse_samples=str(whole),
         rounds=1,
         steps=30,
         batch_size=6,
@@ -184,7 +184,9 @@ def test_a_pair_counts_the_same_in_every_batch(model: Path, data: Path, whole: P
     """The last step of the epoch has fewer pairs than four: in pieces it is what it is at once."""
     found = []
     for name, size in (("pieces", {"batch_size": 1, "accumulate": 4}), ("once", {"batch_size": 4})):
-        config = settings(model, data, tmp_path / name, reuse=str(whole), rounds=1, steps=-1, epochs=1.0, **size)
+        config = settings(
+            model, data, tmp_path / name, reuse_samples=str(whole), rounds=1, steps=-1, epochs=1.0, **size
+        )
         trained = train_prefer(config, variety)
         found.append(load(str(trained))[0](torch.arange(20)[None]).logits)
     assert len(lines(tmp_path / "once" / "round1" / "pairs.jsonl")) % 4
@@ -193,7 +195,9 @@ def test_a_pair_counts_the_same_in_every_batch(model: Path, data: Path, whole: P
 
 def test_adapters_are_merged_into_float32(model: Path, data: Path, whole: Path, tmp_path: Path):
     """bfloat16 would round most of such small steps away."""
-    config = settings(model, data, tmp_path, reuse=str(whole), rounds=1, lora=4, dtype="bfloat16", snapshots="1")
+    config = settings(
+        model, data, tmp_path, reuse_samples=str(whole), rounds=1, lora=4, dtype="bfloat16", snapshots="1"
+    )
     trained = train_prefer(replace(config, learning_rate=2e-5), variety)
     kept, start = weights(tmp_path / "round1" / "snapshot-100"), weights(model)
     for name, weight in weights(trained).items():
@@ -235,7 +239,7 @@ def test_a_finished_run_does_nothing_and_other_settings_are_refused(model: Path,
 
 
 def test_answers_that_are_all_alike_give_a_sentence(model: Path, data: Path, whole: Path, tmp_path: Path):
-    config = settings(model, data, tmp_path, reuse=str(whole), quality_weight=float("inf"))
+    config = settings(model, data, tmp_path, reuse_samples=str(whole), quality_weight=float("inf"))
     with pytest.raises(DataError, match="all have the same score"):
         train_prefer(config, lambda candidates: [0.0] * len(candidates))
 
@@ -306,7 +310,7 @@ def test_a_judge_is_the_quality(model: Path, data: Path, whole: Path, tmp_path: 
     monkeypatch.setenv("JUDGE_KEY", "key")
     with serving(JudgeDesk(plan=lambda shown, nth: "stated")) as desk:
         told = {"judge_model": "m", "judge_url": desk.url, "judge_key_env": "JUDGE_KEY"}
-        config = settings(model, data, tmp_path / "a", reuse=str(whole), rounds=1, steps=1, **told)
+        config = settings(model, data, tmp_path / "a", reuse_samples=str(whole), rounds=1, steps=1, **told)
         train_prefer(config)
         asked = len(desk.asks)
         whole_answers = [one for one in lines(whole / "round1" / "samples.jsonl") if one["finished"]]
@@ -315,7 +319,16 @@ def test_a_judge_is_the_quality(model: Path, data: Path, whole: Path, tmp_path: 
             {(one["prompt"], one["text"]) for one in whole_answers if one["text"] != baseline[one["prompt"]]}
         )
         train_prefer(
-            settings(model, data, tmp_path / "b", reuse=config.out, rounds=1, steps=1, speed_term="parallelism", **told)
+            settings(
+                model,
+                data,
+                tmp_path / "b",
+                reuse_samples=config.out,
+                rounds=1,
+                steps=1,
+                speed_term="parallelism",
+                **told,
+            )
         )
         assert len(desk.asks) == asked
     # this judge counts 'good', finds none, and prefers what is shown first, by 0.8: a win and a loss of 0.8 each
@@ -327,7 +340,7 @@ def test_a_judge_is_the_quality(model: Path, data: Path, whole: Path, tmp_path: 
 def test_verdicts_that_are_brought_later(model: Path, data: Path, whole: Path, tmp_path: Path):
     """The run stops with what is to be judged, asks nobody, and goes on when the verdicts are there."""
     asked = {"judge_model": "people", "quality": "verdicts,redundancy", "rounds": 1, "steps": 1}
-    config = settings(model, data, tmp_path / "a", reuse=str(whole), **asked)
+    config = settings(model, data, tmp_path / "a", reuse_samples=str(whole), **asked)
     with pytest.raises(DataError, match=r"verdicts are missing: `pasta judge export .*--judge-model people`.* kept\.$"):
         train_prefer(config)
     out, verdicts = tmp_path / "a", {}
@@ -359,7 +372,7 @@ def test_verdicts_that_are_brought_later(model: Path, data: Path, whole: Path, t
 
 def test_quality_without_a_judge(model: Path, data: Path, whole: Path, tmp_path: Path):
     terms = "redundancy,repetition,coverage,likelihood"
-    config = settings(model, data, tmp_path, reuse=str(whole), rounds=1, steps=1, quality=terms)
+    config = settings(model, data, tmp_path, reuse_samples=str(whole), rounds=1, steps=1, quality=terms)
     train_prefer(config)
     figures = json.loads((tmp_path / "round1" / "figures.json").read_text())
     for name in terms.split(","):

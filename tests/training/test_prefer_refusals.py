@@ -57,11 +57,13 @@ def begun(config: PreferConfig) -> Path:
 def test_another_run_that_does_not_fit_is_told_by_its_flag(data: Path, tmp_path: Path):
     nothing = tmp_path / "no-model"
     other = begun(settings(nothing, data, tmp_path / "a"))
-    with pytest.raises(SettingsError, match=r"--samples 3, but this one asks for 4: give the same, or another --reuse"):
-        train_prefer(settings(nothing, data, tmp_path / "b", reuse=str(other), samples=4), variety)
+    with pytest.raises(
+        SettingsError, match=r"--samples 3, but this one asks for 4: give the same, or another --reuse-samples"
+    ):
+        train_prefer(settings(nothing, data, tmp_path / "b", reuse_samples=str(other), samples=4), variety)
     (other / "run.json").write_text("{")
-    with pytest.raises(SettingsError, match=r"is no run state of `pasta train`; give another --reuse"):
-        train_prefer(settings(nothing, data, tmp_path / "c", reuse=str(other)), variety)
+    with pytest.raises(SettingsError, match=r"is no run state of `pasta train`; give another --reuse-samples"):
+        train_prefer(settings(nothing, data, tmp_path / "c", reuse_samples=str(other)), variety)
 
 
 @pytest.mark.parametrize("changed", ["data", "model", "baseline"])
@@ -80,8 +82,10 @@ def test_other_contents_under_the_same_name_are_refused(changed: str, tmp_path: 
         (own[changed] / "config.json").write_text("{ }")
     with pytest.raises(SettingsError, match=f"holds a run with --{changed} .* which has changed since: .* --out"):
         train_prefer(config, variety)
-    with pytest.raises(SettingsError, match=f"holds a run with --{changed} .* which has changed since: .* --reuse"):
-        train_prefer(replace(config, out=str(tmp_path / "again"), reuse=str(out)), variety)
+    with pytest.raises(
+        SettingsError, match=f"holds a run with --{changed} .* which has changed since: .* --reuse-samples"
+    ):
+        train_prefer(replace(config, out=str(tmp_path / "again"), reuse_samples=str(out)), variety)
 
 
 def test_a_run_neither_writes_where_its_model_lies_nor_into_a_file(data: Path, tmp_path: Path):

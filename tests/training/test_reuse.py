@@ -49,7 +49,7 @@ def test_another_lambda_takes_over_samples_and_what_was_found_of_them(
     (first / "round1" / "scores.jsonl").write_text("".join(json.dumps(one) + "\n" for one in found))
 
     other = tmp_path / "inf"
-    train_prefer(settings(model, data, other, reuse=str(first), quality_weight=float("inf"), **ONE))
+    train_prefer(settings(model, data, other, reuse_samples=str(first), quality_weight=float("inf"), **ONE))
     for name in ("baseline.jsonl", "round1/samples.jsonl"):
         assert (other / name).read_bytes() == (first / name).read_bytes()
     assert scores(other) == [one | {"score": one["quality"]} for one in found]
@@ -60,18 +60,18 @@ def test_another_measure_measures_anew(model: Path, data: Path, first: Path, tmp
     kept = scores(first)
     spoilt = [one | {"quality": 0.123} for one in kept]
     (first / "round1" / "scores.jsonl").write_text("".join(json.dumps(one) + "\n" for one in spoilt))
-    train_prefer(settings(model, data, tmp_path / "other", reuse=str(first), **ONE | change))
+    train_prefer(settings(model, data, tmp_path / "other", reuse_samples=str(first), **ONE | change))
     assert len(scores(tmp_path / "other")) == len(kept)
     assert 0.123 not in [one["quality"] for one in scores(tmp_path / "other")]
 
 
 def test_what_differs_is_not_taken_over(model: Path, data: Path, first: Path, tmp_path: Path):
     with pytest.raises(
-        SettingsError, match=r"holds a run with --max-tokens 40, but this one asks for 30: .*another --reuse"
+        SettingsError, match=r"holds a run with --max-tokens 40, but this one asks for 30: .*another --reuse-samples"
     ):
-        train_prefer(settings(model, data, tmp_path / "other", reuse=str(first), max_tokens=30, **ONE))
-    with pytest.raises(SettingsError, match="nothing to --reuse"):
-        train_prefer(settings(model, data, tmp_path / "another", reuse=str(tmp_path), **ONE))
+        train_prefer(settings(model, data, tmp_path / "other", reuse_samples=str(first), max_tokens=30, **ONE))
+    with pytest.raises(SettingsError, match="nothing to --reuse-samples"):
+        train_prefer(settings(model, data, tmp_path / "another", reuse_samples=str(tmp_path), **ONE))
 
 
 def test_the_models_own_top_p_is_not_drawn_by(model: Path, data: Path, tmp_path: Path):

@@ -39,14 +39,15 @@ def advice(round_: Round) -> str:
 def test_a_round_without_pairs_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     cut = advice(drawn_round(tmp_path / "cut", [False] * 3, monkeypatch))
     assert "3 of 3 answers were ended by --max-tokens 40" in cut and "larger --max-tokens" in cut
-    assert "--model that ends its answers" in cut and "--lambda" not in cut and "--reuse" not in cut
+    assert "--model that ends its answers" in cut and "--lambda" not in cut and "--reuse-samples" not in cut
     alike = advice(drawn_round(tmp_path / "alike", [True] * 3, monkeypatch))
     assert (
-        f"another --lambda or --speed-term, with --reuse {tmp_path / 'alike'}" in alike and "--max-tokens" not in alike
+        f"another --lambda or --speed-term, with --reuse-samples {tmp_path / 'alike'}" in alike
+        and "--max-tokens" not in alike
     )
     monkeypatch.setattr("pastalm.training.round.best_and_worst", lambda answers: None)
     some = advice(drawn_round(tmp_path / "some", [True, False, True], monkeypatch))
-    assert "1 of 3 answers were ended by --max-tokens 40" in some and "--reuse" in some
+    assert "1 of 3 answers were ended by --max-tokens 40" in some and "--reuse-samples" in some
 
 
 def test_a_round_is_told_in_a_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

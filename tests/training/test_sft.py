@@ -304,8 +304,8 @@ def test_paths_are_expanded_where_they_enter(kind: type, monkeypatch: pytest.Mon
     found = kind("~/m", "~/d", "~/o")
     assert (found.model, found.data, found.out) == ("/home/me/m", "/home/me/d", "/home/me/o")
     assert SftConfig("m", "d", "o", eval_data="~/e").eval_data == "/home/me/e"
-    more = PreferConfig("org/hub-id", "tasks:train:4", "o", baseline="~/b", reuse="~/r")
-    assert (more.model, more.data, more.baseline, more.reuse) == (
+    more = PreferConfig("org/hub-id", "tasks:train:4", "o", baseline="~/b", reuse_samples="~/r")
+    assert (more.model, more.data, more.baseline, more.reuse_samples) == (
         "org/hub-id",
         "tasks:train:4",
         "/home/me/b",

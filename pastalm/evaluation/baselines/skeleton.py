@@ -20,7 +20,7 @@ from pastalm.lang.prompt import Message, Prompt, RawPrompt
 from pastalm.lang.script import Script
 from pastalm.runtime.engine import Engine
 from pastalm.runtime.response import Metrics, Response, ThreadResult
-from pastalm.runtime.thread import Path
+from pastalm.runtime.thread import ThreadPath
 
 Settled = RawPrompt | Sequence[Message]
 
@@ -135,7 +135,7 @@ def _question(prompt: Settled) -> str:
     return prompt.text if isinstance(prompt, RawPrompt) else prompt[_last(prompt)]["content"]
 
 
-def _thread(path: Path, topic: str, text: str, one: Response) -> ThreadResult:
+def _thread(path: ThreadPath, topic: str, text: str, one: Response) -> ThreadResult:
     return ThreadResult(path, topic, 0, one.metrics.content_tokens, 0, text, one.finish_reason == "length")
 
 

@@ -19,7 +19,7 @@ PARTS = ("model", "attention", "sampling", "input", "copy", "interpreter")
 
 
 @dataclass(frozen=True)
-class StepParts:
+class StepBreakdown:
     """Milliseconds of a step with so many sequences and threads each, by its parts: ``model`` without its attention,
     ``attention``, ``sampling``, ``input`` filled on the host, its ``copy`` to the device, and what is left: the
     ``interpreter`` and the scheduler. The clock waits for the device at each part, which hides nothing but overlap.
@@ -51,7 +51,9 @@ class StepParts:
         return (self.input + self.interpreter) / self.total
 
 
-def measure_parts(engine: Engine, widths: Sequence[tuple[int, int]], context: int, steps: int) -> Iterator[StepParts]:
+def measure_breakdown(
+    engine: Engine, widths: Sequence[tuple[int, int]], context: int, steps: int
+) -> Iterator[StepBreakdown]:
     """The parts of a step for each pair of sequences and threads."""
     for sequences, threads in widths:
         scheduler = running(engine, sequences, threads, context, 2 * steps)
@@ -69,7 +71,7 @@ def measure_parts(engine: Engine, widths: Sequence[tuple[int, int]], context: in
                 scheduler.step()
             spent = now(engine) - started
         parts = {part: 1000 * seconds / steps for part, seconds in _parts(watch.seconds, spent).items()}
-        yield StepParts(sequences, threads, **parts, wall=1000 * wall / steps, ahead=counted[0], dropped=counted[1])
+        yield StepBreakdown(sequences, threads, **parts, wall=1000 * wall / steps, ahead=counted[0], dropped=counted[1])
 
 
 def _parts(spent: dict[str, float], total: float) -> dict[str, float]:

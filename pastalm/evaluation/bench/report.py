@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from pastalm.evaluation.bench.answers import LoadPoint
-from pastalm.evaluation.bench.breakdown import PARTS, StepParts
+from pastalm.evaluation.bench.breakdown import PARTS, StepBreakdown
 from pastalm.evaluation.bench.peers import PeerTimes, speedups
 from pastalm.evaluation.bench.remote import ServerCosts
 from pastalm.evaluation.bench.steps import Law, StepPoint
@@ -25,15 +25,15 @@ AHEAD = ("launched ahead", "places dropped")
 
 @dataclass
 class BenchReport:
-    """What was measured; a part that was not asked for is empty. ``bandwidth`` is that of a copy, bytes a second.
+    """What was measured; a section that was not asked for is empty. ``bandwidth`` is that of a copy, bytes a second.
     ``costs`` are those of a model behind a completion server, whose pairs are answers of its own."""
 
     model: str
-    place: dict[str, Any]
+    machine: dict[str, Any]
     bandwidth: float = 0.0
     steps: list[StepPoint] = field(default_factory=list)
     law: Law | None = None
-    parts: list[StepParts] = field(default_factory=list)
+    breakdown: list[StepBreakdown] = field(default_factory=list)
     pairs: list[Pair[Response]] = field(default_factory=list)
     load: list[LoadPoint] = field(default_factory=list)
     peers: list[PeerTimes] = field(default_factory=list)
@@ -43,11 +43,11 @@ class BenchReport:
         """Everything as plain JSON types."""
         return {
             "model": self.model,
-            "place": self.place,
+            "machine": self.machine,
             "bandwidth": self.bandwidth,
             "steps": [asdict(one) | {"rows": one.rows, "bandwidth": one.bandwidth} for one in self.steps],
             "law": self.law and asdict(self.law),
-            "parts": [asdict(one) | {"total": one.total, "host_share": one.host} for one in self.parts],
+            "breakdown": [asdict(one) | {"total": one.total, "host_share": one.host} for one in self.breakdown],
             "replay": [_pair(one) for one in self.pairs],
             "replay_means": asdict(summarise(self.pairs)) if self.pairs else None,
             "load": [asdict(one) | {"speedup": one.speedup} for one in self.load],
@@ -73,7 +73,7 @@ class BenchReport:
         return [folder / "bench.json", folder / "bench.md", *drawn]
 
 
-def place_of(engine: Any) -> dict[str, Any]:
+def describe_machine(engine: Any) -> dict[str, Any]:
     """On which machine: what all times depend on."""
     weight = next(engine.runner.model.parameters())
     device = torch.cuda.get_device_name(weight.device) if weight.is_cuda else processor()
@@ -102,20 +102,20 @@ def markdown(report: BenchReport) -> Iterator[str]:
     """The lines of the report."""
     yield f"# Bench of {report.model}"
     yield ""
-    yield from _place(report)
+    yield from _machine(report)
     for title, heads, rows, notes in _sections(report):
         if rows:
             yield from ("", f"## {title}", "", _line(heads), _line(["--:"] * len(heads)), *map(_line, rows))
             yield from ("", *notes) if notes else ()
 
 
-def _place(report: BenchReport) -> Iterator[str]:
-    place = report.place
+def _machine(report: BenchReport) -> Iterator[str]:
+    machine = report.machine
     if report.costs:
-        yield f"Behind the completion server at {place['device']}; what the model runs on is the server's to know."
+        yield f"Behind the completion server at {machine['device']}; what the model runs on is the server's to know."
         return
-    size, number = f"{place['parameters'] / 1e6:,.1f}M parameters", place["dtype"]
-    yield f"{size} in {number} on {place['device']}, torch {place['torch']}, {place['threads']} threads of the host."
+    size, number = f"{machine['parameters'] / 1e6:,.1f}M parameters", machine["dtype"]
+    yield f"{size} in {number} on {machine['device']}, torch {machine['torch']}, {machine['threads']} host threads."
     yield f"A large copy runs at {report.bandwidth / 1e9:.1f} GB/s, read and written."
 
 
@@ -138,7 +138,7 @@ def _sections(report: BenchReport) -> Iterator[tuple[str, Sequence[str], list[Se
     )
     yield "A step", heads, [_step(one, share) for one in report.steps], _law(report.law)
     heads = ("sequences", "threads", *PARTS, "ms in all", "host's share", "ms as it runs", *AHEAD)
-    yield "Where a step's time goes, ms", heads, [_parts(one) for one in report.parts], []
+    yield "Where a step's time goes, ms", heads, [_parts(one) for one in report.breakdown], []
     heads = ("answer", "tokens", "critical path", "theoretical x", "realised x", "efficiency")
     answers = [_answer(number, one) for number, one in enumerate(report.pairs, 1)]
     yield "Answers" if report.costs else "Known answers", heads, answers, _means(report)
@@ -164,7 +164,7 @@ def _law(law: Law | None) -> list[str]:
     return [f"Fitted: ms = {terms} ({law.explained:.0%} of the variance)."]
 
 
-def _parts(one: StepParts) -> Sequence[str]:
+def _parts(one: StepBreakdown) -> Sequence[str]:
     values = [getattr(one, part) for part in PARTS]
     shares = [f"{value:.2f} ({value / one.total:.0%})" for value in values]
     ahead = f"{one.ahead:.0%}", f"{one.dropped:.2f}"
@@ -221,9 +221,9 @@ def draw(report: BenchReport, path: Path) -> list[Path]:
         return []
     figure = Figure(figsize=(10, 7), layout="constrained")
     FigureCanvasAgg(figure)
-    steps, parts, answers, load = figure.subplots(2, 2).flat
+    steps, breakdown, answers, load = figure.subplots(2, 2).flat
     _draw_steps(steps, report.steps)
-    _draw_parts(parts, report.parts)
+    _draw_breakdown(breakdown, report.breakdown)
     _draw_answers(answers, report.pairs)
     _draw_load(load, report.load)
     figure.savefig(path, dpi=130)
@@ -239,7 +239,7 @@ def _draw_steps(axes: Any, points: Sequence[StepPoint]) -> None:
     _label(axes, "A step", "tokens of a step", "ms", bool(points))
 
 
-def _draw_parts(axes: Any, points: Sequence[StepParts]) -> None:
+def _draw_breakdown(axes: Any, points: Sequence[StepBreakdown]) -> None:
     names, below = [f"{one.sequences} x {one.threads}" for one in points], [0.0] * len(points)
     for part in PARTS:
         values = [getattr(one, part) for one in points]

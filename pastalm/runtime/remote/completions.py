@@ -13,7 +13,7 @@ from pastalm.runtime.remote.server import Completion
 from pastalm.runtime.remote.stream import TokenStream
 from pastalm.runtime.remote.thread_views import ThreadViews
 from pastalm.runtime.sequence import Sequence
-from pastalm.runtime.thread import Path, Thread
+from pastalm.runtime.thread import Thread, ThreadPath
 
 FORBIDDEN = -100.0  # the lowest bias of the protocol
 
@@ -28,7 +28,7 @@ class Completions:
         self.views = ThreadViews(sequence.prompt, self.interpreter.main, self.interpreter.language.vocabulary)
         self.requests = self.prompt_tokens = 0
         self._start = start
-        self._streams: dict[Path, TokenStream] = {}
+        self._streams: dict[ThreadPath, TokenStream] = {}
         self._due: list[Thread] = []
         sequence.started = perf_counter()
         with sequence.guarded():

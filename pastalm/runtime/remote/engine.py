@@ -41,8 +41,9 @@ class RemoteEngine(Engine):
 
     Each thread is a completion of its own; after a sync the joined text is sent as a new prompt. So a model answers as
     well as here only if it was trained for that (``pasta train sft --views server``). The grammar of tags is enforced
-    as far as a bias on logits can do it; malformed tags stay text. ``observe`` and replay are not to be had. Raises
-    :class:`RemoteError` if the server cannot be reached or does not know the model.
+    as far as a bias on logits can do it; malformed tags stay text. What needs the model's logits here is refused:
+    ``observe``, replay, log probabilities, a bias and the two penalties. Raises :class:`RemoteError` if the server
+    cannot be reached or does not know the model.
     """
 
     def __init__(
@@ -126,7 +127,7 @@ class RemoteEngine(Engine):
             raise RequestError(f"A completion server knows the positions {CONTIGUOUS!r} only, not {asked!r}.")
         return position_policy(CONTIGUOUS)
 
-    def scheduler(self, max_batch: int, max_model_len: int, max_rows: int | None = None) -> Any:
+    def scheduler(self, max_batch: int, max_model_len: int, max_batch_threads: int | None = None) -> Any:
         """The one scheduler there is: it holds the connections."""
         self._remote.max_batch = max(max_batch, self._remote.max_batch)
         return self._remote

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from pastalm.lang.answer import Sync
 from pastalm.lang.vocabulary import Vocabulary
-from pastalm.runtime.thread import Feed, Fork, Join, Operation, Path, Thread
+from pastalm.runtime.thread import Feed, Fork, Join, Operation, Thread, ThreadPath
 
 
 class ThreadViews:
@@ -18,11 +18,11 @@ class ThreadViews:
 
     def __init__(self, prompt: Sequence[int], main: Thread, vocabulary: Vocabulary | None) -> None:
         self.main, self.vocabulary = main, vocabulary
-        self.seen: dict[Path, list[int]] = {(): list(prompt)}
-        self._starts: dict[Path, int] = {
+        self.seen: dict[ThreadPath, list[int]] = {(): list(prompt)}
+        self._starts: dict[ThreadPath, int] = {
             (): len(prompt)
         }  # how much of a view stood there before its thread wrote anything
-        self._passing: set[Path] = set()  # threads whose last token is gone with the next
+        self._passing: set[ThreadPath] = set()  # threads whose last token is gone with the next
 
     def apply(self, operations: Sequence[Operation]) -> None:
         """Carry out what a thread must be fed before it can go on."""
@@ -49,7 +49,7 @@ class ThreadViews:
         written = self._thread(op.parent).written[:-1]  # the sync, its last so far, is fed next
         self.seen[op.parent][self._starts[op.parent] :] = self._flat(written)
 
-    def _thread(self, path: Path) -> Thread:
+    def _thread(self, path: ThreadPath) -> Thread:
         thread = self.main
         for step in path:
             thread = thread.children[step]

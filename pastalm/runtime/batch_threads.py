@@ -15,7 +15,7 @@ TRIES = 5
 WORTH = 1.05  # a wider step must bring so many times the tokens a second
 
 
-def useful_rows(runner: Runner, max_batch: int) -> int:
+def useful_threads(runner: Runner, max_batch: int) -> int:
     """Up to how many rows a step of ``max_batch`` sequences brings more tokens a second: ``max_batch`` times a power of
     two. A step with more threads than that takes longer for all and gains nothing.
 

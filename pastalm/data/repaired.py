@@ -1,4 +1,4 @@
-"""The filtered data set: blocks that need their siblings see them, all else stays as it is."""
+"""The repaired data set: blocks that need their siblings see them, all else stays as it is."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from pastalm.lang.parse import parse
 
 
 @dataclass
-class Filtered:
-    """What a filter has done: records ``kept`` as they are, ``changed``, or ``left_out`` because they were not
+class Repaired:
+    """What was repaired: records ``kept`` as they are, ``changed``, or ``left_out`` because they were not
     measured; ``dependent`` blocks that were put right, and ``unmarked`` ones, these or others, that lost their marks by
     it."""
 
@@ -26,9 +26,9 @@ class Filtered:
     unmarked: int = 0
 
 
-def write_filtered(
+def write_repaired(
     audited: Sequence[Audited], out: Path, above: float, steps: Callable[[str], int], *, max_depth: int = 1
-) -> Filtered:
+) -> Repaired:
     """Write all records, in the order of the file, those with blocks that depend on their siblings by more than
     ``above`` nats a token put right by :func:`pastalm.data.separate.separate`, whose ``steps`` are asked for. The file
     is there whole or not at all.
@@ -37,7 +37,7 @@ def write_filtered(
     """
     if not above >= 0:
         raise ValueError(f"Dependence above {above} is not a limit; give 0 nats a token or more.")
-    counts = Filtered()
+    counts = Repaired()
     with writing(out) as file:
         for one in sorted(audited, key=lambda one: one.line.number):
             if one.too_long:
@@ -47,7 +47,7 @@ def write_filtered(
     return counts
 
 
-def _line(one: Audited, above: float, steps: Callable[[str], int], max_depth: int, counts: Filtered) -> str:
+def _line(one: Audited, above: float, steps: Callable[[str], int], max_depth: int, counts: Repaired) -> str:
     dependent = {block.number for block in one.blocks if block.dependence > above}
     if not dependent:
         counts.kept += 1
