@@ -18,7 +18,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-ANSWER = re.compile(r"<answer>\n(.*)\n</answer>", re.DOTALL)  # how pastalm/data/prompts.py asks
+ANSWER = re.compile(r"<answer>\n(.*)\n</answer>", re.DOTALL)  # how pastalm/annotation/prompts.py asks
 MODEL = "stand-in"
 
 

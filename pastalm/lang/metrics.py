@@ -59,17 +59,23 @@ def content_tokens(script: Script, vocabulary: Vocabulary) -> list[int]:
 
 
 def _content(script: Script, vocabulary: Vocabulary) -> list[int]:
-    """The indices of the content's tokens."""
-    promising: set[int] = set()  # the threads that are writing a promise
-    content = []
+    """The indices of the content's tokens. A promise stands straight before its block, or its thread ends in it: a
+    malformed one is text but for its tags."""
+    content: list[int] = []
+    promising: dict[int, list[int]] = {}  # by thread, the indices of what may be a promise, without its tags
+    seen, ended = 0, False
     for index, (token, block) in enumerate(zip(script.tokens, script.block, strict=True)):
+        if block > seen:  # the first token of a block: what its parent has just written was its promise
+            seen = block
+            promising.pop(script.blocks[block].parent, None)
+        if ended or (token in vocabulary.tags and token not in (vocabulary.promise_tokens, vocabulary.promise_end)):
+            content += promising.pop(block, [])
+        ended = token == vocabulary.promise_end
         if token == vocabulary.promise_topic:
-            promising.add(block)
-        elif token == vocabulary.promise_end:
-            promising.discard(block)
-        elif block not in promising and token not in vocabulary.tags and token not in vocabulary.eos:
-            content.append(index)
-    return content
+            promising[block] = []
+        elif token not in vocabulary.tags and token not in vocabulary.eos:
+            promising.get(block, content).append(index)
+    return sorted(content)
 
 
 def redundancy(script: Script) -> float:

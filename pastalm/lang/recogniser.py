@@ -83,6 +83,11 @@ class Reader(Protocol):
     used: frozenset[str] | None
 
     @property
+    def pending(self) -> Sequence[int]:
+        """The tokens of the promise that is being written."""
+        ...
+
+    @property
     def may_fork(self) -> bool:
         """Whether the next token may complete a promise."""
         ...
@@ -107,6 +112,7 @@ class PlainReader:
     """
 
     used: frozenset[str] | None = None
+    pending: Sequence[int] = ()
     may_fork = False
 
     def __init__(self, eos: frozenset[int], vocabulary: Vocabulary | None = None) -> None:
@@ -165,7 +171,7 @@ class Recogniser:
         self.vocabulary, self.main, self.may_promise, self.constrained = vocabulary, main, may_promise, constrained
         self.used = used
         self.state = _State.TEXT
-        self.pending: list[int] = []  # the tokens of the promise being written
+        self.pending: list[int] = []
         self.topic: list[int] = []
         self.topic_state = TopicState()
         self.count = ""

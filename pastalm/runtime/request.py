@@ -62,7 +62,7 @@ class RequestOptions:
     def __post_init__(self) -> None:
         if self.mode not in list(Mode):
             raise RequestError(f"Unknown mode {self.mode!r}; choose 'async' or 'sequential'.")
-        if self.logprobs is not None and not 0 <= self.logprobs <= MAX_TOP:
+        if self.logprobs is not None and (type(self.logprobs) is not int or not 0 <= self.logprobs <= MAX_TOP):
             raise RequestError(f"logprobs is a whole number from 0 to {MAX_TOP}, not {self.logprobs}.")
         _ = self.limits, self.sampling  # they check themselves
 

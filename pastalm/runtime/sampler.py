@@ -60,7 +60,7 @@ class SamplingParams:
             if not -MAX_PENALTY <= getattr(self, name) <= MAX_PENALTY:
                 raise ValueError(f"{name} is a number from -{MAX_PENALTY} to {MAX_PENALTY}, not {getattr(self, name)}.")
         for token, bias in self.logit_bias:
-            if token < 0 or not -MAX_BIAS <= bias <= MAX_BIAS:
+            if not isinstance(token, int) or token < 0 or not -MAX_BIAS <= bias <= MAX_BIAS:
                 raise ValueError(f"logit_bias is ids with numbers from -{MAX_BIAS} to {MAX_BIAS}, not {token}: {bias}.")
 
     @property

@@ -51,9 +51,19 @@ def _own(thread: Thread, vocabulary: Vocabulary | None) -> Iterator[int]:
 def _without_promises(
     thread: Thread, end: int, vocabulary: Vocabulary | None
 ) -> Iterator[tuple[int, int | Thread | Sync]]:
-    promising = False
-    for number, item in enumerate(thread.written[:end]):
-        if vocabulary is not None and item in (vocabulary.promise_topic, vocabulary.promise_end):
-            promising = item == vocabulary.promise_topic
-        elif not promising and not (vocabulary is not None and item in vocabulary.tags):
+    """The items of a thread before number ``end``, with their numbers; without promises, also the one that is being
+    written, and without other tags. A promise stands straight before its child: a malformed one has none, and is text.
+    """
+    if vocabulary is None:
+        yield from enumerate(thread.written[:end])
+        return
+    promises, begun = set[int](), len(thread.written) - len(thread.reader.pending)
+    start = 0
+    for number, item in enumerate(thread.written):
+        if item == vocabulary.promise_topic:
+            start = number
+        elif isinstance(item, Thread):
+            promises.update(range(start, number))
+    for number, item in enumerate(thread.written[: min(end, begun)]):
+        if number not in promises and not (isinstance(item, int) and item in vocabulary.tags):
             yield number, item

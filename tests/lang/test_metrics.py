@@ -69,6 +69,20 @@ def test_content_leaves_out_tags_topics_and_lengths(vocabulary: Vocabulary) -> N
     assert vocabulary.decode(content_tokens(script, vocabulary)) == "xyyzz"
 
 
+def test_a_malformed_promise_is_text_and_one_that_a_limit_cut_is_not(vocabulary: Vocabulary) -> None:
+    v, (x, y, one) = vocabulary, vocabulary.encode("xy1")
+    begun = [v.promise_topic, x]
+    complete = [*begun, v.promise_tokens, one, v.promise_end]
+
+    def content(*tokens: int) -> str:
+        return v.decode(content_tokens(Script([*tokens], [0] * len(tokens)), v))
+
+    assert content(*begun, v.sync, y, y) == "xyy"  # no topic ends so
+    assert content(*begun, v.promise_topic, y, v.promise_end, y) == "xyy"  # nor does a promise without a length
+    assert content(y, *begun) == content(y, *complete[:-1]) == "y"
+    assert content_tokens(script_of("x" + chunk(chunk("y") + "z") + "y", v), v) == v.encode("xyzy")
+
+
 def test_all_metrics_of_one_answer(vocabulary: Vocabulary) -> None:
     # Main: P 5, y 1, P 5, sync 1, zz 2 = 14. Children: 9 + 1 and 4 + 1 with </async>. Together 29.
     # Path: the first child ends at 5 + 10 = 15; the second at 11 + 5 = 16; sync at 12 waits till 16; then 2: 18.

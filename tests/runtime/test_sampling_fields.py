@@ -156,6 +156,18 @@ def test_logprobs_that_become_known_step_by_step_are_those_of_the_whole(engine: 
     assert "".join(one.text for piece in told for one in piece) == "aabccdef"
 
 
+def test_a_malformed_promise_is_text_like_any_other(tokenizer: PreTrainedTokenizerFast) -> None:
+    engine = Engine(tiny("llama", len(tokenizer)), tokenizer, constrained=False)
+    v = engine.vocabulary
+    request = engine.request("hello", logprobs=0, presence_penalty=1.0)
+    tokens = iter([v.promise_topic, *v.encode("aa"), v.sync, *v.encode("bc"), v.promise_topic, *v.encode("d"), v.end])
+    request.teacher = lambda logits, legal, paths: [next(tokens) for _ in paths]
+    response = engine.run(request)
+    assert response.text == '<promise topic="aabc<promise topic="d' and len(response.problems) == 2
+    assert "".join(one.text for one in response.logprobs or ()) == "aabcd"
+    assert text(engine, seen_counts(request.interpreter.main, v)) == "aabcd"
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [
@@ -165,6 +177,10 @@ def test_logprobs_that_become_known_step_by_step_are_those_of_the_whole(engine: 
         ({"logit_bias": {-1: 1.0}}, "logit_bias is ids"),
         ({"logit_bias": {1: 101.0}}, "numbers from -100 to 100"),
         ({"logprobs": 21}, "logprobs is a whole number from 0 to 20"),
+        ({"logprobs": True}, "logprobs is a whole number from 0 to 20"),
+        ({"logprobs": 2.5}, "logprobs is a whole number from 0 to 20"),
+        ({"logit_bias": {5.0: 1.0}}, "logit_bias is ids"),
+        ({"logit_bias": {"5": 1.0}}, "logit_bias is ids"),
     ],
 )
 def test_values_that_mean_nothing(engine: Engine, options: dict[str, Any], said: str) -> None:
