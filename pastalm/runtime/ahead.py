@@ -32,7 +32,7 @@ SPARE = 32  # slots of a sequence's row that are kept for places that turn out w
 
 _log = logging.getLogger(__name__)
 
-Rows = dict[Thread, int]  # threads, and the rows of a step's logits that are theirs
+LogitsIndices = dict[Thread, int]  # which of a step's logits are whose
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Step:
 
     logits: Tensor
     choice: SamplerOutput
-    rows: dict[Sequence, Rows]
+    logits_indices: dict[Sequence, LogitsIndices]
 
 
 @dataclass(frozen=True)
@@ -68,32 +68,32 @@ class PassAhead:
     before: SamplerOutput
     places: Places
 
-    def right(self, sequences: Collection[Sequence]) -> dict[Sequence, Rows]:
+    def right(self, sequences: Collection[Sequence]) -> dict[Sequence, LogitsIndices]:
         """The due threads of these sequences that were fed what they ask for; none for a sequence without any."""
         found, start, tokens = {}, 0, self.before.tokens
         for sequence, places in self.places.items():
             with sequence.guarded():
-                if sequence in sequences and (rows := _right(sequence, places, start, tokens)):
-                    found[sequence] = rows
+                if sequence in sequences and (indices := _right(sequence, places, start, tokens)):
+                    found[sequence] = indices
             start += len(places)
         return found
 
-    def take(self, right: dict[Sequence, Rows]) -> None:
+    def take(self, right: dict[Sequence, LogitsIndices]) -> None:
         """Go on with the threads for which it was right as after any pass; the slots of others are free again."""
         for sequence, places in self.places.items():
             with sequence.guarded():
-                rows = right.get(sequence, {})
+                threads = right.get(sequence, {})
                 of_path = {place.path: place for place in places}
-                for thread in rows:
+                for thread in threads:
                     _go_on(sequence, thread, of_path.pop(thread.path))
-                sequence.due = deque(thread for thread in sequence.due if thread not in rows)
+                sequence.due = deque(thread for thread in sequence.due if thread not in threads)
                 _release(sequence, of_path.values())
 
 
 @dataclass(frozen=True)
 class Foreseen:
-    """What a thread will be fed: a ``token``, or the one that is chosen in the row that it ``follows``. ``sees`` is the
-    thread whose row of visibility it begins with: itself, or the parent that forks it in the same pass."""
+    """What a thread will be fed: a ``token``, or the one chosen from the logits whose index it ``follows``. ``sees`` is
+    the thread whose visible slots it begins with: itself, or the parent that forks it in the same pass."""
 
     path: ThreadPath
     token: int
@@ -151,21 +151,21 @@ class LookAhead:
         if self.launched is None:
             return None
         logits = self.launched.logits
-        rows: dict[Sequence, Rows] = {}
+        indices: dict[Sequence, LogitsIndices] = {}
         choice: SamplerOutput | None = None
         try:
-            rows = self.launched.right(sequences)
-            choice = self._choose(logits, rows) if rows else None
+            indices = self.launched.right(sequences)
+            choice = self._choose(logits, indices) if indices else None
         finally:
-            self._end(rows if choice else {})
-        left = {sequence: own for sequence, own in rows.items() if not sequence.finished}
+            self._end(indices if choice else {})
+        left = {sequence: own for sequence, own in indices.items() if not sequence.finished}
         return Step(logits, choice, left) if choice and left else None
 
     def drop(self) -> None:
         """Let go of the pass that was launched, if there is one."""
         self._end({})
 
-    def _end(self, taken: dict[Sequence, Rows]) -> None:
+    def _end(self, taken: dict[Sequence, LogitsIndices]) -> None:
         ahead, self.launched = self.launched, None
         if ahead is not None:
             ahead.take(taken)
@@ -177,7 +177,7 @@ class LookAhead:
         to wait for the others, or where its row has no room for so many slots that may be wasted."""
         found: dict[Sequence, list[Foreseen]] = {}
         for sequence in sequences:
-            own = foresee(sequence, step.rows.get(sequence, {}))
+            own = foresee(sequence, step.logits_indices.get(sequence, {}))
             limits = sequence.interpreter.limits
             if own is None or len(own) > slots - 1 - (limits.slots or self.max_model_len):
                 return {}
@@ -186,12 +186,12 @@ class LookAhead:
         shares = self.shares([len(own) for own in found.values()])
         return {sequence: own[:share] for (sequence, own), share in zip(found.items(), shares, strict=True)}
 
-    def _choose(self, logits_KV: Tensor, rows: dict[Sequence, Rows]) -> SamplerOutput | None:
+    def _choose(self, logits_KV: Tensor, indices: dict[Sequence, LogitsIndices]) -> SamplerOutput | None:
         try:
-            draws = {row: sequence.draw(thread) for sequence in rows for thread, row in rows[sequence].items()}
-            return self.runner.choose(logits_KV, [draws.get(row, UNWANTED) for row in range(len(logits_KV))])
+            draws = {k: sequence.draw(thread) for sequence, own in indices.items() for thread, k in own.items()}
+            return self.runner.choose(logits_KV, [draws.get(k, UNWANTED) for k in range(len(logits_KV))])
         except Exception as error:  # what is wrong will be wrong in a step of its own, and end those whom it is about
-            self._failed(error, rows)
+            self._failed(error, indices)
             return None
 
     def _failed(self, error: Exception, sequences: Collection[Sequence]) -> None:
@@ -204,7 +204,7 @@ class LookAhead:
             )
 
 
-def foresee(sequence: Sequence, running: Rows) -> list[Foreseen] | None:
+def foresee(sequence: Sequence, running: LogitsIndices) -> list[Foreseen] | None:
     """What a sequence is fed behind a step in which these threads run, in the same round or, if all of them go on, in
     the next. Nothing where the answer is over then; None where it cannot be said."""
     interpreter = sequence.interpreter
@@ -232,13 +232,13 @@ def _asked(thread: Thread) -> Foreseen | None:
     return Foreseen(thread.path, feed.token, feed.position, None, sees)
 
 
-def _written(sequence: Sequence, thread: Thread, row: int) -> Foreseen | None:
-    """What a thread is fed that runs: the token that is chosen in this row, unless the host has the last word."""
+def _written(sequence: Sequence, thread: Thread, index: int) -> Foreseen | None:
+    """What a thread is fed that runs: the token that these logits give it, unless the host has the last word."""
     if sequence.coming:
         return Foreseen(thread.path, sequence.coming(thread.path), thread.position, None, thread.path)
     if sequence.teacher or sequence.sampling.redrawn:
         return None
-    return Foreseen(thread.path, 0, thread.position, row, thread.path)
+    return Foreseen(thread.path, 0, thread.position, index, thread.path)
 
 
 def _child(sequence: Sequence, parent: Thread) -> Foreseen:
@@ -256,11 +256,11 @@ def _is_last(sequence: Sequence, own: Foreseen) -> bool:
 
 def _places(sequence: Sequence, foreseen: list[Foreseen]) -> Iterator[PlaceAhead]:
     """The same in slots of the cache."""
-    visibility, rows = sequence.visibility, dict[ThreadPath, int]()
+    visibility, ahead = sequence.visibility, dict[ThreadPath, int]()
     for one in foreseen:
-        row = rows[one.sees] if one.sees != one.path else visibility.rows[one.path]
-        query = visibility.query(one.token, one.position, row, one.follows)
-        rows[one.path] = query.row
+        visible = ahead[one.sees] if one.sees != one.path else visibility.visible[one.path]
+        query = visibility.query(one.token, one.position, visible, one.follows)
+        ahead[one.path] = query.visible
         yield PlaceAhead(one.path, query)
 
 
@@ -270,13 +270,13 @@ def _part(sequence: Sequence, places: list[PlaceAhead]) -> Part:
     return Part(sequence.row or 0, queries, range(len(places)), [UNWANTED] * len(places))
 
 
-def _right(sequence: Sequence, places: list[PlaceAhead], start: int, before: list[int]) -> Rows:
-    of_path = {place.path: (row, place.feed(before)) for row, place in enumerate(places, start)}
-    found: Rows = {}
+def _right(sequence: Sequence, places: list[PlaceAhead], start: int, before: list[int]) -> LogitsIndices:
+    of_path = {place.path: (index, place.feed(before)) for index, place in enumerate(places, start)}
+    found: LogitsIndices = {}
     for thread in sequence.due:
-        row, feed = of_path.get(thread.path, (0, None))
+        index, feed = of_path.get(thread.path, (0, None))
         if feed and _asks_for(thread, feed) and (not thread.unforked or thread.parent in found):
-            found[thread] = row
+            found[thread] = index
     return found
 
 
@@ -287,7 +287,7 @@ def _asks_for(thread: Thread, feed: Feed) -> bool:
 
 def _go_on(sequence: Sequence, thread: Thread, place: PlaceAhead) -> None:
     _, *forks = sequence.interpreter.take(thread)
-    sequence.visibility.rows[thread.path] = place.query.row
+    sequence.visibility.visible[thread.path] = place.query.visible
     sequence.visibility.apply(forks)
 
 

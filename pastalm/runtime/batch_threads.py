@@ -4,27 +4,27 @@ from __future__ import annotations
 
 from time import perf_counter
 
-from pastalm.runtime.kv_cache import STEP, KVCache
+from pastalm.runtime.kv_cache import GROWTH, KVCache
 from pastalm.runtime.runner import Runner
 from pastalm.runtime.step_input import Part
 from pastalm.runtime.visibility import Query
 
-MOST_ROWS = 128
+MOST_THREADS = 128
 MOST_SEQUENCES = 32  # that are measured: so many fill a machine, and their cache is small
 TRIES = 5
 WORTH = 1.05  # a wider step must bring so many times the tokens a second
 
 
 def useful_threads(runner: Runner, max_batch: int) -> int:
-    """Up to how many rows a step of ``max_batch`` sequences brings more tokens a second: ``max_batch`` times a power of
-    two. A step with more threads than that takes longer for all and gains nothing.
+    """Up to how many threads a step of ``max_batch`` sequences brings more tokens a second: ``max_batch`` times a power
+    of two. A step with more threads than that takes longer for all and gains nothing.
 
     It is measured with a full batch, since only a full batch meets the bound: threads of one sequence share the reading
     of its cache, so they cost less than as many sequences. The widths take turns, so that what else the machine does
     meanwhile slows all of them.
     """
     sequences = min(max_batch, MOST_SEQUENCES)
-    cache, widths = KVCache(sequences, STEP - 1, runner.device), _widths(sequences)
+    cache, widths = KVCache(sequences, GROWTH - 1, runner.device), _widths(sequences)
     rounds = [[_seconds(runner, cache, width) for width in widths] for _ in range(1 + TRIES)]
     best = [min(times) for times in zip(*rounds[1:], strict=True)]  # the first round warms up
     rates = [width / seconds for width, seconds in zip(widths, best, strict=True)]
@@ -33,8 +33,8 @@ def useful_threads(runner: Runner, max_batch: int) -> int:
 
 
 def _widths(sequences: int) -> list[int]:
-    """Threads of each sequence: 1, 2, 4, .. as long as all together stay within ``MOST_ROWS``; 1 and 2 in any case."""
-    most = max(2, MOST_ROWS // sequences)
+    """Threads of each sequence: 1, 2, 4, .. up to ``MOST_THREADS`` together; 1 and 2 in any case."""
+    most = max(2, MOST_THREADS // sequences)
     return [1 << power for power in range(most.bit_length())]
 
 

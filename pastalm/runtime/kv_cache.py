@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-STEP = 256  # slots that a cache grows by at the least: growing copies it
+GROWTH = 256  # slots that a cache grows by at the least: growing copies it
 # Slots are allotted and read in blocks: fewer shapes, and whole words of visibility. CHUNK (kernels/heads.h) equals it.
 BLOCK = 32
 
@@ -17,9 +17,9 @@ def in_blocks(slots: int) -> int:
     return -(-slots // BLOCK) * BLOCK
 
 
-def in_steps(slots: int) -> int:
+def in_growth(slots: int) -> int:
     """``slots`` rounded up to what a cache grows by."""
-    return -(-slots // STEP) * STEP
+    return -(-slots // GROWTH) * GROWTH
 
 
 class KVCache:
@@ -46,7 +46,7 @@ class KVCache:
     def grow(self, rows: int, slots: int) -> None:
         """Have at least so many rows, and slots in each; what is there stays. Raises what torch raises where there is
         no room, and is then as before."""
-        rows, slots = max(rows, self.rows), max(in_steps(slots + 1), self.slots)
+        rows, slots = max(rows, self.rows), max(in_growth(slots + 1), self.slots)
         if (rows, slots) != (self.rows, self.slots):
             positions, *made = [self._larger(tensor, rows, slots) for tensor in self._tensors()]
             self.positions, layers = positions, list(self.keys)

@@ -114,13 +114,8 @@ class LegalMasks:
         self.following = torch.zeros_like(self.table, dtype=torch.int16)
         self._rows: dict[tuple[object, ...], int] = {}
 
-    @property
-    def illegal(self) -> Tensor:
-        """The rows that are in use: bool [sets, V]."""
-        return self.table[: len(self._rows)]
-
-    def row(self, legal: Legal) -> int:
-        """The row of a set."""
+    def index(self, legal: Legal) -> int:
+        """Which row of the table a set has."""
         if legal.key not in self._rows:
             number = self._rows[legal.key] = len(self._rows)
             if number == len(self.table):
@@ -137,10 +132,10 @@ class LegalMasks:
         """A row of ``following``: int16 [V]."""
         found = torch.full((self.size,), number, dtype=torch.int16)
         if legal.instead:
-            found[illegal_V] = self.row(legal.instead)
+            found[illegal_V] = self.index(legal.instead)
         for token, other in legal.in_place_of.items():
             if token < self.size:
-                found[token] = self.row(other)
+                found[token] = self.index(other)
         return found
 
 

@@ -14,8 +14,8 @@ from time import perf_counter
 import torch
 from torch import Tensor
 
-from pastalm.runtime.ahead import LookAhead, Rows, Step
-from pastalm.runtime.kv_cache import STEP, KVCache
+from pastalm.runtime.ahead import LogitsIndices, LookAhead, Step
+from pastalm.runtime.kv_cache import GROWTH, KVCache
 from pastalm.runtime.memory import is_out_of_memory
 from pastalm.runtime.outcome import respond
 from pastalm.runtime.runner import Launched, Runner
@@ -48,7 +48,7 @@ class Scheduler:
             raise ValueError(f"A step must have room for at least 1 thread, not {max_batch_threads}.")
         self.runner, self.max_batch, self.max_model_len = runner, max_batch, max_model_len
         self.max_batch_threads = max_batch_threads
-        self.cache = KVCache(1, STEP - 1, runner.device)
+        self.cache = KVCache(1, GROWTH - 1, runner.device)
         self.waiting: deque[Sequence] = deque()
         self.running: list[Sequence] = []
         self.threads = 0  # in the last step
@@ -85,7 +85,7 @@ class Scheduler:
         """Give the memory of the cache back while nothing runs; the next requests make it grow again. Graphs
         of steps would hold on to it: where there are some it stays."""
         if not self.running and not self.runner.graphs.active:
-            self.cache = KVCache(1, STEP - 1, self.runner.device)
+            self.cache = KVCache(1, GROWTH - 1, self.runner.device)
             torch.cuda.empty_cache()  # what is freed stays with torch otherwise
 
     def cancel(self, sequence: Sequence) -> None:
@@ -169,12 +169,12 @@ class Scheduler:
             tokens = self._tokens(step)
         except BaseException as error:
             self.ahead.drop()
-            _fail(step.rows, error)
+            _fail(step.logits_indices, error)
             return
-        self.threads = sum(map(len, step.rows.values()))
-        for sequence, rows in step.rows.items():
+        self.threads = sum(map(len, step.logits_indices.values()))
+        for sequence, indices in step.logits_indices.items():
             with sequence.guarded():
-                self._accept(sequence, rows, tokens, step.logits)
+                self._accept(sequence, indices, tokens, step.logits)
 
     def _arrived(self, sequences: list[Sequence]) -> Step | None:
         try:
@@ -203,11 +203,11 @@ class Scheduler:
                 groups[sequence] = sequence.next_threads(share)
                 operations = [op for thread in groups[sequence] for op in sequence.interpreter.take(thread)]
                 parts[sequence] = _part(sequence, operations, groups[sequence])
-        launched, row = self._launch(parts), count()
+        launched, index = self._launch(parts), count()
         if launched is None or launched.choice is None:
             return None
-        rows = {sequence: {thread: next(row) for thread in groups[sequence]} for sequence in parts}
-        return Step(launched.logits, launched.choice, rows)
+        indices = {sequence: {thread: next(index) for thread in groups[sequence]} for sequence in parts}
+        return Step(launched.logits, launched.choice, indices)
 
     def _launch(self, parts: dict[Sequence, Part]) -> Launched | None:
         """One forward pass. Sequences that it cannot run with are ended and taken out of ``parts``; None if all are."""
@@ -234,18 +234,18 @@ class Scheduler:
             shares[index], left = 1 + more, left - more
         return shares
 
-    def _accept(self, sequence: Sequence, rows: Rows, tokens_K: list[int], logits_KV: Tensor) -> None:
+    def _accept(self, sequence: Sequence, indices: LogitsIndices, tokens_K: list[int], logits_KV: Tensor) -> None:
         """Hand the tokens of a group to the interpreter, and open the next round when this one is through."""
         interpreter, before = sequence.interpreter, sequence.interpreter.sampled
-        tokens = [tokens_K[row] for row in rows.values()]
+        tokens = [tokens_K[k] for k in indices.values()]
         if sequence.teacher:
-            legal = [thread.reader.legal() for thread in rows]
-            tokens = sequence.teacher(_pick(logits_KV, list(rows.values())), legal, [thread.path for thread in rows])
-        for (thread, row), token in zip(rows.items(), tokens, strict=True):
+            legal, paths = [thread.reader.legal() for thread in indices], [thread.path for thread in indices]
+            tokens = sequence.teacher(_pick(logits_KV, list(indices.values())), legal, paths)
+        for (thread, k), token in zip(indices.items(), tokens, strict=True):
             if sequence.logprobs:
-                sequence.logprobs.note((thread.path, len(thread.written)), logits_KV[row], token)
+                sequence.logprobs.note((thread.path, len(thread.written)), logits_KV[k], token)
             if sequence.observe:
-                sequence.observe(thread.path, logits_KV[row], token)
+                sequence.observe(thread.path, logits_KV[k], token)
             interpreter.accept(thread, token)
         sequence.steps += interpreter.sampled > before
         if not sequence.due:
@@ -287,12 +287,12 @@ def _part(sequence: Sequence, operations: list[Operation], group: list[Thread]) 
     return Part(sequence.row or 0, queries, [last[one.path] for one in group] or [len(queries) - 1], draws)
 
 
-def _pick(logits_KV: Tensor, rows: list[int]) -> Tensor:
-    """Some rows of logits, in order; without a copy where they follow each other."""
-    first, last = rows[0], rows[-1]
-    return (
-        logits_KV[first : last + 1] if rows == [*range(first, last + 1)] else torch.stack([logits_KV[k] for k in rows])
-    )
+def _pick(logits_KV: Tensor, indices: list[int]) -> Tensor:
+    """Some of the logits, in order; without a copy where they follow each other."""
+    first, last = indices[0], indices[-1]
+    if indices == [*range(first, last + 1)]:
+        return logits_KV[first : last + 1]
+    return torch.stack([logits_KV[k] for k in indices])
 
 
 def _fail(sequences: Iterable[Sequence], error: BaseException) -> None:

@@ -146,7 +146,7 @@ class StepInput:
             start += len(part.queries)
             used[index[part.row]] = part.used
         for place, query in zip(places, queries, strict=True):
-            seen[place] = query.row.to_bytes(size, "little")
+            seen[place] = query.visible.to_bytes(size, "little")
         where = places if shape.queries > len(queries) else None  # in a shape with padding each query has its place
         self._write("tokens", [query.token for query in queries], where)
         self._write("follows", [0 if query.follows is None else query.follows + 1 for query in queries], where)
@@ -167,7 +167,7 @@ class StepInput:
         promises = [draw.legal.promise for draw in draws]
         may = [promise is not None and promise < masks.size for promise in promises]
         speeds = [one.speed if allowed else 0.0 for one, allowed in zip(params, may, strict=True)]
-        legal = [masks.row(draw.legal) for draw in draws]
+        legal = [masks.index(draw.legal) for draw in draws]
         self._write("legal", legal)
         self._write("promise", [promise if ok and promise else 0 for promise, ok in zip(promises, may, strict=True)])
         self._write("speed", speeds)

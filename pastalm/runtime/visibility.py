@@ -18,27 +18,27 @@ JUNK = 0  # the slot that no thread sees: what a place without a query looks at,
 
 @dataclass(frozen=True)
 class Query:
-    """A token that the model is fed: ``row`` are the slots that it sees, its own among them, as bits. With ``follows``
-    the token is not known yet: it is the one that is chosen in that row of the step before."""
+    """A token that the model is fed: ``visible`` are the slots that it sees, its own among them, as bits. With
+    ``follows`` the token is not known yet: it is the one chosen from the logits of that index in the step before."""
 
     token: int
     position: int
     slot: int
-    row: int
+    visible: int
     follows: int | None = None
 
     @property
     def end(self) -> int:
         """The slot behind all that it writes and sees."""
-        return max(self.slot + 1, self.row.bit_length())
+        return max(self.slot + 1, self.visible.bit_length())
 
 
 @dataclass
 class Visibility:
-    """The rows of a sequence's threads; how many of its slots are ``used``, the junk slot among them; and which of
-    these are ``free`` again, since what was written there has turned out not to be wanted."""
+    """The slots that each thread of a sequence sees, as bits; how many of its slots are ``used``, the junk slot among
+    them; and which of these are ``free`` again, since what was written there has turned out not to be wanted."""
 
-    rows: dict[ThreadPath, int] = field(default_factory=lambda: {(): 0})
+    visible: dict[ThreadPath, int] = field(default_factory=lambda: {(): 0})
     used: int = JUNK + 1
     free: list[int] = field(default_factory=list)
 
@@ -57,25 +57,25 @@ class Visibility:
                 last[one.thread] = len(queries)
                 queries.append(self._feed(one))
             elif isinstance(one, Fork):
-                self.rows[one.child] = self.rows[one.parent]
+                self.visible[one.child] = self.visible[one.parent]
             else:
                 for child in one.children:
-                    self.rows[one.parent] |= self.rows.pop(child)
+                    self.visible[one.parent] |= self.visible.pop(child)
         return queries, last
 
     def skip(self, tokens: int) -> None:
         """So many tokens of the main thread stand in the first slots already."""
         self.used = JUNK + 1 + tokens
-        self.rows[()] = ((1 << tokens) - 1) << (JUNK + 1)
+        self.visible[()] = ((1 << tokens) - 1) << (JUNK + 1)
 
-    def query(self, token: int, position: int, row: int, follows: int | None = None) -> Query:
-        """A token in a slot of its own, which sees ``row`` besides; no thread sees it yet."""
+    def query(self, token: int, position: int, visible: int, follows: int | None = None) -> Query:
+        """A token in a slot of its own, which sees ``visible`` besides; no thread sees it yet."""
         slot = self.free.pop() if self.free else self.used
         self.used = max(self.used, slot + 1)
-        return Query(token, position, slot, row | 1 << slot, follows)
+        return Query(token, position, slot, visible | 1 << slot, follows)
 
     def _feed(self, feed: Feed) -> Query:
-        query = self.query(feed.token, feed.position, self.rows[feed.thread])
+        query = self.query(feed.token, feed.position, self.visible[feed.thread])
         if feed.kept:
-            self.rows[feed.thread] = query.row
+            self.visible[feed.thread] = query.visible
         return query

@@ -89,9 +89,9 @@ def test_never_draws_an_illegal_token(
 
 def test_masks_take_ids_beyond_the_models_head() -> None:
     masks = LegalMasks(3, CPU)
-    rows = [masks.row(Legal(("x",), (1, 7))), masks.row(ANY), masks.row(Legal(("x",), (1, 7)))]
+    rows = [masks.index(Legal(("x",), (1, 7))), masks.index(ANY), masks.index(Legal(("x",), (1, 7)))]
     assert rows == [0, 1, 0]
-    assert masks.illegal.tolist() == [[False, True, False], [False] * 3]
+    assert masks.table[:2].tolist() == [[False, True, False], [False] * 3]
 
 
 def blocked(weights: list[int]) -> Tensor:
@@ -215,7 +215,7 @@ def test_masks_are_made_once() -> None:
     sampler = Sampler(5, CPU)
     for number in range(3):
         sample(WEIGHTS.log()[None], [Draw(params(), Legal(("not 0",), (0,)), (), number)], sampler)
-    assert sampler.masks.illegal.shape == (1, 5)
+    assert sampler.masks.table.shape[1] == 5 and sampler.masks.index(Legal(("new",), ())) == 1
 
 
 def test_a_step_leaves_nothing_to_the_next() -> None:

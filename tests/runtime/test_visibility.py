@@ -33,7 +33,7 @@ def test_rows_are_the_mask(vocabulary: Vocabulary, case: Case) -> None:
     order = [*range(START), *(START + where[one] for one in fed)]  # slot after the junk slot -> index in the document
     assert visibility.used == 1 + len(order)
     if queries:
-        rows = torch.tensor([bits(query.row, 1 + len(order)) for query in queries])
+        rows = torch.tensor([bits(query.visible, 1 + len(order)) for query in queries])
         assert torch.equal(rows[:, 1:], mask[order][:, order][START:])
         assert not rows[:, JUNK].any()
 
@@ -42,7 +42,7 @@ def test_a_prompt_in_pieces_is_causal() -> None:
     visibility = Visibility()
     first, last = visibility.apply([Feed((), 5, 0), Feed((), 6, 1)])
     second, _ = visibility.apply([Feed((), 7, 2)])
-    assert [bits(query.row, 5) for query in first + second] == [
+    assert [bits(query.visible, 5) for query in first + second] == [
         [False, True, False, False, False],
         [False, True, True, False, False],
         [False, True, True, True, False],
@@ -53,16 +53,16 @@ def test_a_prompt_in_pieces_is_causal() -> None:
 def test_forks_copy_and_joins_unite() -> None:
     visibility = Visibility()
     visibility.apply([Feed((), 5, 0), Fork((0,), ()), Feed((0,), 6, 1), Feed((), 7, 9)])
-    assert visibility.rows == {(): 0b1010, (0,): 0b0110}
+    assert visibility.visible == {(): 0b1010, (0,): 0b0110}
     queries, last = visibility.apply([Feed((0,), 8, 2), Join((), ((0,),)), Feed((), 9, 10)])
-    assert [query.row for query in queries] == [0b10110, 0b111110] and last == {(0,): 0, (): 1}
-    assert visibility.rows == {(): 0b111110}
+    assert [query.visible for query in queries] == [0b10110, 0b111110] and last == {(0,): 0, (): 1}
+    assert visibility.visible == {(): 0b111110}
 
 
 def test_a_token_that_is_not_kept_gives_its_logits_alone() -> None:
     visibility = Visibility()
     visibility.apply([Feed((), 5, 0)])
     queries, last = visibility.apply([Feed((), 6, 1, kept=False)])
-    assert [query.row for query in queries] == [0b110] and last == {(): 0}
+    assert [query.visible for query in queries] == [0b110] and last == {(): 0}
     queries, _ = visibility.apply([Feed((), 7, 1)])
-    assert [query.row for query in queries] == [0b1010] and visibility.rows == {(): 0b1010}
+    assert [query.visible for query in queries] == [0b1010] and visibility.visible == {(): 0b1010}
