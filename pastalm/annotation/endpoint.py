@@ -11,6 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from math import inf
 from typing import Any, Protocol
 
 from pastalm.files.packages import require
@@ -59,8 +60,10 @@ class Settings:
         for name in ("concurrency", "max_attempts", "tries"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1.")
-        if self.timeout <= 0:
-            raise ValueError(f"timeout is {self.timeout}; it must be more than 0 seconds.")
+        if not 0 < self.timeout < inf:
+            raise ValueError(f"timeout is {self.timeout}; it must be a finite number of seconds above 0.")
+        if not 0 <= self.temperature < inf:
+            raise ValueError(f"temperature is {self.temperature}; it must be a finite number of at least 0.")
         if self.base_url is not None and not self.base_url.startswith(("http://", "https://")):
             raise ValueError(f"The base URL {self.base_url!r} must begin with http:// or https://.")
 
@@ -110,18 +113,23 @@ class Endpoint:
         """The reply's JSON. Backs off while the endpoint is in trouble; gives up a request only if others succeed.
 
         ``fields`` are further ones of the request. Those that the endpoint refuses by name are left out, and so is the
-        temperature. Raises :class:`RefusedError` or :class:`EndpointError`.
+        temperature; of all requests once one without them has been answered, as a refusal may only quote the prompt.
+        Raises :class:`RefusedError` or :class:`EndpointError`.
         """
         optional = {"temperature": self.settings.temperature} | fields
+        refused: set[str] = set()
         while True:
-            sent = {name: value for name, value in optional.items() if name not in self.dropped}
+            sent = {name: value for name, value in optional.items() if name not in self.dropped | refused}
             try:
-                return await self._patiently(messages, sent)
+                reply = await self._patiently(messages, sent)
             except RefusedError as refusal:
                 named = [name for name in sent if name.removeprefix("top_") in refusal.said]
                 if refusal.reason != "refused" or not named:
                     raise
-                self.dropped.update(named)
+                refused.update(named)
+            else:
+                self.dropped.update(refused)
+                return reply
 
     async def _patiently(self, messages: list[Message], fields: dict[str, Any]) -> dict[str, Any]:
         failures, answered = 0, self.answered
@@ -156,6 +164,7 @@ class Endpoint:
 
     async def _once(self, messages: list[Message], fields: dict[str, Any]) -> dict[str, Any]:
         settings, asked = self.settings, self.client.chat.completions.with_raw_response
+        messages = [{name: _sendable(text) for name, text in message.items()} for message in messages]
         try:
             async with asyncio.timeout(settings.timeout):  # the client's own counts each read, this the whole
                 raw = await asked.create(model=settings.model, messages=messages, **fields)
@@ -169,15 +178,20 @@ class Endpoint:
             reply = json.loads(raw.http_response.content)
             if isinstance(reply["choices"][0]["message"].get("content"), str | None):
                 return reply
-        except (ValueError, LookupError, TypeError, AttributeError):
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
             pass
         raise TransientError("a reply that is not of the OpenAI protocol")
+
+
+def _sendable(text: str) -> str:
+    """The text, with question marks for halves of surrogate pairs, which a reply may hold and a request cannot."""
+    return text.encode(errors="replace").decode()
 
 
 def _sorted(error: Any, model: str) -> Exception:
     """An HTTP error as what it means: for the run, for this request, or for now."""
     body = error.body if isinstance(error.body, dict) else {}
-    said = " ".join(str(body.get("message") or error.message).split())[:200]
+    said = " ".join(str(body.get("message") or error.body or error.message).split())[:200]
     place = f"HTTP {error.status_code}: {said}"
     if error.status_code in (401, 403):
         return EndpointError(f"The endpoint refuses the key ({place}).")

@@ -33,6 +33,7 @@ answers stand. Write a verdict behind each "Verdict:": a ranking such as  B > A 
 the better one and how sure you are in percent, such as  A 80 , or  tie ."""
 _ITEM, _VERDICT = re.compile(r"## Item (\S+)\s*"), re.compile(r"\**Verdict:\**(.*)")
 _SURE = re.compile(r"([A-Z])(?:\s+(\d+(?:\.\d+)?)\s*%?)?")
+_TIE = re.compile(r"(?:TIE|=)(?:\s+\d+(?:\.\d+)?\s*%?)?")
 
 
 @dataclass(frozen=True)
@@ -170,7 +171,7 @@ def read_verdict(verdict: Any, letters: str) -> FileVerdict:
         tiers = [tier if isinstance(tier, list) else [tier] for tier in verdict]
         verdict = " > ".join(" = ".join(map(str, tier)) for tier in tiers)
     text = str(verdict).strip().upper()
-    if text.split() and text.split()[0] in ("TIE", "="):
+    if _TIE.fullmatch(text):
         return FileVerdict((tuple(letters),))
     sure = _SURE.fullmatch(text)
     if sure and len(letters) == 2:
@@ -207,7 +208,7 @@ def shares_of(pairs: Sequence[AnswerPair], files: Iterable[Path]) -> dict[JudgeP
 
     Raises ``DataError`` with the place of a verdict that is wrong, on an unknown item, or on one that has a verdict.
     """
-    items = {item.id: item for form in FORMS for orders in (1, 2) for item in items_of(pairs, form, orders)}
+    items = {item.id: item for item in _possible_items(pairs)}
     wanted = {order for pair in pairs for order in pair.orders}
     places: dict[str, str] = {}
     found: dict[JudgePrompt, tuple[float, str]] = {}
@@ -221,6 +222,15 @@ def shares_of(pairs: Sequence[AnswerPair], files: Iterable[Path]) -> dict[JudgeP
             if found.setdefault(order, (share, place))[0] != share and order in wanted:
                 raise DataError(f"{place}: contradicts the verdict at {found[order][1]} on the same two answers.")
     return found
+
+
+def _possible_items(pairs: Sequence[AnswerPair]) -> Iterator[JudgeItem]:
+    """All items that may have been exported: more answers to a prompt than there are letters make no ranking."""
+    texts = _by_instruction(pairs)
+    ranked = [pair for pair in pairs if len(texts[as_text(pair.prompt)]) <= len(ascii_uppercase)]
+    yield from items_of(pairs, "pairs")
+    for orders in (1, 2):
+        yield from items_of(ranked, "rankings", orders)
 
 
 def _said(item: JudgeItem, verdict: Any, place: str) -> Mapping[JudgePrompt, float]:

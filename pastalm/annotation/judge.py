@@ -19,6 +19,7 @@ from pastalm.annotation.verdict import REMINDER, VERSION, AnswerPair, JudgePromp
 from pastalm.files.journal import Journal, read_journal
 from pastalm.files.lines import DataError
 from pastalm.files.rows import objects
+from pastalm.lang.prompt import as_text
 
 ALTERNATIVES = 5  # likeliest tokens asked for at each place
 BY_FILE = "file"  # in the place of an endpoint: the verdicts come by `pasta judge`
@@ -175,7 +176,8 @@ def pairs_path(cache: Path) -> Path:
 
 
 def read_pairs(cache: Path) -> list[AnswerPair]:
-    """The pairs that wait for verdicts: those that a judge by file was asked, and those of a stage 2 run's rounds.
+    """The pairs that wait for verdicts, each once: those that a judge by file was asked, and those of a stage 2 run's
+    rounds, whose answers may be the same.
 
     Raises ``DataError`` if there are none.
     """
@@ -189,7 +191,7 @@ def read_pairs(cache: Path) -> list[AnswerPair]:
             f"{cache.parent} holds no comparisons: run `pasta eval` with --judge-model NAME --judge-url file, or "
             "`pasta train prefer` with --judge-model NAME --quality verdicts, first."
         )
-    return pairs
+    return list({(as_text(pair.prompt), frozenset((pair.first, pair.second))): pair for pair in pairs}.values())
 
 
 def _compared(fields: dict[str, Any]) -> Iterator[AnswerPair]:

@@ -37,7 +37,7 @@ def check_reply(text: str, finish: str | None, answer: str) -> CheckedReply:
     if finish == "content_filter":
         return CheckedReply(reason="filtered", problems=["the endpoint's filter held the reply back."], again=False)
     core, found = answer.strip(), list[Flaw]()
-    for candidate in readings(text):
+    for candidate in readings(text.encode(errors="replace").decode()):  # a topic must not hold half a surrogate pair
         found = list(flaws(candidate, core))
         if not found:
             marked = render_annotator(parse(candidate))

@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
-from math import exp
+from math import exp, inf
 from typing import Any
 
 from pastalm.annotation.reply import without_thoughts
@@ -104,7 +104,6 @@ class JudgePrompt:
         """The chat that asks it."""
         parts = (("instruction", self.instruction), ("answer A", self.a), ("answer B", self.b))
         shown = "\n\n".join(f"[{name}]\n{text}\n[end of {name}]" for name, text in parts)
-        shown = shown.encode(errors="replace").decode()  # half a surrogate pair, which a request cannot hold
         return [{"role": "system", "content": SYSTEM}, {"role": "user", "content": f"{shown}\n\n{REMINDER}"}]
 
 
@@ -136,11 +135,7 @@ def _measured(logprobs: Any, letter: str) -> float | None:
         for token in place.get("top_logprobs") or [place]:
             if token["token"].strip() in mass:
                 mass[token["token"].strip()] += exp(token["logprob"])
-    except (
-        TypeError,
-        LookupError,
-        AttributeError,
-        StopIteration,
-    ):  # an endpoint may leave them out, or do them its way
-        return None
-    return mass["A"] / sum(mass.values()) if sum(mass.values()) > 0 else None
+    except (TypeError, LookupError, AttributeError, StopIteration, OverflowError):
+        return None  # an endpoint may leave them out, or do them its way
+    both = sum(mass.values())
+    return mass["A"] / both if 0 < both < inf else None

@@ -61,7 +61,7 @@ def audit(
     Positive is dependent: the chunk is likelier when it sees its siblings. Stop it at any moment and start it again: it
     goes on where it was.
     """
-    journal = data.with_suffix(".audit.jsonl") if journal is None else journal
+    journal = _beside(data).with_suffix(".audit.jsonl") if journal is None else journal
     _require_sound(data, sync_above, out, journal)
     lines = read_sound(data, max_depth=max_depth)
     auditor = _auditor(
@@ -79,6 +79,11 @@ def audit(
     typer.echo(f"Every chunk's figures are in {journal} (positions {auditor.policy.name}).")
     if repaired is not None:
         typer.echo(_repaired(repaired, out))
+
+
+def _beside(data: Path) -> Path:
+    """``data``, or what would have its name in the working folder where it names no place, such as a set of the hub."""
+    return data if data.parent.is_dir() else Path(data.name)
 
 
 def _require_sound(data: Path, above: float | None, out: Path | None, journal: Path) -> None:

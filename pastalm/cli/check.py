@@ -40,10 +40,12 @@ def check(
     """
     policy = position_policy(positions or DEFAULT)
     census = Census(policy, _vocabulary(tokenizer), tokenizer or "")
-    errors, bad, records = [], 0, 0
+    errors, bad, unread, records = [], 0, 0, 0
     for file, checked in _records(files, max_depth):
-        records += checked.number > 0
-        bad += bool(checked.findings)
+        is_record = checked.number > 0
+        records += is_record
+        unread += not is_record
+        bad += is_record and bool(checked.findings)
         for finding in checked.findings:
             errors.append({"place": finding.place(file), "message": finding.message})
             if not json:
@@ -53,18 +55,19 @@ def check(
     if plots is not None:
         _plot(census, plots)
     if json:
-        head = {"files": list(map(str, files)), "records": records, "invalid": bad, "errors": errors}
+        head = {"files": list(map(str, files)), "records": records, "invalid": bad, "unread": unread, "errors": errors}
         typer.echo(json_module.dumps(head | {"report": census.report().as_json()}, indent=2))
     else:
         _print(census.report())
-        _conclude(f"{_count(records, 'record')} in {_count(len(files), 'file')}", bad, len(errors))
+        _conclude(f"{_count(records, 'record')} in {_count(len(files), 'file')}", bad, unread, len(errors))
     if errors:
         raise typer.Exit(1)
 
 
-def _conclude(where: str, bad: int, errors: int) -> None:
+def _conclude(where: str, bad: int, unread: int, errors: int) -> None:
     if errors:
-        typer.secho(f"{_count(errors, 'error')}, in {bad} of {where}.", fg=typer.colors.RED)
+        lost = f", {unread} of which could not be read" if unread else ""
+        typer.secho(f"{_count(errors, 'error')}, in {bad} of {where}{lost}.", fg=typer.colors.RED)
     else:
         typer.secho(f"{where}: no errors.", fg=typer.colors.GREEN)
 

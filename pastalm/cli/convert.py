@@ -17,7 +17,7 @@ from pastalm.cli.errors import complain
 from pastalm.cli.models import load_tokenizer
 from pastalm.cli.options import STDOUT, Tokenizer, place_argument
 from pastalm.files.atomic import write_text
-from pastalm.files.rows import objects
+from pastalm.files.rows import located, objects
 from pastalm.lang.answer import Answer
 from pastalm.lang.dialects import (
     DIALECTS,
@@ -49,7 +49,7 @@ class Loss(StrEnum):
 
 
 def convert(
-    source: Annotated[Path, place_argument("A text file with one answer, or a JSONL file.", "IN")],
+    source: Annotated[Path, place_argument("A text file with one answer, or a JSONL file or a data set.", "IN")],
     target: Annotated[Path, place_argument("Where to write the same in the other dialect; '-' is stdout.", "OUT")],
     from_: Annotated[str, typer.Option("--from", metavar="DIALECT", help=f"The dialect of IN: {NAMES}.")],
     to: Annotated[str, typer.Option(metavar="DIALECT", help="The dialect of OUT, one of the same.")],
@@ -75,7 +75,7 @@ def convert(
         shorten, frozenset(drop or ()), None if tokenizer is None else Vocabulary(load_tokenizer(tokenizer))
     )
     converter = Converter(dialect(from_), dialect(to), changes)
-    if source.suffix == ".jsonl":
+    if source.suffix == ".jsonl" or located(source)[0].is_dir():
         converted = "".join(_lines(source, field, converter, skip_lossy))
     else:
         converted = _whole(source, converter)
@@ -142,7 +142,7 @@ def _count(number: int, noun: str, what: str) -> str:
 
 def _read(source: Path) -> str:
     try:
-        with open(source, encoding="utf-8", newline="") as file:  # line ends are the answer's own
+        with open(source, encoding="utf-8-sig", newline="") as file:  # line ends are the answer's own
             return file.read()
     except UnicodeDecodeError as error:
         raise ConvertError(f"{source} is not UTF-8 text; save it as UTF-8.") from error

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -26,12 +27,16 @@ from pastalm.cli.options import (
     place_argument,
 )
 from pastalm.files.atomic import write_json, writing
+from pastalm.files.fingerprint import fingerprint
 from pastalm.files.lines import DataError, json_line
 
 if TYPE_CHECKING:
     from pastalm.data.questions import Question
     from pastalm.runtime.engine import Engine
     from pastalm.training.sampling import Sampling
+
+FREE = {"samples", "max_batch"}  # settings that may change between the runs into one OUT
+SAID = {"prompts": "for other prompts", "model_print": "by other weights under the model's name"}
 
 
 def distil(
@@ -63,8 +68,9 @@ def distil(
     if Path(prompts).resolve() == out.resolve():
         raise DataError(f"{prompts} would be read and written at once; choose another OUT.")
     questions = read_questions(prompts, limit)
-    sampling = Sampling(samples, temperature, max_tokens, seed, max_batch=max_batch, mode="sequential")
-    _agree(out.with_suffix(".samples.json"), prompts, model, sampling)
+    sampling = Sampling(samples, temperature, max_tokens, seed, max_batch=max_batch, mode="sequential", dtype=dtype)
+    asked = {"model": model, "model_print": fingerprint(model), "prompts": prompts}
+    _agree(out.with_suffix(".samples.json"), asked | asdict(sampling), [question.key for question in questions])
     with Journal(out.with_suffix(".samples.jsonl"), FIELDS) as journal:
         load = partial(load_engine, model, device, dtype, trust_remote_code=trust_remote_code)
         _draw(journal, questions, sampling, load)
@@ -77,18 +83,22 @@ def distil(
     typer.echo(_summary(counts, len(lines), out), err=True)
 
 
-def _agree(place: Path, prompts: str, model: str, sampling: Sampling) -> None:
-    """Note the settings beside the samples, or see that those were drawn with the same."""
-    settings = {"model": model, "prompts": prompts} | vars(sampling)
-    free = {"samples", "max_batch"}
+def _agree(place: Path, settings: dict[str, Any], keys: list[str]) -> None:
+    """Note the settings and the keys of the prompts beside the samples, or see that those were drawn with the same. A
+    sample names its prompt by number, so one list of prompts must begin as the other does; either may go on."""
+    noted = settings | {"keys": keys}
     try:
-        before = json.loads(place.read_text(encoding="utf-8")) if place.exists() else settings
-        differing = [name for name in settings if name not in free and before[name] != settings[name]]
+        before = json.loads(place.read_text(encoding="utf-8")) if place.exists() else noted
+        differing = [name for name in settings if name not in FREE and before[name] != settings[name]]
+        known = before["keys"]
+        if any(one != other for one, other in zip(known, keys, strict=False)):
+            differing.append("prompts")
     except (ValueError, LookupError, TypeError):
         raise DataError(f"{place} was not written by this command; choose another OUT.") from None
     if differing:
-        raise DataError(f"{place} says that the samples were drawn with another {differing[0]}; choose another OUT.")
-    write_json(place, settings)
+        said = SAID.get(differing[0], f"with another {differing[0]}")
+        raise DataError(f"{place} says that the samples were drawn {said}; choose another OUT.")
+    write_json(place, noted | {"keys": max(known, keys, key=len)})
 
 
 def _draw(journal: Any, questions: Sequence[Question], sampling: Sampling, load: Callable[[], Engine]) -> None:

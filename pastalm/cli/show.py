@@ -15,6 +15,7 @@ from pastalm.cli.models import load_tokenizer
 from pastalm.cli.options import BUNDLED, Positions, Tokenizer, place_argument, place_option
 from pastalm.cli.tables import figures_grid, page_console
 from pastalm.files.lines import DataError, parse_object
+from pastalm.files.rows import located
 from pastalm.lang.answer import Answer, Block, Node
 from pastalm.lang.metrics import AnswerMetrics, answer_metrics
 from pastalm.lang.parse import AnnotationError, parse
@@ -61,6 +62,7 @@ def show(
 
 def _read(file: Path, line: int | None) -> Answer:
     """The answer in a file, or in one line of a JSONL file."""
+    file, _ = located(file)
     text = _annotated(file, line)
     if not text.strip():
         raise ShowError(f"{file} is empty: it needs an annotated answer.")
@@ -76,7 +78,7 @@ def _read(file: Path, line: int | None) -> Answer:
 def _annotated(file: Path, line: int | None) -> str:
     """The annotated text of a file, or of one line of a JSONL file."""
     try:
-        text = file.read_text(encoding="utf-8")
+        text = file.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise ShowError(f"{file} is not UTF-8 text; save it as UTF-8.") from error
     if line is None and file.suffix == ".jsonl":

@@ -260,5 +260,5 @@ def summarise(audited: Iterable[Audited]) -> AuditSummary:
 def ranked(audited: Iterable[Audited], most: int) -> list[tuple[CheckedRecord, Measured]]:
     """The ``most`` blocks that need their siblings most, with their lines; the neediest first."""
     pairs = [(one.line, block) for one in audited for block in one.blocks if block.place > 1]
-    pairs.sort(key=lambda pair: (-pair[1].dependence, pair[0].number, pair[1].number))
+    pairs.sort(key=lambda pair: (-pair[1].dependence, pair[0].index, pair[1].number))
     return pairs[:most]

@@ -26,15 +26,17 @@ SYNC = re.compile(r"<sync(?![\w-])")
 @dataclass(frozen=True)
 class Finding:
     """One problem. ``line`` counts the file's lines from 1, or what ``unit`` names instead; 0 is the file itself.
-    ``within`` is line and column in its annotated text, from 1."""
+    ``within`` is line and column in its annotated text, from 1; ``source`` the file of a data set of several."""
 
     line: int
     message: str
     within: tuple[int, int] | None = None
     unit: str = "line"
+    source: str = field(default="", compare=False)
 
-    def place(self, file: str | Path) -> str:
-        """Where it is, in words."""
+    def place(self, data: str | Path) -> str:
+        """Where it is in the data set ``data``, in words."""
+        file = self.source or data
         if not self.line:
             return str(file)
         if self.within is None:
@@ -57,12 +59,14 @@ class Flaw:
 
 @dataclass(frozen=True)
 class CheckedRecord:
-    """A record, the number and the text of its line, and what is wrong with it."""
+    """A record, the number and the text of its line, and what is wrong with it; ``index`` is its place in the set, from
+    0, as lines count anew in each file."""
 
     number: int
     findings: tuple[Finding, ...]
     text: str = ""
     record: Record = field(default_factory=lambda: Record(()))
+    index: int = 0
 
 
 def check_file(source: str | Path, *, max_depth: int = 1) -> Iterator[CheckedRecord]:
@@ -71,13 +75,13 @@ def check_file(source: str | Path, *, max_depth: int = 1) -> Iterator[CheckedRec
     Raises ``OSError`` for a file that cannot be opened, :class:`DataError` for one that is unreadable or holds no text.
     """
     empty = unread = True
-    for row in read_rows(source):
+    for index, row in enumerate(read_rows(source)):
         empty, unread = False, unread and row.problem.startswith("not UTF-8")
         record, problems = understand(row)
-        findings = [Finding(row.number, problem, unit=row.unit) for problem in problems]
+        findings = [_finding(row, problem) for problem in problems]
         if not row.problem:
             findings += _findings(row, record, max_depth)
-        yield CheckedRecord(row.number, tuple(findings), row.text, record)
+        yield CheckedRecord(row.number, tuple(findings), row.text, record, index)
     if empty or unread:
         wrong = "is empty" if empty else "holds no UTF-8 text; save it as UTF-8"
         raise DataError(f"{source} {wrong}: it needs one JSON object a line.")
@@ -96,10 +100,14 @@ def read_sound(source: str | Path, *, max_depth: int = 1) -> list[CheckedRecord]
 
 def _findings(row: Row, record: Record, max_depth: int) -> Iterator[Finding]:
     """What is wrong with a record beyond its shape."""
-    yield from (Finding(row.number, problem, unit=row.unit) for problem in annotation_problems(record))
+    yield from (_finding(row, problem) for problem in annotation_problems(record))
     if record.annotated is not None:
         for flaw in flaws(record.annotated, record.answer, max_depth=max_depth):
-            yield Finding(row.number, flaw.message, (flaw.line, flaw.column), row.unit)
+            yield _finding(row, flaw.message, (flaw.line, flaw.column))
+
+
+def _finding(row: Row, message: str, within: tuple[int, int] | None = None) -> Finding:
+    return Finding(row.number, message, within, row.unit, row.source)
 
 
 def place(text: str, offset: int) -> tuple[int, int]:

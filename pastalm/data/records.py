@@ -211,7 +211,8 @@ class _Reader:
     def history(self) -> list[Message]:
         """The turns before, in the pairs of question and answer that ``history`` lists."""
         found: list[Message] = []
-        for pair in self.fields.get("history") or []:
+        given = self.fields.get("history") or []
+        for pair in given if isinstance(given, list | tuple) else [given]:
             if not isinstance(pair, list | tuple) or len(pair) != 2 or not all(isinstance(one, str) for one in pair):
                 self.problems.append("'history' must be a list of pairs of texts, a question and its answer.")
                 return []

@@ -29,7 +29,7 @@ class Repaired:
 def write_repaired(
     audited: Sequence[Audited], out: Path, above: float, steps: Callable[[str], int], *, max_depth: int = 1
 ) -> Repaired:
-    """Write all records, in the order of the file, those with blocks that depend on their siblings by more than
+    """Write all records, in the order of the set, those with blocks that depend on their siblings by more than
     ``above`` nats a token put right by :func:`pastalm.data.separate.separate`, whose ``steps`` are asked for. The file
     is there whole or not at all.
 
@@ -39,7 +39,7 @@ def write_repaired(
         raise ValueError(f"Dependence above {above} is not a limit; give 0 nats a token or more.")
     counts = Repaired()
     with writing(out) as file:
-        for one in sorted(audited, key=lambda one: one.line.number):
+        for one in sorted(audited, key=lambda one: one.line.index):
             if one.too_long:
                 counts.left_out += 1
             else:

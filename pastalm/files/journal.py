@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -124,7 +125,9 @@ class Journal(Mapping[Key, dict[str, Any]]):
 
 def ranks(path: Path) -> list[Path]:
     """The files of the journal ``path`` that are there, one for each process that has written."""
-    return [one for one in (path, *sorted(path.parent.glob(f"{path.stem}.rank*.jsonl"))) if one.exists()]
+    rank = re.compile(re.escape(path.stem) + r"\.rank\d+\.jsonl")
+    others = sorted(one for one in path.parent.glob("*.jsonl") if rank.fullmatch(one.name))
+    return [one for one in (path, *others) if one.exists()]
 
 
 def read_journal(path: Path) -> list[dict[str, Any]]:

@@ -49,7 +49,7 @@ def read_rows(source: str | Path, split: str = "train") -> Iterator[Row]:
     and ``pasta-instruct`` the data set that comes with the package. Raises ``DataError`` for a source that cannot be
     read at all, ``OSError`` for a file that cannot be opened.
     """
-    path, split = _located(source, split)
+    path, split = located(source, split)
     if path.is_dir() and _is_dataset(path):
         return _folder(path, split)
     if path.exists() or not _may_be_hub(str(source)):
@@ -68,7 +68,7 @@ def objects(source: str | Path, split: str = "train") -> Iterator[tuple[str, dic
 
 def count_rows(source: str | Path) -> int | None:
     """About how many rows there are; None where only reading them tells."""
-    path, _ = _located(source, "")
+    path, _ = located(source, "")
     if not path.is_file():
         return None
     with open(path, "rb") as file:
@@ -81,13 +81,13 @@ def count_rows(source: str | Path) -> int | None:
         return sum(1 for line in file if line.strip())
 
 
-def _located(source: str | Path, split: str) -> tuple[Path, str]:
-    """Where a source lies, and which split of it is meant."""
+def located(source: str | Path, split: str = "train") -> tuple[Path, str]:
+    """Where a source of :func:`read_rows` lies, there or not, and which split of it is meant."""
     path, folder, name = Path(source), *str(source).rpartition(":")[::2]
     if path.exists():
         return path, split
-    if folder and _located(folder, "")[0].is_dir():
-        return _located(folder, "")[0], name
+    if folder and located(folder, "")[0].is_dir():
+        return located(folder, "")[0], name
     first, *rest = path.parts or ("",)
     return (Path(str(files("pastalm"))).joinpath("data", first, *rest), split) if first == PACKAGED else (path, split)
 

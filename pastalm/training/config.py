@@ -271,6 +271,11 @@ class PreferConfig(TrainingConfig):
             )
         if self.judge_url and not self.judge_model:
             raise ValueError("There is a --judge-url but no judge: name the model with --judge-model.")
+        if self.judge_url and not self.judge_url.startswith(("http://", "https://")):
+            raise ValueError(
+                f"--judge-url {self.judge_url} must begin with http:// or https://; verdicts by file come with "
+                "--quality verdicts and no URL."
+            )
         self.snapshot_shares()
 
     def qualities(self) -> tuple[str, ...]:

@@ -45,6 +45,7 @@ class Desk:
 
     plan: Plan = lambda answer, nth: "good"
     retry_after: str | None = None
+    error: dict[str, Any] | None = None  # the body of an error, in the place of what it was told to say
     latency: float = 0.0
     asks: list[Ask] = field(default_factory=list)
     url: str = ""
@@ -104,7 +105,8 @@ def _handler(desk: Desk) -> type[BaseHTTPRequestHandler]:
             answer, what = desk.take(body, self.headers["Authorization"])
             time.sleep(random.uniform(0, desk.latency))
             if what[:3].isdigit():
-                return self._send(int(what[:3]), json.dumps({"error": {"message": f"told to say {what}"}}).encode())
+                error = desk.error or {"error": {"message": f"told to say {what}"}}
+                return self._send(int(what[:3]), json.dumps(error).encode())
             if what.startswith("refuses "):  # as OpenAI does: the field is named in the message and in 'param'
                 name = what.removeprefix("refuses ")
                 if name in body:

@@ -136,6 +136,8 @@ def test_people_fill_in_markdown(cache: Path, tmp_path: Path):
         ("c>b>a", (("C",), ("B",), ("A",)), 1.0),
         (["B", ["A", "C"]], (("B",), ("A", "C")), 1.0),
         ("tie", (("A", "B", "C"),), 1.0),
+        ("Tie 70%", (("A", "B", "C"),), 1.0),
+        ("= 50", (("A", "B", "C"),), 1.0),
     ],
 )
 def test_rankings(verdict: object, tiers: tuple, confidence: float):
@@ -159,6 +161,9 @@ def test_preferences():
         ("A 80", "line 1: 'A 80' is no answer"),
         ("A > > B", "line 1: '' is no answer"),
         ([1, 2], "line 1: '1' is no answer"),
+        ("tie A B > C", "line 1: 'TIE A B' is no answer"),
+        ("= A > B > C", "line 1: '' is no answer"),
+        ("Tie between A and B, C worst", "line 1: 'TIE BETWEEN A AND B, C WORST' is no answer"),
     ],
 )
 def test_a_wrong_ranking_is_refused_with_its_place(cache: Path, tmp_path: Path, verdict: object, says: str):
@@ -167,6 +172,17 @@ def test_a_wrong_ranking_is_refused_with_its_place(cache: Path, tmp_path: Path, 
     path.write_text(json.dumps({"id": item.id, "verdict": verdict}))
     with pytest.raises(DataError, match=says):
         shares_of(read_pairs(cache), [path])
+
+
+def test_more_answers_than_letters_are_judged_in_pairs(tmp_path: Path):
+    pairs = [AnswerPair("Which?", "best", f"answer {number}") for number in range(26)]
+    with pytest.raises(DataError, match="There are 27 answers to 'Which\\?', more than letters; export pairs"):
+        items_of(pairs, "rankings")
+    (item, *_), (ranked, *_) = items_of(pairs, "pairs"), items_of(PAIRS, "rankings")
+    path = tmp_path / "v.jsonl"
+    path.write_text("".join(json.dumps({"id": one.id, "verdict": "A"}) + "\n" for one in (item, ranked)))
+    found = shares_of([*pairs, *PAIRS], [path])
+    assert {order.instruction for order in found} == {"Which?", ranked.instruction}
 
 
 def test_other_wrong_verdicts_are_refused_with_their_place(cache: Path, tmp_path: Path):
@@ -226,6 +242,18 @@ def test_one_reading_of_a_ranking_is_called_one_where_there_is_no_other():
     assert (twice.what, twice.pairs) == ("anna, both orders", 1)
     (once,) = agreements(PAIRS[:1], shares, ["anna"], places)
     assert (once.what, once.pairs) == ("anna, both orders in one reading", 1)
+
+
+def test_a_pair_that_two_rounds_compare_is_one(tmp_path: Path):
+    asked = (("round1", ["base", "own", "one", "one"]), ("round2", ["base", "own", "two", "base"]))
+    for name, answers in asked:
+        (tmp_path / name).mkdir()
+        line = {"id": "q", "prompt": [{"role": "user", "content": "Which?"}], "answers": answers}
+        (tmp_path / name / "to_judge.jsonl").write_text(json.dumps(line) + "\n")
+    pairs = read_pairs(tmp_path / "judge.jsonl")
+    assert sorted(sorted({pair.first, pair.second}) for pair in pairs) == [
+        ["base"], ["base", "one"], ["base", "own"], ["base", "two"], ["one", "own"], ["own", "two"]
+    ]  # fmt: skip
 
 
 def test_a_round_of_stage_2_is_ranked_prompt_by_prompt(tmp_path: Path):

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from math import inf, nan
 from pathlib import Path
 from typing import Any
 
@@ -237,6 +238,8 @@ def test_likelihoods_of_the_letter():
     assert read_share("A", {"content": [{"token": "A", "logprob": -0.5, "top_logprobs": []}]}) == 1.0
     for broken in ({}, {"content": None}, {"content": [{"token": "A 80"}]}, "?", {"content": [{"token": "A"}]}):
         assert read_share("A 80", broken) == pytest.approx(0.8)
+    for odd in (1e9, 10**400, inf, nan):
+        assert read_share("A 80", {"content": [{"token": "A", "logprob": odd}]}) == pytest.approx(0.8)
 
 
 def test_refusals_of_earlier_comparisons_do_not_count_against_later_ones(desk: JudgeDesk, cache: Path):

@@ -38,7 +38,17 @@ def test_audit_and_filter(tmp_path: Path, model_dir: Path):
     assert found["summary"]["hidden"] == 6 and set(found["summary"]["places"]) == {"2", "3"}
     assert len(found["top"]) == 2 and found["positions"] == "pred10"
     assert found["top"][0]["dependence"] == pytest.approx(found["top"][0]["seen"] - found["top"][0]["hidden"])
-    assert found["repaired"]["kept"] + found["filtered"]["changed"] == 3
+    assert found["repaired"]["kept"] + found["repaired"]["changed"] == 3
+
+
+def test_data_that_is_no_path_has_its_journal_in_the_working_folder(
+    tmp_path: Path, model_dir: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    packaged = "pasta-instruct/assistant:test"
+    done = runner.invoke(app, ["audit", packaged, "--model", str(model_dir), "--top", "0", "--batch-size", "32"])
+    assert done.exit_code == 0, done.output
+    assert (tmp_path / "assistant:test.audit.jsonl").stat().st_size
 
 
 def test_refusals_are_one_sentence(tmp_path: Path, model_dir: Path):

@@ -47,11 +47,22 @@ def test_a_file_that_cannot_be_read_ends_nothing(data: Path, tmp_path: Path):
     files = [str(tmp_path / "none.jsonl"), str(tmp_path / "empty.jsonl"), str(data)]
     done = runner.invoke(app, ["check", *files, "--json"])
     found = json.loads(done.stdout)
-    assert done.exit_code == 1 and (found["records"], found["invalid"]) == (3, 3)
+    assert done.exit_code == 1 and (found["records"], found["invalid"], found["unread"]) == (3, 1, 2)
     first, second, third = found["errors"]
     assert first == {"place": files[0], "message": "No such file or directory."}
     assert second == {"place": files[1], "message": "is empty: it needs one JSON object a line."}
     assert third["place"].startswith(f"{data}, line 2, ") and found["report"]["answers"] == 2
+    summary = runner.invoke(app, ["check", *files]).stdout.splitlines()[-1]
+    assert summary == "3 errors, in 1 of 3 records in 3 files, 2 of which could not be read."
+
+
+def test_a_place_in_a_folder_names_its_file(tmp_path: Path):
+    configs = "configs:\n- config_name: all\n  data_files:\n  - split: train\n    path: [one.jsonl, two.jsonl]"
+    (tmp_path / "README.md").write_text(f"---\n{configs}\n---\n")
+    (tmp_path / "one.jsonl").write_text('{"prompt": "x", "annotated": "plain"}\n')
+    (tmp_path / "two.jsonl").write_text('{"prompt": "x"}\n')
+    done = runner.invoke(app, ["check", str(tmp_path)])
+    assert done.exit_code == 1 and f"{tmp_path / 'two.jsonl'}, line 1: has no 'annotated'" in done.stdout
 
 
 def test_half_a_character_is_a_problem(tmp_path: Path):

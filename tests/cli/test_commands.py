@@ -126,6 +126,15 @@ def test_show_a_line_of_a_data_file(tmp_path: Path, tokenizer_dir: Path):
         assert done.exit_code == 2 and said in done.stderr
 
 
+def test_show_reads_past_a_byte_order_mark_and_inside_the_package(tmp_path: Path, tokenizer_dir: Path):
+    text, line = tmp_path / "a.txt", tmp_path / "a.jsonl"
+    text.write_text(ANNOTATED, encoding="utf-8-sig")
+    line.write_text(json.dumps({"prompt": "x", "annotated": ANNOTATED}), encoding="utf-8-sig")
+    for file in ([str(text)], [str(line), "--line", "1"], ["pasta-instruct/assistant/train.jsonl", "--line", "1"]):
+        done = runner.invoke(app, ["show", *file, "--tokenizer", str(tokenizer_dir)])
+        assert done.exit_code == 0 and "\ufeff" not in done.stdout, done.stderr
+
+
 def test_show_names_what_is_wrong(tmp_path: Path):
     file = tmp_path / "a.txt"
     file.write_text("x\n<async topic='a'>never closed")

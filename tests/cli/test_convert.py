@@ -58,6 +58,19 @@ def test_lines_keep_their_other_fields(tmp_path: Path):
     assert (first["prompt"], first["id"]) == ("é", 0) and second["annotated"] == "plain"
 
 
+def test_a_byte_order_mark_is_not_the_answers(tmp_path: Path):
+    start = tmp_path / "a.txt"
+    start.write_text(ANNOTATOR, encoding="utf-8-sig")
+    assert convert(start, tmp_path / "b.txt", "pasta-annotator", "pasta-annotator").exit_code == 0
+    assert (tmp_path / "b.txt").read_text() == ANNOTATOR
+
+
+def test_a_data_set_is_converted_line_by_line(tmp_path: Path):
+    done = convert("pasta-instruct/assistant:test", tmp_path / "b.jsonl", "pasta", "pasta-annotator")
+    assert done.exit_code == 0 and done.stderr == "80 converted.\n"
+    assert len((tmp_path / "b.jsonl").read_text().splitlines()) == 80
+
+
 def test_half_characters_stay_escapes(tmp_path: Path):
     source = lines(tmp_path / "a.jsonl", "\ud800")
     assert convert(source, tmp_path / "b.jsonl", "pasta", "aspd").exit_code == 0

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from importlib.resources import files
 from itertools import islice
 from pathlib import Path
 
@@ -56,6 +58,32 @@ def test_it_goes_on_where_it_was(out: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
     monkeypatch.setattr("pastalm.cli.models.load_engine", refuse)
     assert runner.invoke(app, distil(out)).exit_code == 0 and out.read_bytes() == written
+
+
+def test_a_sample_stays_with_its_prompt_and_its_model(tmp_path: Path) -> None:
+    model, out = tmp_path / "model", tmp_path / "own.jsonl"
+    shutil.copytree(str(files("pastalm") / "bundled"), model)
+    line = [*distil(out), "--model", str(model), "--dtype", "float32"]
+    assert runner.invoke(app, [*line, "--limit", "2"]).exit_code == 0
+    begun = out.with_suffix(".samples.jsonl").read_bytes()
+    assert runner.invoke(app, line).exit_code == 0, "a larger --limit goes on"
+    assert out.with_suffix(".samples.jsonl").read_bytes().startswith(begun)
+    assert runner.invoke(app, [*line, "--limit", "1"]).exit_code == 0, "a smaller one takes the first"
+    prompts = tmp_path / "prompts.jsonl"
+    first, *others = prompts.read_text().splitlines(keepends=True)
+    written, drawn = out.read_bytes(), out.with_suffix(".samples.jsonl").read_bytes()
+
+    def refused(line: list[str], said: str) -> None:
+        done = runner.invoke(app, line)
+        assert done.exit_code == 2 and f"says that the samples were drawn {said}; choose another OUT." in done.stderr
+
+    refused([*line, "--dtype", "bfloat16"], "with another dtype")
+    prompts.write_text("".join([*others, first]))
+    refused(line, "for other prompts")
+    prompts.write_text("".join([first, *others]))
+    (model / "generation_config.json").write_text('{"temperature": 0.5}')
+    refused(line, "by other weights under the model's name")
+    assert (out.read_bytes(), out.with_suffix(".samples.jsonl").read_bytes()) == (written, drawn)
 
 
 def test_refusals_are_one_sentence(out: Path, tmp_path: Path) -> None:

@@ -153,6 +153,19 @@ def test_the_repaired_set_is_sound_and_its_dependent_blocks_see_their_siblings(
         write_repaired(found, out, -0.1, auditor.steps)
 
 
+def test_the_repaired_set_has_the_order_of_a_set_of_several_files(auditor: Auditor, tmp_path: Path):
+    folder, out = tmp_path / "set", tmp_path / "out.jsonl"
+    folder.mkdir()
+    files = [write(folder / name, [text + name for text in TEXTS]) for name in ("one.jsonl", "two.jsonl")]
+    paths = f"path: [{', '.join(file.name for file in files)}]"
+    (folder / "README.md").write_text(
+        f"---\nconfigs:\n- config_name: all\n  data_files:\n  - split: train\n    {paths}\n---\n"
+    )
+    found = list(auditor.run(read_sound(folder), tmp_path / "journal"))
+    assert write_repaired(found, out, 1e9, auditor.steps).kept == 8
+    assert out.read_bytes() == b"".join(file.read_bytes() for file in files)
+
+
 def _positive(block: Measured) -> Measured:
     """A random model is as likely to be helped by what it sees as not."""
     return block if block.hidden is None else replace(block, seen=block.hidden + abs(block.dependence))

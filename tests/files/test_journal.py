@@ -90,6 +90,15 @@ def test_processes_write_files_of_their_own_and_read_all(tmp_path: Path):
     assert (tmp_path / "a.rank1.jsonl").read_bytes().endswith(b'{"prompt": 5'), "only its own process cuts a file"
 
 
+def test_a_name_that_only_begins_as_a_processs_file_is_none(tmp_path: Path):
+    (tmp_path / "a[b].ranked.jsonl").write_text('{"id": "x"}\n')
+    (tmp_path / "ab.rank1.jsonl").write_text('{"id": "y"}\n')
+    with Journal(tmp_path / "a[b].jsonl") as journal, Journal(tmp_path / "a[b].jsonl", rank=1) as other:
+        other.append({"id": "z"})
+        journal.refresh()
+        assert list(journal) == ["z"]
+
+
 class FullDisk:
     """A file on a disk that takes some bytes more and then none."""
 

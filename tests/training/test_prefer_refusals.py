@@ -66,6 +66,12 @@ def test_another_run_that_does_not_fit_is_told_by_its_flag(data: Path, tmp_path:
         train_prefer(settings(nothing, data, tmp_path / "c", reuse_samples=str(other)), variety)
 
 
+def test_an_address_that_is_none_is_refused_at_once(model: Path, data: Path, tmp_path: Path):
+    with pytest.raises(ValueError, match=r"--judge-url file must begin with http://.*--quality verdicts and no URL"):
+        settings(model, data, tmp_path / "out", judge_model="people", judge_url="file")
+    settings(model, data, tmp_path / "out", judge_model="people", judge_url="https://localhost/v1")
+
+
 @pytest.mark.parametrize("changed", ["data", "model", "baseline"])
 def test_other_contents_under_the_same_name_are_refused(changed: str, tmp_path: Path):
     own = {"data": write_prompts(tmp_path / "prompts.jsonl", 2)}
