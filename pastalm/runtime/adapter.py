@@ -11,25 +11,48 @@ import torch
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from pastalm.lang.tokenizer import add_tags
-from pastalm.runtime.checkpoint import LoadError
+from pastalm.runtime.checkpoint import ADAPTER_CONFIG, LoadError
 
+WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
 SETTINGS = "pasta.json"  # what PEFT has no place for: the position policy that an adapter was trained with
 
 
 def apply_adapter(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> Any:
     """``model`` with the six tags and the adapter in ``folder``; the tokenizer gets the tags too. The folder's
-    ``generation_config.json``, if it has one, becomes the model's. Raises :class:`LoadError` where PEFT is missing."""
+    ``generation_config.json``, if it has one, becomes the model's. Raises :class:`LoadError` where PEFT is missing, and
+    for an adapter of another model."""
     if find_spec("peft") is None:
         raise LoadError(f"{folder} holds an adapter, and merging it needs PEFT: pip install 'pastalm[assistant]'.")
-    from peft import PeftModel
+    from peft import PeftConfig, PeftModel
 
     adopt_tags(model, tokenizer)
-    adapted: Any = PeftModel.from_pretrained(model, folder)
+    settings = PeftConfig.from_pretrained(str(folder))
+    if settings.peft_type is None:
+        raise LoadError(f"{folder / ADAPTER_CONFIG} names no peft_type: what kind of adapter it is, it does not say.")
+    adapted: Any = PeftModel(model, settings)
+    if strange := load_weights(adapted, folder):
+        raise LoadError(
+            f"The adapter {folder} does not fit the model that it names, at {len(strange)} weights, the first "
+            f"{strange[0]}: name the model that it was trained on, or get its files again."
+        )
     merged = adapted.merge_and_unload()
     merged.config.pasta_positions = read_positions(folder) or getattr(merged.config, "pasta_positions", None)
     if (folder / "generation_config.json").is_file():
         merged.generation_config = GenerationConfig.from_pretrained(folder)
     return merged.eval()
+
+
+def load_weights(adapted: Any, folder: Path) -> list[str]:
+    """Give the adapters of ``adapted``, PEFT's model, the weights in ``folder``; returns the names of those that the
+    folder lacks or that have no place there. Raises :class:`LoadError` for a folder without weights."""
+    if not any((folder / name).is_file() for name in WEIGHTS):
+        raise LoadError(f"{folder} holds an adapter without weights: there is no {' or '.join(WEIGHTS)}.")
+    renamed = getattr(adapted.get_base_model(), "_checkpoint_conversion_mapping", None)
+    try:  # "trainable" leaves the model in the mode that it is in
+        found = adapted.load_adapter(str(folder), "default", torch_device="cpu", key_mapping=renamed, is_trainable=True)
+    except KeyError as error:  # rows of the tags, or a layer that was trained whole
+        return [str(error.args[0])]
+    return [*found.missing_keys, *found.unexpected_keys]
 
 
 def read_positions(folder: Path) -> str | None:

@@ -15,22 +15,25 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from itertools import count
 from pathlib import Path
+from time import time
 from types import FunctionType, MethodType
-from typing import Any, cast
+from typing import Any
 from weakref import WeakValueDictionary
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel
 
 from pastalm.runtime.attention import AttentionContext, Scoring, attend
+from pastalm.runtime.memory import is_out_of_memory
 from pastalm.runtime.reason import reason
 
 LARGEST = 64  # queries of a pass that is worth a graph; prompts are read without one
 CACHE = Path("~/.cache/pastalm/compiled")
 FOLDER = "TORCHINDUCTOR_CACHE_DIR"
+ABANDONED = 60.0  # seconds without a byte, after which a compiler is not at work any more
 
 _log = logging.getLogger(__name__)
 _numbers = count()
@@ -66,16 +69,15 @@ torch.library.register_fake("pastalm::attend", _attend_shape)
 
 
 class CompiledPass:
-    """``eager``, a method that runs ``model``, compiled. Where that cannot be done, now or at any later call, it says
-    so once and stays eager: no request ends because of it. So it does when the model has other types, another device or
-    tables of other sizes than when this was made."""
+    """``eager``, a method that runs a model, compiled. Where that cannot be done, now or at any later call, it says
+    so once and stays eager: no request ends because of it. An error that the eager pass has too, or that there is no
+    memory for a pass, is the request's own."""
 
-    def __init__(self, eager: Pass, model: PreTrainedModel, context: AttentionContext, *, fold: bool) -> None:
+    def __init__(self, eager: Pass, context: AttentionContext, *, fold: bool) -> None:
         from pastalm.runtime.side_by_side import SideBySide  # it takes seconds to import
 
-        choose_folder()
-        self.eager, self.model, self.context = eager, model, context
-        self._taken_for_granted = _tables(model)
+        self.folder = choose_folder()
+        self.eager, self.context = eager, context
         self.number = next(_numbers)
         _contexts[self.number] = context
         options: dict[str, Any] = {
@@ -98,45 +100,58 @@ class CompiledPass:
         """See :data:`Pass`."""
         if self._compiled is None or tokens_1N.shape[1] > LARGEST:
             return self.eager(tokens_1N, positions_1N, keep_K)
-        if _tables(self.model) != self._taken_for_granted:
-            self._stay_eager("The model has changed since its step was compiled")
-            return self.eager(tokens_1N, positions_1N, keep_K)
+        try:
+            return self._run(self._compiled, tokens_1N, positions_1N, keep_K)
+        except Exception as error:
+            # Memory that compiling lacks, an error of the compiler's, is no fault of a request.
+            if is_out_of_memory(error) and not isinstance(error, torch._dynamo.exc.TorchDynamoException):
+                raise
+            fault = reason(error)
+        logits = self.eager(tokens_1N, positions_1N, keep_K)
+        self._compiled = None
+        _log.warning(
+            "The step cannot be compiled (%s); it runs without, more slowly. Compiled code is kept in %s.",
+            fault,
+            self.folder,
+        )
+        return logits
+
+    def _run(self, compiled: Pass, tokens_1N: Tensor, positions_1N: Tensor, keep_K: Tensor) -> Tensor:
         self.context.opaque = self.number
         try:
-            return self._compiled(*_marked(tokens_1N, positions_1N, keep_K))[:, : len(keep_K)]
-        except Exception as error:
-            self._stay_eager(f"The step cannot be compiled ({reason(error)})")
+            return compiled(*_marked(tokens_1N, positions_1N, keep_K))[:, : len(keep_K)]
         finally:
             self.context.opaque = None
-        return self.eager(tokens_1N, positions_1N, keep_K)
-
-    def _stay_eager(self, reason: str) -> None:
-        self._compiled = None
-        _log.warning("%s; it runs without, more slowly.", reason)
 
 
-def choose_folder() -> None:
-    """Have compiled code kept below the home folder, unless somebody has named another folder. What imports torch's
-    compiler, as transformers does, has named torch's own, which may be gone tomorrow. Without a home folder that can be
-    written to, it stays with that."""
+def choose_folder() -> Path:
+    """The folder where compiled code is kept: below the home folder, unless somebody has named another. What imports
+    torch's compiler, as transformers does, has named torch's own, which may be gone tomorrow. Without a home folder
+    that can be written to, it stays with that. What a compiler left empty when it was killed is removed."""
     from torch._inductor.runtime.cache_dir_utils import default_cache_dir
 
-    if os.environ.get(FOLDER, default_cache_dir()) == default_cache_dir():
+    named = Path(os.environ.get(FOLDER) or default_cache_dir())
+    if named == Path(default_cache_dir()):
         try:
             folder = CACHE.expanduser()
             folder.mkdir(parents=True, exist_ok=True)
+            if os.access(folder, os.W_OK):
+                named = folder
+                os.environ[FOLDER] = str(folder)
         except (OSError, RuntimeError):
-            return
-        if os.access(folder, os.W_OK):
-            os.environ[FOLDER] = str(folder)
+            pass
+    _remove_unfinished(named)
+    return named
 
 
-def _tables(model: PreTrainedModel) -> list[tuple[torch.dtype, torch.device, int]]:
-    """Types, devices and rows of the embedding and the head: compiled code goes wrong, or reads behind the end of a
-    table, if they change."""
-    layers = (model.get_input_embeddings(), model.get_output_embeddings())
-    tables = [cast(Tensor, layer.weight) for layer in layers]
-    return [(table.dtype, table.device, table.shape[0]) for table in tables]
+def _remove_unfinished(folder: Path) -> None:
+    """Remove the empty libraries in a folder, which torch would load for ever; one that is a minute old is no other
+    process's work."""
+    for place in folder.rglob("*.so"):
+        with suppress(OSError):  # another process may be at it, too
+            found = place.stat()
+            if not found.st_size and found.st_mtime < time() - ABANDONED:
+                place.unlink()
 
 
 def _with_own_code(method: Any) -> Pass:

@@ -208,6 +208,7 @@ class Engine:
         plain = asked.stop_token_ids is not None
         language = self.plain_language(asked.stop_token_ids or ()) if plain else self.language(asked.mode)
         ids = self.encode(prompt)
+        self._require_known("prompt", ids)
         limits = self.bounded(asked.limits, ids)
         interpreter = Interpreter(language, policy, limits, len(ids), stops=asked.stops, eager=asked.eager)
         notes = None if asked.logprobs is None else Logprobs(asked.logprobs)
@@ -239,7 +240,10 @@ class Engine:
         max_threads: int | None = None,
         observe: Observer | None = None,
     ) -> Sequence:
-        """A known answer, ready for :meth:`run` or a ``Scheduler``; decodes nothing."""
+        """A known answer, ready for :meth:`run` or a ``Scheduler``; decodes nothing. Raises :class:`RequestError` for
+        tokens that the model does not have."""
+        self._require_known("prompt", prompt)
+        self._require_known("answer", script.tokens)
         eos = self.eos or frozenset([NO_TOKEN])  # an end is never fed to the model
         vocabulary = self.tags() if self.eos else Vocabulary(self.tags().tokenizer, eos)
         known = Replay(script, min(eos))
@@ -284,6 +288,15 @@ class Engine:
         # Besides what is sampled, a chunk takes the two tags that the runtime may write; a promise takes five tokens.
         most = len(prompt) + limits.max_tokens + 2 * (limits.max_tokens // 5 + 1)
         return replace(limits, window=window, slots=min(most, self.max_model_len or most))
+
+    def _require_known(self, what: str, ids: Many[int]) -> None:
+        """Raise :class:`RequestError` for a token that the tokenizer has and the model's tables lack."""
+        largest = max(ids, default=0)
+        if largest >= self.known_tokens:
+            raise RequestError(
+                f"The {what} holds the token {largest}, but this model knows {self.known_tokens} tokens: take the "
+                "tokenizer that belongs to it."
+            )
 
     def release(self) -> None:
         """Free the cache that is kept between calls, and the graphs of steps over it. The next call makes them; calls

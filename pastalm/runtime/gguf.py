@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import AutoModelForCausalLM, GgufConfig
+from transformers import AutoModelForCausalLM
 
 from pastalm.runtime.checkpoint import Checkpoint, LoadError
 
@@ -58,17 +58,10 @@ def read_once(checkpoint: Checkpoint) -> Iterator[None]:
         package.GGUFReader, package.get_tensor_name_map = GGUFReader, get_tensor_name_map
 
 
-def load_unpacked(checkpoint: Checkpoint, config: Any, dtype: torch.dtype) -> Any:
-    """The model of a GGUF file with ordinary weights of this dtype. What the library makes of such a file can neither
-    be saved nor trained; its weights go into a fresh model of the same class, with its tables tied
-    if they were before they were quantised."""
-    packed: Any = AutoModelForCausalLM.from_pretrained(
-        checkpoint.where,
-        config=config,
-        gguf_file=checkpoint.gguf_file,
-        dtype=dtype,
-        quantization_config=GgufConfig(dequantize=True),
-    )
+def unpacked(packed: Any, dtype: torch.dtype) -> Any:
+    """The model that the library has made of a GGUF file, with ordinary weights of this dtype. That one can neither be
+    saved nor trained; its weights go into a fresh model of the same class, with its tables tied if they were before
+    they were quantised."""
     fields = {name: value for name, value in packed.config.to_dict().items() if name not in PACKED_FIELDS}
     if stored_twice(packed):
         fields["tie_word_embeddings"] = True

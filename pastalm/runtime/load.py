@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
     GenerationConfig,
+    GgufConfig,
     PretrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
@@ -31,7 +32,7 @@ from pastalm.runtime.adapter import apply_adapter, read_positions
 from pastalm.runtime.bases import BASES
 from pastalm.runtime.checkpoint import Checkpoint, LoadError, find_checkpoint
 from pastalm.runtime.device import choose_device, choose_dtype
-from pastalm.runtime.gguf import load_unpacked, read_once, require_reader
+from pastalm.runtime.gguf import read_once, require_reader, unpacked
 
 LONGEST_REASON = 300  # characters of a library's advice
 HUB_SECONDS = 5.0  # how long the hub may take to answer at all
@@ -119,12 +120,31 @@ def require_trainable(config: Any, name: str) -> None:
 def _model(
     checkpoint: Checkpoint, config: Any, device: torch.device, dtype: torch.dtype, options: dict[str, Any]
 ) -> Any:
-    if checkpoint.gguf_file:
-        return load_unpacked(checkpoint, config, dtype).to(device)
-    if quantisation(config):  # such weights lie where they are loaded, in the numbers they were made for
+    if quantisation(config) and not checkpoint.gguf_file:
+        # Such weights lie where they are loaded, in the numbers they were made for. Some ways of quantising store them
+        # under other names, so that what is missing says nothing.
         return AutoModelForCausalLM.from_pretrained(checkpoint.where, config=config, device_map={"": device}, **options)
-    model: Any = AutoModelForCausalLM.from_pretrained(checkpoint.where, config=config, dtype=dtype, **options)
-    return model.to(device)
+    if checkpoint.gguf_file:
+        options = {**options, "quantization_config": GgufConfig(dequantize=True)}
+    found: Any = AutoModelForCausalLM.from_pretrained(
+        checkpoint.where, config=config, dtype=dtype, output_loading_info=True, **options
+    )
+    model, info = found
+    _require_complete(model, info["missing_keys"], checkpoint)
+    return (unpacked(model, dtype) if checkpoint.gguf_file else model).to(device)
+
+
+def _require_complete(model: Any, missing: Iterable[str], checkpoint: Checkpoint) -> None:
+    """Raise :class:`LoadError` for weights that the files lack: the library makes them up. A tied head is not among
+    these, nor a buffer, which the model fills by itself."""
+    weights = {name for name, _ in model.named_parameters(remove_duplicate=False)}
+    lost = sorted(weights.intersection(missing))
+    if lost:
+        place = Path(checkpoint.where, checkpoint.gguf_file or "") if checkpoint.is_local else checkpoint.where
+        raise LoadError(
+            f"{place} lacks {len(lost)} of the model's {len(weights)} weights, the first {lost[0]}: its files are "
+            "damaged, or belong to another model than its config says; get them again."
+        )
 
 
 def _options(checkpoint: Checkpoint) -> dict[str, Any]:

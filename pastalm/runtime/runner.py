@@ -86,7 +86,7 @@ class Runner:
         elif self.metadata is not CacheMetadata:
             self._try_kernel()
         if compile:
-            self.run_model = CompiledPass(self._logits, model, self._context, fold=on_cpu and not kernel)
+            self.run_model = CompiledPass(self._logits, self._context, fold=on_cpu and not kernel)
             self._warm_up()
 
     def _forward_in(self, context: AttentionContext) -> Forward:

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 from transformers import PreTrainedModel, TrainerCallback
 
 from pastalm.lang.vocabulary import Vocabulary
+from pastalm.runtime.adapter import load_weights
 from pastalm.training.base import SettingsError, starting_point
 from pastalm.training.config import ALL_LINEAR, SftConfig, TrainingConfig, flag
 
@@ -57,7 +57,7 @@ def add_adapters(model: PreTrainedModel, vocabulary: Vocabulary, config: Trainin
 def _fill(wrapped: Any, adapter: Path, config: TrainingConfig) -> None:
     """Give the adapters of ``wrapped`` the weights in the folder ``adapter``. Raises :class:`SettingsError` for weights
     of another shape."""
-    from peft import PeftConfig, set_peft_model_state_dict
+    from peft import PeftConfig
 
     own: Any = PeftConfig.from_pretrained(str(adapter))
     for name, has in (("lora", own.r), ("lora_alpha", own.lora_alpha)):
@@ -66,8 +66,7 @@ def _fill(wrapped: Any, adapter: Path, config: TrainingConfig) -> None:
                 f"The adapter {adapter} was trained with {flag(name)} {has}, but this run asks for "
                 f"{getattr(config, name)}: give the same, or start from the merged model."
             )
-    found: Any = set_peft_model_state_dict(wrapped, load_file(adapter / "adapter_model.safetensors"))
-    if found.unexpected_keys or any("lora_" in name for name in found.missing_keys):
+    if load_weights(wrapped, adapter):
         raise SettingsError(
             f"The adapter {adapter} was trained on other modules than --lora-targets {config.lora_targets}: give the "
             "same, or start from the merged model."

@@ -7,18 +7,18 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import cast
 
 import pytest
 import torch
 from torch import nn
 from torch._inductor.runtime.cache_dir_utils import default_cache_dir
-from transformers import PreTrainedModel, PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerFast
 
 from pastalm import Engine, Response
 from pastalm.runtime import compiled
 from pastalm.runtime.attention import AttentionContext
-from pastalm.runtime.compiled import CACHE, FOLDER, CompiledPass, choose_folder
+from pastalm.runtime.compiled import ABANDONED, CACHE, FOLDER, CompiledPass, choose_folder
+from pastalm.runtime.memory import OutOfMemoryError
 from pastalm.runtime.runner import Runner
 from tests.runtime.families import tiny
 
@@ -61,9 +61,17 @@ def test_compiled_equals_eager(tokenizer: PreTrainedTokenizerFast, monkeypatch: 
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 0, "every graph was made by the warm-up"
 
 
-@pytest.mark.parametrize("when", ["at once", "later"])
+BROKEN = RuntimeError("no compiler\nhere")
+NARROW = torch._dynamo.exc.TorchDynamoException("DefaultCPUAllocator: no compiler here")  # no memory to compile in
+
+
+@pytest.mark.parametrize(("when", "error"), [("at once", BROKEN), ("later", BROKEN), ("at once", NARROW)])
 def test_what_cannot_be_compiled_runs_without(
-    tokenizer: PreTrainedTokenizerFast, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, when: str
+    tokenizer: PreTrainedTokenizerFast,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    when: str,
+    error: Exception,
 ) -> None:
     def broken(function: object, **_: object) -> object:
         calls = iter(range(100))
@@ -71,7 +79,7 @@ def test_what_cannot_be_compiled_runs_without(
         def run(*inputs: object) -> object:
             if when == "later" and next(calls) < 4:
                 return function(*inputs)  # type: ignore[operator]
-            raise RuntimeError("no compiler\nhere")
+            raise error
 
         return run
 
@@ -81,7 +89,39 @@ def test_what_cannot_be_compiled_runs_without(
         engine = Engine(tiny("llama", len(tokenizer)), tokenizer, compile=True)
         assert engine.generate("hello", max_tokens=20, mode="sequential").text == expected.text
     said = [record.message for record in caplog.records if "compiled" in record.message]
-    assert said == ["The step cannot be compiled (no compiler here); it runs without, more slowly."]
+    assert said == [
+        f"The step cannot be compiled ({' '.join(str(error).split())}); it runs without, more slowly. Compiled code is "
+        f"kept in {os.environ[FOLDER]}."
+    ]
+
+
+def test_an_error_of_a_request_leaves_the_pass_compiled(
+    tokenizer: PreTrainedTokenizerFast, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    narrow: list[bool] = []
+
+    def compiler(function: Callable[..., object], **_: object) -> object:
+        def run(*inputs: object) -> object:
+            if narrow:
+                torch.empty(1 << 60)  # what torch says where there is no memory
+            return function(*inputs)
+
+        return run
+
+    monkeypatch.setattr(torch, "compile", compiler)
+    engine = Engine(tiny("llama", len(tokenizer)), tokenizer, compile=True)
+    expected = engine.generate("hello", max_tokens=9, mode="sequential").text
+    narrow.append(True)
+    with pytest.raises(OutOfMemoryError):
+        engine.generate("hello", max_tokens=9, mode="sequential")
+    narrow.clear()
+    wrong = engine.request("hello", max_tokens=9, mode="sequential")
+    wrong.prompt = [1 << 20]  # no such token: neither pass can read it
+    with pytest.raises(IndexError):
+        engine.run(wrong)
+    graphs = engine.runner.run_model
+    assert isinstance(graphs, CompiledPass) and graphs.active and not caplog.records
+    assert engine.generate("hello", max_tokens=9, mode="sequential").text == expected
 
 
 @pytest.mark.parametrize("named, kept", [(None, CACHE), ("torch's own", CACHE), ("/some/where", Path("/some/where"))])
@@ -89,8 +129,7 @@ def test_where_compiled_code_is_kept(named: str | None, kept: Path, monkeypatch:
     monkeypatch.setenv(FOLDER, default_cache_dir() if named == "torch's own" else named or "")  # put back afterwards
     if named is None:
         monkeypatch.delenv(FOLDER)
-    choose_folder()
-    assert Path(os.environ[FOLDER]) == kept.expanduser()
+    assert choose_folder() == Path(os.environ[FOLDER]) == kept.expanduser()
 
 
 @pytest.mark.parametrize("home", ["below a file", "nobody's"])
@@ -101,8 +140,21 @@ def test_without_a_home_folder_it_is_kept_where_torch_keeps_it(
     cache = tmp_path / "file" / "compiled" if home == "below a file" else Path("~nobody-of-this-name/compiled")
     monkeypatch.setattr(compiled, "CACHE", cache)
     monkeypatch.setenv(FOLDER, default_cache_dir())
+    assert str(choose_folder()) == os.environ[FOLDER] == default_cache_dir()
+
+
+def test_what_a_killed_compiler_left_is_made_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(FOLDER, str(tmp_path))
+    (tmp_path / "ab").mkdir()
+    dead, running, done = (tmp_path / "ab" / f"{name}.main.so" for name in ("dead", "running", "done"))
+    for file in (dead, running, done):
+        file.touch()
+    done.write_text("code")
+    long_ago = running.stat().st_mtime - 2 * ABANDONED
+    for file in (dead, done):
+        os.utime(file, (long_ago, long_ago))
     choose_folder()
-    assert os.environ[FOLDER] == default_cache_dir()
+    assert {file.name for file in dead.parent.iterdir()} == {running.name, done.name}
 
 
 class Smallest(nn.Module):
@@ -123,7 +175,7 @@ class Smallest(nn.Module):
 
 
 def compiled_pass(model: Smallest) -> CompiledPass:
-    return CompiledPass(model.logits, cast(PreTrainedModel, model), AttentionContext(), fold=False)
+    return CompiledPass(model.logits, AttentionContext(), fold=False)
 
 
 @needs_a_compiler
@@ -138,33 +190,6 @@ def test_each_has_graphs_of_its_own() -> None:
             with torch.inference_mode():
                 torch.testing.assert_close(one(*inputs), model.logits(*inputs), atol=1e-5, rtol=0)
     assert all(one.active for one in graphs)
-
-
-def to_bfloat16(model: Smallest) -> None:
-    model.to(torch.bfloat16)
-
-
-def take_a_smaller_table(model: Smallest) -> None:
-    model.table = nn.Embedding(8, 16)
-
-
-@needs_a_compiler
-@pytest.mark.parametrize("change", [to_bfloat16, take_a_smaller_table])
-def test_a_model_that_changes_runs_without(
-    change: Callable[[Smallest], None], caplog: pytest.LogCaptureFixture
-) -> None:
-    model = Smallest(16)
-    graphs = compiled_pass(model)
-    inputs = (torch.tensor([[7]]), torch.tensor([[0]]), torch.tensor([0]))
-    with torch.inference_mode():
-        graphs(*inputs)
-    assert graphs.active
-    change(model)
-    with caplog.at_level(logging.WARNING, compiled.__name__), torch.inference_mode():
-        for _ in range(2):
-            torch.testing.assert_close(graphs(*inputs), model.logits(*inputs), atol=0, rtol=0)
-    said = [record.message for record in caplog.records if record.name == compiled.__name__]
-    assert said == ["The model has changed since its step was compiled; it runs without, more slowly."]
 
 
 def test_without_compile_nothing_is_compiled(tokenizer: PreTrainedTokenizerFast) -> None:

@@ -238,6 +238,22 @@ def test_half_a_character_is_refused(engine: Engine) -> None:
         engine.generate("hello \ud800")
 
 
+def test_tokens_that_the_tokenizer_has_and_the_model_lacks_are_refused() -> None:
+    known = untagged()
+    add_tags(known)
+    engine = Engine(tiny("llama", len(known), layers=1), known)
+    rows = len(known)
+    known.add_tokens(["<late>"])
+    said = rf"holds the token {rows}, but this model knows {rows} tokens: take the tokenizer that belongs to it\."
+    for prompt in ("hello <late>", [1, rows]):
+        for ask in (engine.request, lambda prompt: engine.replay(prompt, ANNOTATED)):
+            with pytest.raises(RequestError, match=f"^The prompt {said}"):
+                ask(prompt)
+    with pytest.raises(RequestError, match=f"^The answer {said}"):
+        engine.replay("hello", "foo <late>")
+    assert engine.generate([1, rows - 1], mode="sequential", max_tokens=3).metrics.tokens
+
+
 def test_no_stop_strings(engine: Engine) -> None:
     answers = [engine.generate("hello", max_tokens=5, mode="sequential", stop=stop).text for stop in (None, (), "")]
     assert answers[0] == answers[1] == answers[2]

@@ -146,6 +146,15 @@ def test_weights_beside_it_go_first_and_of_several_files_one_is_named(tmp_path: 
     assert all(torch.equal(weight, expected.state_dict()[name]) for name, weight in found.state_dict().items())
 
 
+def test_a_file_that_lacks_a_weight_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, tokenizer = source(tied=True)
+    state = {name: weight for name, weight in model.state_dict().items() if "layers.1.mlp.up_proj" not in name}
+    monkeypatch.setattr(model, "state_dict", lambda: state)
+    write_gguf(tmp_path / "model.gguf", model, tokenizer)
+    with pytest.raises(LoadError, match=r"model\.gguf lacks 1 of .* weights, the first model\.layers\.1\.mlp\.up_proj"):
+        load(str(tmp_path), "cpu", "float32")
+
+
 def test_what_cannot_be_read_is_said_in_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(LoadError, match="There is no GGUF file"):
         load(str(tmp_path / "nothing.gguf"))

@@ -9,12 +9,15 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from huggingface_hub.utils import are_progress_bars_disabled
-from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
+from safetensors.torch import load_file, save_file
+from transformers import LlamaConfig, LlamaForCausalLM, LlamaModel, PreTrainedTokenizerFast
 from transformers.utils import logging
 
 from pastalm import Engine
 from pastalm.runtime.load import LONGEST_REASON, LoadError, load, load_tokenizer, quantisation, unloadable
+from tests.runtime.families import FAMILIES, tiny
 
 
 def test_what_was_meant_is_named(tmp_path: Path):
@@ -90,6 +93,54 @@ def test_quantised_weights_are_not_trained(saved: Path, method: str) -> None:
     changed(saved, quantization_config={"quant_method": method, "bits": 4, "load_in_4bit": True})
     with pytest.raises(LoadError, match=f"quantised .{method}.: such a model can answer, but it cannot be trained"):
         load(str(saved), "cpu", trainable=True)
+
+
+def without(folder: Path, *names: str) -> None:
+    """Take weights out of a checkpoint's file."""
+    file = folder / "model.safetensors"
+    left = {name: weight for name, weight in load_file(file).items() if name not in names}
+    save_file(left, file, metadata={"format": "pt"})
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_weights_that_are_missing_are_not_made_up(
+    family: str, tmp_path: Path, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    model = tiny(family, len(tokenizer), layers=2)
+    model.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    loaded, _ = load(str(tmp_path), "cpu", "float32")  # a tied head is not in the file, and not missed
+    for name, weight in model.state_dict().items():
+        torch.testing.assert_close(loaded.state_dict()[name], weight, msg=name)
+    without(tmp_path, max(name for name in load_file(tmp_path / "model.safetensors") if ".1." in name))
+    with pytest.raises(LoadError, match=r"lacks 1 of the model's \d+ weights, the first .*\.1\..*: its files are"):
+        load(str(tmp_path), "cpu", "float32")
+
+
+def test_weights_of_another_model_are_refused(saved: Path) -> None:
+    file = saved / "model.safetensors"
+    save_file({f"x.{name}": weight for name, weight in load_file(file).items()}, file, metadata={"format": "pt"})
+    with pytest.raises(LoadError, match=r"saved lacks 21 of the model's 21 weights, the first lm_head\.weight"):
+        load(str(saved), "cpu")
+
+
+def test_what_a_model_does_not_miss_may_be_missing(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lost = "model.layers.1.mlp.up_proj.weight"
+    without(saved, lost)
+    monkeypatch.setattr(LlamaForCausalLM, "_keys_to_ignore_on_load_missing", [r"up_proj"])
+    assert load(str(saved), "cpu")
+
+
+def test_a_buffer_may_be_missing(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some models keep one that older files of them do not have."""
+    made = LlamaModel.__init__
+
+    def with_buffer(self: LlamaModel, config: LlamaConfig) -> None:
+        made(self, config)
+        self.register_buffer("scale", torch.ones(1))
+
+    monkeypatch.setattr(LlamaModel, "__init__", with_buffer)
+    assert "model.scale" in load(str(saved), "cpu")[0].state_dict()
 
 
 def test_quantised_weights_that_cannot_be_read_get_a_sentence(saved: Path) -> None:
