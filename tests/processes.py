@@ -33,6 +33,11 @@ def start(log: Path, function: Callable[..., Any], *arguments: Any, **more: str)
 
 
 def launch(flags: list[str], log: Path, function: Callable[..., Any], *arguments: Any) -> None:
+    """Call it in two processes that know of each other, and wait until they have ended well."""
+    finish(log, *start_two(flags, log, function, *arguments))
+
+
+def start_two(flags: list[str], log: Path, function: Callable[..., Any], *arguments: Any) -> list[ForkServerProcess]:
     """Call it in two processes that know of each other, as `accelerate launch` starts two with these flags."""
     parser = launch_command_parser()
     asked = ["--num_processes", "2", "--main_process_port", "0", *flags, "script"]
@@ -40,7 +45,7 @@ def launch(flags: list[str], log: Path, function: Callable[..., Any], *arguments
     shared = prepare_multi_gpu_env(found)
     shared |= {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(found.main_process_port)}
     ranks = ({**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(2))
-    finish(log, *[start(log, function, *arguments, **rank) for rank in ranks])
+    return [start(log, function, *arguments, **rank) for rank in ranks]
 
 
 def finish(log: Path, *processes: ForkServerProcess) -> None:

@@ -17,6 +17,7 @@ from pastalm.lang.positions import PositionPolicy
 from pastalm.lang.prompt import Message
 from pastalm.lang.script import Script, compile_script
 from pastalm.lang.vocabulary import Vocabulary
+from pastalm.layout import positions
 from pastalm.views import view_layout
 
 
@@ -38,13 +39,19 @@ class Example:
     in_views: bool = False
 
     def __len__(self) -> int:
-        return self._length
+        return self._views[0] if self.in_views else len(self.prompt) + len(self.script.tokens)
+
+    def last_position(self, policy: PositionPolicy) -> int:
+        """The largest position of a token; those in views are no matter of ``policy``."""
+        if self.in_views:
+            return self._views[1]
+        return max([len(self.prompt) - 1, *positions(len(self.prompt), self.script, policy)])
 
     @cached_property
-    def _length(self) -> int:
-        if self.in_views:
-            return len(view_layout(self.prompt, self.script).tokens)
-        return len(self.prompt) + len(self.script.tokens)
+    def _views(self) -> tuple[int, int]:
+        """Of an example in views: how many tokens, and the largest position."""
+        laid = view_layout(self.prompt, self.script)
+        return len(laid.tokens), int(laid.positions.max())
 
 
 def read_annotated(source: str | Path, *, max_depth: int = 1, plain: bool = False) -> Iterator[AnnotatedAnswer]:

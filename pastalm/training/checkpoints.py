@@ -245,8 +245,11 @@ def _save_adapter(model: Any, config: TrainingConfig, card: str) -> PreTrainedMo
 
 def whole_model(model: Any, state: dict[str, Tensor], vocabulary: Vocabulary, config: TrainingConfig) -> Any:
     """A model like ``model``, whose weights lie in parts on many processes, with all of them, from ``state``."""
-    config_copy = deepcopy(bare(model).config)  # building a model writes to the config it is given
-    built: Any = AutoModelForCausalLM.from_config(config_copy, dtype=torch.float32, attn_implementation="sdpa")
+    plain = bare(model)
+    config_copy = deepcopy(plain.config)  # building a model writes to the config it is given
+    built: Any = AutoModelForCausalLM.from_config(
+        config_copy, dtype=torch.float32, attn_implementation=library_attention(plain)
+    )
     if is_adapted(model):
         built = add_adapters(built, vocabulary, config)
     missing, unexpected = built.load_state_dict(state, strict=False)
@@ -258,6 +261,11 @@ def whole_model(model: Any, state: dict[str, Tensor], vocabulary: Vocabulary, co
     return built
 
 
+def library_attention(model: PreTrainedModel) -> str:
+    """The attention of transformers that ``model`` runs with: a few families, such as Gemma 2, have no SDPA."""
+    return "sdpa" if model._supports_sdpa else "eager"
+
+
 def save(model: Any, tokenizer: PreTrainedTokenizerBase, out: str | Path, dtype: torch.dtype, card: str) -> None:
     """Write model, tokenizer and ``card`` to ``out``.
 
@@ -265,7 +273,7 @@ def save(model: Any, tokenizer: PreTrainedTokenizerBase, out: str | Path, dtype:
     :class:`SaveError`.
     """
     model.config.use_cache = True  # the Trainer turned it off
-    model.set_attn_implementation("sdpa")  # ours is the runtime's choice, not the checkpoint's
+    model.set_attn_implementation(library_attention(model))  # ours is the runtime's choice, not the checkpoint's
     place = Path(out)
     place.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix=".saving-", dir=place) as part, saving(place, Path(part)):

@@ -10,7 +10,7 @@ from torch.utils.data import Dataset
 
 from pastalm.data.examples import AnnotatedAnswer, Example, encode_answers, pack, read_annotated
 from pastalm.files.lines import DataError
-from pastalm.lang.positions import DEFAULT, position_policy
+from pastalm.lang.positions import DEFAULT, PositionPolicy, position_policy
 from pastalm.lang.vocabulary import Vocabulary
 from pastalm.progress import track
 from pastalm.training.config import SftConfig
@@ -54,16 +54,21 @@ def read_data(config: SftConfig) -> list[AnnotatedAnswer]:
 
 
 def load_rows(
-    config: SftConfig, vocabulary: Vocabulary, answers: Sequence[AnnotatedAnswer] | None = None
+    config: SftConfig,
+    vocabulary: Vocabulary,
+    answers: Sequence[AnnotatedAnswer] | None = None,
+    window: int | None = None,
 ) -> PackedRows:
-    """Encode and pack the training data, ``answers`` if they are read already. Raises ``DataError`` if nothing usable
-    is in it."""
+    """Encode and pack the training data, ``answers`` if they are read already. Examples that go beyond the model's
+    ``window`` are left out. Raises ``DataError`` if nothing usable is in it."""
     answers = read_data(config) if answers is None else answers
     policy = position_policy(config.positions or DEFAULT)
     encoded = encode_answers(
         answers, vocabulary, policy, plain=config.plain, seed=config.seed, in_views=config.views == "server"
     )
     examples = list(track(encoded, "Encoding", len(answers), unit="examples", patience=1.0, enabled=leads()))
+    if window is not None:
+        examples = _within(window, examples, policy, config)
     rows = PackedRows(examples, config.row, config.seed, packed=config.pack)
     if not len(rows):
         raise DataError(f"{config.data}: no example fits into a row of {config.row} tokens; raise --row.")
@@ -71,6 +76,17 @@ def load_rows(
         print(f"{rows.dropped} of {len(examples)} examples are longer than a row of {config.row} tokens and left out.")
     rows.fill(config.batch_size * config.accumulate * processes())
     return rows
+
+
+def _within(window: int, examples: list[Example], policy: PositionPolicy, config: SftConfig) -> list[Example]:
+    """The examples whose positions the model has, and so can be decoded; says how many others there are."""
+    kept = [example for example in examples if example.last_position(policy) < window]
+    beyond = f"beyond the model's window of {window} positions, counted as --positions {policy.name} does"
+    if not kept:
+        raise DataError(f"{config.data}: every example reaches {beyond}; take shorter examples, or another --model.")
+    if len(kept) < len(examples) and leads():
+        print(f"{len(examples) - len(kept)} of {len(examples)} examples reach {beyond}, and are left out.")
+    return kept
 
 
 def tag_targets(tokens_BT: Tensor, targets_BT: Tensor, vocabulary: Vocabulary) -> Tensor:

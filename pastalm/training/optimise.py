@@ -264,6 +264,7 @@ class _Models:
 
     def write_snapshot(self, share: float) -> None:
         """The model as it is now, a copy of which goes through the main memory; training goes on with it untouched."""
+        self.trainer.require_finite()
         place = self.round.folder / f"snapshot-{100 * share:g}"
         live: Any = unwrapped(self.trainer)
         wrapped = self.trainer.model_wrapped

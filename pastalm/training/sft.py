@@ -13,6 +13,7 @@ from transformers.trainer_utils import set_seed
 from pastalm.data.collate import Collator
 from pastalm.lang.positions import position_policy
 from pastalm.lang.vocabulary import Vocabulary
+from pastalm.runtime.probe import window_of
 from pastalm.training.adapters import TagRows, add_adapters, settle_tag_rate
 from pastalm.training.base import load_base, settle_dtype, settle_positions
 from pastalm.training.checkpoints import (
@@ -63,8 +64,10 @@ def train_sft(config: SftConfig) -> Path:
         say(f"{config.out} holds this very run, finished; --no-resume trains it anew.")
     else:
         vocabulary = Vocabulary(tokenizer)
-        rows = load_rows(config, vocabulary, records)
-        held_rows = load_rows(replace(config, data=config.eval_data), vocabulary, held_out) if held_out else None
+        window = window_of(model.config)
+        rows = load_rows(config, vocabulary, records, window)
+        eval_config = replace(config, data=config.eval_data)
+        held_rows = load_rows(eval_config, vocabulary, held_out, window) if held_out else None
         trainer = _trainer(model, tokenizer, rows, held_rows, config)  # refuses settings before anything is written
         if leads():
             _begin(config, state)

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from importlib.util import find_spec
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel, PrinterCallback, ProgressCallback, Trainer, TrainingArguments
 from transformers.integrations import TensorBoardCallback
 
@@ -17,6 +19,7 @@ from pastalm.lang.vocabulary import Vocabulary
 from pastalm.layout import IGNORE
 from pastalm.runtime.attention import AttentionContext, AttentionMetadata, DenseMetadata, attach
 from pastalm.training.adapters import bare
+from pastalm.training.base import SettingsError
 from pastalm.training.checkpoints import saving, weights_trained
 from pastalm.training.config import TrainingConfig
 from pastalm.training.data import tag_targets
@@ -45,6 +48,7 @@ class SftTrainer(Trainer):
         self.model_accepts_loss_kwargs = True  # our loss divides by the targets of the whole step
         self._loss_shifts_labels = False  # ours does not: a label in the first column counts
         self.throughput = Throughput(self.accelerator)
+        self.diverged = torch.tensor(False, device=self.accelerator.device)
         self.remove_callback(ProgressCallback)
         self.remove_callback(PrinterCallback)
         self.logging = LoggingCallback()
@@ -128,13 +132,37 @@ class SftTrainer(Trainer):
         sums = [value for chosen in (~tags, tags) for value in (nats[chosen].sum().item(), chosen.sum().item())]
         return torch.tensor([*sums, len(text)], dtype=torch.double)
 
+    def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
+        """The library's, which is that of all processes; notes whether it is finite, before the step is taken.
+
+        A GPU is not waited for: there a line of the log, or weights that are to be written, come upon it.
+        """
+        norm = super()._get_grad_norm(model, grad_norm)
+        whole = norm.full_tensor() if isinstance(norm, DTensor) else torch.as_tensor(norm)
+        self.diverged |= ~whole.isfinite().to(self.diverged.device)
+        if self.args.use_cpu:
+            self.require_finite()
+        return norm
+
+    def require_finite(self, loss: float = 0.0) -> None:
+        """Raise :class:`SettingsError` if ``loss``, the mean of all processes, or a gradient so far is not finite. All
+        processes find the same."""
+        if self.diverged.item() or not isfinite(loss):
+            raise SettingsError(
+                f"Training diverged: after {self.state.global_step} of {self.state.max_steps} steps the loss or the "
+                "gradient is not a finite number, so nothing more is written; give a smaller --learning-rate and "
+                "another --out."
+            )
+
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Log, with the tokens a second since the last time."""
+        self.require_finite(logs.get("loss", 0.0))
         if "loss" in logs:
             logs["tokens_per_second"] = round(self.throughput.rate(), 1)
         super().log(logs, start_time)
 
     def _save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
+        self.require_finite()
         with saving(self.out / f"checkpoint-{self.state.global_step}"):
             super()._save_checkpoint(*args, **kwargs)
 
@@ -210,6 +238,7 @@ def training_arguments(config: TrainingConfig, rows: int, *, held_out: bool = Fa
         save_total_limit=2,
         logging_steps=min(config.log_every, max(1, steps // LINES)),
         logging_first_step=True,
+        logging_nan_inf_filter=False,  # it would report a loss that is no number as 0
         seed=config.seed,
         remove_unused_columns=False,
         dataloader_pin_memory=torch.cuda.is_available(),

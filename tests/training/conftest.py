@@ -14,10 +14,12 @@ from tests.runtime.families import tiny
 
 @pytest.fixture(scope="session")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model without tags."""
+    """A model without tags, with positions enough for generated tasks."""
     folder = tmp_path_factory.mktemp("base")
     tokenizer = byte_level_tokenizer()
-    tiny("llama", len(tokenizer), layers=2).save_pretrained(folder)
+    model = tiny("llama", len(tokenizer), layers=2)
+    model.config.max_position_embeddings = 4096
+    model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
 

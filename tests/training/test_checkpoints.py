@@ -17,11 +17,24 @@ from transformers import AutoModelForCausalLM
 from pastalm import Engine
 from pastalm.cli.errors import expected, sentence
 from pastalm.files.lines import DataError
+from pastalm.lang.vocabulary import Vocabulary
+from pastalm.runtime.attention import attach
 from pastalm.runtime.engine import RequestError
-from pastalm.training.base import SettingsError
-from pastalm.training.checkpoints import SaveError, last_checkpoint, read_state, require_same, run_state
+from pastalm.training.adapters import add_adapters, merge
+from pastalm.training.base import SettingsError, load_base
+from pastalm.training.checkpoints import (
+    SaveError,
+    last_checkpoint,
+    read_state,
+    require_same,
+    run_state,
+    save,
+    whole_model,
+)
 from pastalm.training.config import PreferConfig, SftConfig, fixed
 from pastalm.training.sft import train_sft
+from tests.conftest import byte_level_tokenizer
+from tests.runtime.families import tiny
 from tests.training.conftest import config
 
 
@@ -265,6 +278,37 @@ def test_a_full_disk_is_told_in_a_sentence_and_costs_nothing(
     train_sft(config(base, data, out))
     assert read_state(out)["figures"]["resumed_from"] == resumed
     assert_same(whole, out)
+
+
+@pytest.fixture(scope="module", params=["gemma2", "gpt_oss"])
+def without_sdpa(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model of a family that transformers runs with eager attention alone."""
+    folder, tokenizer = tmp_path_factory.mktemp(request.param), byte_level_tokenizer()
+    tiny(request.param, len(tokenizer), layers=2).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize("lora", [0, 2])
+def test_a_model_without_sdpa_is_trained_and_written(lora: int, without_sdpa: Path, data: Path, tmp_path: Path) -> None:
+    out = train_sft(config(without_sdpa, data, tmp_path / "out", steps=1, lora=lora))
+    assert Engine.from_pretrained(str(out), dtype="float32").generate("add 3", max_tokens=4).metrics.tokens > 0
+
+
+@pytest.mark.parametrize("lora", [0, 2])
+def test_a_model_without_sdpa_is_copied(lora: int, without_sdpa: Path, data: Path, tmp_path: Path) -> None:
+    """As a snapshot is taken, and the finished model where its weights lie on several processes."""
+    settings = config(without_sdpa, data, tmp_path / "out", lora=lora)
+    model, tokenizer = load_base(settings)
+    vocabulary = Vocabulary(tokenizer)
+    trained = add_adapters(model, vocabulary, settings) if lora else model
+    attach(model)
+    state = trained.state_dict()
+    copy = whole_model(trained, state, vocabulary, settings)
+    assert copy.state_dict().keys() == state.keys()
+    assert all(torch.equal(weight, state[name]) for name, weight in copy.state_dict().items())
+    save(merge(copy) if lora else copy, tokenizer, settings.out, torch.float32, "card")
+    assert (Path(settings.out) / "model.safetensors").is_file()
 
 
 def test_a_trained_model_says_how_it_was_made(base: Path, data: Path, tmp_path: Path) -> None:

@@ -179,3 +179,10 @@ def test_a_judge_without_its_package_is_refused_before_any_answer(
 def test_wrong_settings_get_a_sentence(field: str, value: object):
     with pytest.raises(ValueError, match=rf"{flag(field)}\b.*\.$"):
         PreferConfig("m", "d", "o", **{field: value})
+
+
+def test_a_round_that_diverges_leaves_no_model(model: Path, data: Path, tmp_path: Path):
+    diverging = settings(model, data, tmp_path, learning_rate=1e30, save_every=100, snapshots="0.5")
+    with pytest.raises(SettingsError, match=r"^Training diverged: .*smaller --learning-rate and another --out\.$"):
+        train_prefer(diverging, variety)
+    assert not list(tmp_path.rglob("*.safetensors"))

@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file
 
 from pastalm.training.checkpoints import read_state
-from tests.processes import SECONDS, environment, finish, launch, output, pasta, start
+from tests.processes import SECONDS, environment, errors, finish, launch, output, pasta, start, start_two
 from tests.training.fsdp_worker import sharded
 
 LAUNCH = [sys.executable, "-m", "accelerate.commands.launch", "--num_processes", "2", "--main_process_port", "0"]
@@ -106,6 +106,18 @@ def test_sharded_adapters_are_as_whole_ones(base: Path, data: Path, tmp_path: Pa
     run(tmp_path / "log", command(base, data, one, 4, *more))
     launch(FSDP, tmp_path / "log", sharded, *command(base, data, two, 2, *more))
     assert_equal(one, two, "adapter/adapter_model.safetensors")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("parts", [False, True])
+def test_all_processes_end_a_run_that_diverges(parts: bool, base: Path, data: Path, tmp_path: Path) -> None:
+    asked = command(base, data, tmp_path / "out", 2, "--learning-rate", 1e30, "--save-every", 100)
+    log, flags, function = tmp_path / "log", FSDP if parts else ["--multi_gpu"], sharded if parts else pasta
+    for process in start_two(flags, log, function, *asked):
+        process.join(SECONDS)
+        assert process.exitcode == 2, output(log)
+    assert errors(log).read_text().count("Training diverged: ") == 2
+    assert not list((tmp_path / "out").rglob("*.safetensors"))
 
 
 @pytest.mark.slow

@@ -1,23 +1,26 @@
-"""Gradient checkpointing changes memory and time, not gradients, whatever the context holds by the backward pass."""
+"""Gradient checkpointing changes memory and time, not gradients, whatever the context holds by the backward pass; and
+what comes of a loss that is no number."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerFast, TrainingArguments
 
 from pastalm.data.collate import Collator
 from pastalm.data.examples import encode_answers, read_annotated
 from pastalm.lang.positions import POLICIES
 from pastalm.lang.vocabulary import Vocabulary
 from pastalm.runtime.attention import DenseMetadata, attach
-from pastalm.training.checkpoints import last_checkpoint, read_state
+from pastalm.training.base import SettingsError
+from pastalm.training.checkpoints import checkpoints, last_checkpoint, read_state
 from pastalm.training.losses import token_loss
 from pastalm.training.sft import train_sft
-from pastalm.training.trainer import recompute_layers
+from pastalm.training.trainer import SftTrainer, recompute_layers, training_arguments
 from tests.conftest import byte_level_tokenizer
 from tests.runtime.families import tiny
 from tests.training.conftest import config
@@ -96,3 +99,48 @@ def test_a_compiled_model_trains_alike(
     for name in left:
         torch.testing.assert_close(left[name], right[name], atol=1e-2, rtol=1e-2, msg=name)  # bfloat16
     assert last_checkpoint(out) == out / "checkpoint-4"
+
+
+DIVERGED = r"^Training diverged: .* not a finite number.*; give a smaller --learning-rate and another --out\.$"
+
+
+@pytest.mark.parametrize("later", [False, True])
+def test_a_loss_that_is_no_number_ends_training(
+    later: bool, shallow: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It comes with the fifth step, after which the log has no line. ``later``: the host does not wait for each
+    step, as on a GPU."""
+
+    def arguments(*args: Any, **kwargs: Any) -> TrainingArguments:
+        made = training_arguments(*args, **kwargs)
+        made.use_cpu = not later
+        return made
+
+    def compute_loss(self: SftTrainer, *args: Any, **kwargs: Any) -> Any:
+        return plain(self, *args, **kwargs) * (float("nan") if self.state.global_step >= 4 else 1)
+
+    plain = SftTrainer.compute_loss
+    monkeypatch.setattr("pastalm.training.sft.training_arguments", arguments)
+    monkeypatch.setattr(SftTrainer, "compute_loss", compute_loss)
+    with pytest.raises(SettingsError, match=DIVERGED):
+        train_sft(config(shallow, data, tmp_path, steps=24, save_every=1))
+    kept = [load_file(folder / "model.safetensors") for folder in checkpoints(tmp_path)]
+    assert last_checkpoint(tmp_path) == tmp_path / "checkpoint-4" and len(kept) == 2
+    assert all(weight.isfinite().all() for weights in kept for weight in weights.values())
+    assert not list(tmp_path.glob("*.safetensors")) and "figures" not in read_state(tmp_path)
+
+
+def test_a_loss_that_is_infinite_ends_training(
+    shallow: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where its gradient is finite."""
+    plain = SftTrainer.compute_loss
+    monkeypatch.setattr(SftTrainer, "compute_loss", lambda *args, **kwargs: plain(*args, **kwargs) + float("inf"))
+    with pytest.raises(SettingsError, match=DIVERGED):
+        train_sft(config(shallow, data, tmp_path))
+
+
+def test_a_learning_rate_that_is_far_too_high_ends_training(shallow: Path, data: Path, tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=DIVERGED):
+        train_sft(config(shallow, data, tmp_path, learning_rate=1e30, save_every=100))
+    assert not list(tmp_path.rglob("*.safetensors"))
