@@ -73,6 +73,18 @@ def test_what_cannot_stand_together_is_refused(reports: list[dict[str, Any]], sa
         read_models([made("a", 1, 1)], "wall")
 
 
+def test_win_rates_are_plain_where_some_alone_were_controlled_for_length():
+    controlled = made("a", 1, 60, kind="length-controlled win rate")
+    judge = {"model": "j", "reference": "r"}
+    controlled["judge"] = judge | {"rates": {"win_rate": 70.0, "standard_error": 10.0}}
+    plain = made("b", 2, 40) | {"judge": judge | {"rates": {"win_rate": 40.0, "standard_error": 10.0}}}
+    alone, both = read_models([controlled]), read_models([controlled, plain])
+    assert (alone.kind, alone.models[0].quality.value) == ("length-controlled win rate", 60)
+    assert (both.kind, [model.quality.value for model in both.models]) == ("win rate", [70, 40])
+    first, second = (model.quality for model in both.models)
+    assert (first.low, first.high) == pytest.approx((70 - 19.6, 70 + 19.6)) and (second.low, second.high) == (39, 42)
+
+
 def test_the_figure(tmp_path: Path):
     pytest.importorskip("matplotlib")
     names = ["slow", "good", "fast", "near the good"]
