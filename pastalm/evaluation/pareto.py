@@ -211,6 +211,7 @@ def _labels(axes: Any, found: Tradeoff) -> None:
                 fontsize=9,
                 color=color,
                 bbox=ground,
+                parse_math=False,  # a name with dollars in it is no formula
                 arrowprops={"arrowstyle": "-", "color": color, "linewidth": 0.6} if abs(y) > NEAR else None,
             )
             label.update_positions(renderer)

@@ -105,6 +105,15 @@ def test_the_figure(tmp_path: Path):
     assert "theoretical speedup" in text and "sequential" not in text and ">dominated" not in text
 
 
+def test_a_name_is_no_formula_and_no_control_character(tmp_path: Path):
+    pytest.importorskip("matplotlib")
+    names = ["costs $1", r"\frac$$", "a\x1b[0mb\x00", "half \ud800"]
+    found = read_models([made(name, 1 + number, 40) for number, name in enumerate(names)])
+    _, svg = draw(found, tmp_path)
+    texts = {"".join(one.itertext()).strip() for one in ElementTree.parse(svg).iter() if one.tag.endswith("text")}
+    assert {"costs $1", r"\frac$$", "a[0mb", "half"} <= texts
+
+
 @pytest.mark.parametrize(
     "other, says",
     [
