@@ -57,7 +57,7 @@ def print_figures(response: Response, pair: Pair[Response] | None, engine: Engin
     the model that gave the sequential answer if it is another; ``timed``: the answer was decoded again for its time."""
     console = page_console(stderr=True)
     if pair:
-        console.rule(f"sequential answer of {baseline or 'the same model'}", style="dim")
+        console.rule(Text(f"sequential answer of {baseline or 'the same model'}", style="rule.text"), style="dim")
         same = pair.answer.text == pair.baseline.text
         console.print(Text("The same text." if same else printable(pair.baseline.text)))
     console.rule("figures", style="dim")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
+from rich.text import Text
 
 from pastalm.cli.options import Json, MaxDepth, Positions, Tokenizer, place_argument, place_option
 from pastalm.cli.tables import figures_grid, page_console
@@ -117,7 +118,7 @@ def report_table(report: Report) -> Table:
     """The report, a figure a row with what it means."""
     table = figures_grid()
     for row in _rows(report):
-        table.add_row(*row)
+        table.add_row(*map(Text, row))
     return table
 
 

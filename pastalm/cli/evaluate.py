@@ -267,4 +267,5 @@ def _print(found: dict[str, Any], out: Path) -> None:
         print_families(console, found)
     for note in notes(found):
         console.print(note, style="yellow", markup=False, highlight=False)
-    console.print(f"Written to {out}: report.json, answers.jsonl, model_outputs.json.", style="dim")
+    written = f"Written to {out}: report.json, answers.jsonl, model_outputs.json."
+    console.print(written, style="dim", markup=False, highlight=False)

@@ -106,16 +106,17 @@ def take(
 def agree(
     folder: Annotated[Path, place_argument("The folder, or the folders, as they were exported.", "FOLDER...")],
     judges: Annotated[list[str], typer.Argument(metavar="NAME...", help="The judges, as they were named.")],
+    limit: Limit = None,
 ) -> None:
     """Show how far judges agree, each with itself in both orders and each two with each other, with Cohen's kappa.
 
     Of several evaluations, also the win rates of each two models. In the folder of `pasta train prefer --quality
     verdicts,redundancy,..`, also how often each term that needs no judge orders two samples of a prompt as the judge
-    does. Intervals are of 95%.
+    does. Intervals are of 95%. The first N are those of export's --limit.
     """
     folders = [Path(name) for name in judges if Path(name).is_dir()]
     names = [name for name in judges if not Path(name).is_dir()]
-    asked = _comparisons([folder, *folders])
+    asked = _comparisons([folder, *folders], limit)
     known = _known(asked.caches)
     if not names:
         raise DataError("No judge is named; name the judges behind the folders.")

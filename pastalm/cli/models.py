@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
+from rich.text import Text
 
 from pastalm.cli.options import BUNDLED
 
@@ -25,7 +26,7 @@ class NoModelError(ValueError):
 @contextmanager
 def working(message: str) -> Iterator[None]:
     """A spinner on stderr while something takes its time; nothing where stderr is no terminal."""
-    with Console(stderr=True).status(message):
+    with Console(stderr=True).status(Text(message)):
         yield
 
 

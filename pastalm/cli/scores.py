@@ -125,7 +125,7 @@ def _judged(judge: dict[str, Any] | None) -> Iterator[str]:
     if judge["note"]:
         yield judge["note"]
     rates = judge["rates"]
-    if rates:
+    if rates and rates["length_controlled"] is not None:
         yield f"Plain win rate {rates['win_rate']:.2f}%; length control by {rates['formula']}."
 
 

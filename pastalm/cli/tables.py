@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Sequence
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -58,13 +59,14 @@ def figures_grid() -> Table:
 def _width(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> int:
     """The columns that a table needs so that every cell stands on one line."""
     columns = zip(heads, *rows, strict=True)
-    return sum(max(map(len, column)) for column in columns) + 3 * len(heads) - 3
+    return sum(max(map(cell_len, column)) for column in columns) + 3 * len(heads) - 3
 
 
 def _table(
     heads: Sequence[str], rows: Sequence[Sequence[str]], title: str, left: Sequence[str], dim: Sequence[int]
 ) -> Table:
-    table = Table(title=title or None, title_justify="left", box=None, pad_edge=False, padding=(0, 3, 0, 0))
+    titled = Text(title, style="table.title") if title else None  # a string would be read as markup
+    table = Table(title=titled, title_justify="left", box=None, pad_edge=False, padding=(0, 3, 0, 0))
     for number, head in enumerate(heads):
         table.add_column(head, justify="left" if number == 0 or head in left else "right", no_wrap=True)
     for number, row in enumerate(rows):

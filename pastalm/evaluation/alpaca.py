@@ -7,7 +7,10 @@ files; they come from a folder, so that no hub is needed, or else from the hub.
 
 from __future__ import annotations
 
+import csv
 import json
+import logging
+import os
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -34,8 +37,9 @@ class WinRates:
 
     ``number`` answers were judged. ``standard_error`` belongs to ``win_rate``, and with the minimal formula, whose
     predictions are all the same, to ``length_controlled`` too; ``discrete`` counts each preference as won, lost or
-    half. ``length_controlled`` is None where lengths give nothing to fit: fewer than five judged answers, or all of the
-    same difference. ``formula``: ``length_controlled_v1``, or for prompts that are not AlpacaEval's
+    half. ``length_controlled`` is None where nothing was fitted: fewer than five judged answers, all of the same
+    difference, or a fit whose penalty has left no weight but zero; it would say one half of any model, of one that
+    loses every comparison too. ``formula``: ``length_controlled_v1``, or for prompts that are not AlpacaEval's
     ``length_controlled_minimal``, which knows nothing of their difficulty.
     """
 
@@ -69,21 +73,22 @@ def win_rates(
     judged = [share for share in preferences if share is not None]
     if not judged:
         raise AlpacaError("No answer was judged, so there is no win rate.")
+    itself = names[0] == names[1]
+    generators = {"generator_1": "reference", "generator_2": "reference" if itself else "model"}
     rows: list[dict[str, Any]] = [
-        {"preference": nan if share is None else share + 1, "output_1": reference, "output_2": own}
-        | {"generator_1": names[1], "generator_2": names[0]}
+        {"preference": nan if share is None else share + 1, "output_1": reference, "output_2": own} | generators
         for share, own, reference in zip(preferences, model_outputs, reference_outputs, strict=True)
     ]
     glm = _package()
     plain = glm.get_winrate(rows)
     differences = {len(row["output_1"]) - len(row["output_2"]) for row in rows}
     length: dict[str, float] = {}
-    if (len(judged) >= FOLDS and len(differences) > 1) or names[0] == names[1]:
-        with _calibrated(glm, calibration, formula, len(rows)), _quiet():
-            length = glm.get_length_controlled_winrate(
-                rows, glm_name=formula, save_weights_dir=None, is_warn_extreme_changes=False
-            )
-    if length and formula == MINIMAL and names[0] != names[1]:  # the package's is the spread of the predictions: none
+    if (len(judged) >= FOLDS and len(differences) > 1) or itself:
+        with _calibrated(glm, calibration, formula, len(rows)):
+            length, weights = _fit(glm, rows, formula)
+        if not itself and not any(weights):
+            length = {}
+    if length and formula == MINIMAL and not itself:  # the package's is the spread of the predictions: none
         length["lc_standard_error"] = plain["standard_error"]
     return WinRates(
         len(judged),
@@ -108,9 +113,21 @@ def model_outputs(instructions: Sequence[str], answers: Sequence[str], generator
     return json.dumps(fields, ensure_ascii=False, indent=2) + "\n"
 
 
+def _fit(glm: Any, rows: list[dict[str, Any]], formula: str) -> tuple[dict[str, float], list[float]]:
+    """The package's length-controlled win rate, and the weights of its fit, which it only writes into a file."""
+    with TemporaryDirectory() as made, _quiet(), _no_stderr():
+        rates = glm.get_length_controlled_winrate(
+            rows, glm_name=formula, save_weights_dir=made, is_warn_extreme_changes=False
+        )
+        (path,) = Path(made).glob("*/*.csv")
+        _, (_, *weights) = csv.reader(path.read_text().splitlines())  # under their names, behind the model's
+    return rates, list(map(float, weights))
+
+
 def _package() -> Any:
     """The package's module of length control."""
     with _quiet():
+        level = logging.root.level
         try:
             from alpaca_eval.metrics import glm_winrate
         except ModuleNotFoundError as error:
@@ -123,6 +140,8 @@ def _package() -> Any:
             raise AlpacaError(
                 "Length control needs the package alpaca_eval: install it with  pip install 'pastalm[eval]'"
             ) from error
+        finally:
+            logging.root.setLevel(level)  # the package has every library's remarks printed
     return glm_winrate
 
 
@@ -168,3 +187,16 @@ def _quiet() -> Iterator[None]:
             return
         with sklearn.config_context():
             yield
+
+
+@contextmanager
+def _no_stderr() -> Iterator[None]:
+    """Nothing on stderr: liblinear, which is C, writes its warnings there past Python."""
+    kept = os.dup(2)
+    try:
+        with open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)

@@ -217,6 +217,8 @@ class Answers:
             return DecodedAnswer.of(asked.generate(question.prompt, **own))
 
         def other() -> DecodedAnswer:
+            if question.key in self.known:
+                return DecodedAnswer.read(self.known[question.key])
             return DecodedAnswer.of(baseline.generate(question.prompt, **others))
 
         if swap:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pastalm.evaluation.bootstrap import Estimate
+from pastalm.evaluation.report import CONTROLLED, TWO_SIDED, WIN_RATE
 from pastalm.files.lines import DataError
 
 AXES = ("realised", "theoretical")
@@ -62,7 +63,10 @@ def _dominates(one: EvaluatedModel, other: EvaluatedModel) -> bool:
 
 
 def read_models(reports: Sequence[dict[str, Any]], axis: str = AXES[0]) -> Tradeoff:
-    """The models of reports. Raises ``DataError`` where one has no quality, or another kind than the first."""
+    """The models of reports. Where the win rates of some alone were controlled for length, the plain ones of all count.
+
+    Raises ``DataError`` where a report has no quality, or another kind than the first.
+    """
     if axis not in AXES:
         raise ValueError(f"Unknown axis {axis!r}; choose one of {', '.join(AXES)}.")
     names = [report["name"] for report in reports]
@@ -77,14 +81,15 @@ def read_models(reports: Sequence[dict[str, Any]], axis: str = AXES[0]) -> Trade
         if report["figures"][axis] is None:
             raise DataError(f"The report of {report['name']} has no {axis} speedup; evaluate it with --max-batch 1.")
     _require_alike(reports)
-    kinds = {report["quality"]["kind"]: report["name"] for report in reports}
+    qualities = _qualities(reports)
+    kinds = {quality["kind"]: name for name, quality in zip(names, qualities, strict=True)}
     if len(kinds) > 1:
         told = ", ".join(f"{kind} ({name})" for kind, name in kinds.items())
         raise DataError(f"These qualities cannot stand in one figure: {told}.")
-    baselines = {report["quality"]["baseline"] for report in reports}
+    baselines = {quality["baseline"] for quality in qualities}
     models = (
-        EvaluatedModel(report["name"], Estimate(**report["figures"][axis]), _quality(report["quality"]))
-        for report in reports
+        EvaluatedModel(report["name"], Estimate(**report["figures"][axis]), _quality(quality))
+        for report, quality in zip(reports, qualities, strict=True)
     )
     return Tradeoff(tuple(models), axis, next(iter(kinds), ""), baselines.pop() if len(baselines) == 1 else None)
 
@@ -102,6 +107,22 @@ def _require_alike(reports: Sequence[dict[str, Any]]) -> None:
             if one != two:
                 told = f"{first['name']} has {what} {one!r}, {other['name']} {two!r}"
                 raise DataError(f"These reports cannot stand in one figure: {told}.")
+
+
+def _qualities(reports: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The quality of each report, all of one kind if they can be."""
+    mixed = {report["quality"]["kind"] for report in reports} == {CONTROLLED, WIN_RATE}
+    return [_plain(report) if mixed else report["quality"] for report in reports]
+
+
+def _plain(report: dict[str, Any]) -> dict[str, Any]:
+    """The win rate before it was controlled for length."""
+    quality = report["quality"]
+    if quality["kind"] == WIN_RATE:
+        return quality
+    value, error = (report["judge"]["rates"][name] for name in ("win_rate", "standard_error"))
+    low, high = max(0.0, value - TWO_SIDED * error), min(100.0, value + TWO_SIDED * error)
+    return {**quality, "kind": WIN_RATE, "value": value, "low": low, "high": high}
 
 
 def _quality(fields: dict[str, Any]) -> Estimate:
@@ -178,10 +199,11 @@ def _labels(axes: Any, found: Tradeoff) -> None:
     taken: list[Any] = []
     for model in found.models:
         color = "#222222" if found.dominator(model) is None else "#6f6f6f"
+        name = "".join(filter(str.isprintable, model.name))  # an SVG must hold no control character
         place = (model.speedup.value, model.quality.value)
         for x, y, side in _PLACES:
             label = axes.annotate(
-                model.name,
+                name,
                 place,
                 (x, y),
                 textcoords="offset points",
@@ -189,6 +211,7 @@ def _labels(axes: Any, found: Tradeoff) -> None:
                 fontsize=9,
                 color=color,
                 bbox=ground,
+                parse_math=False,  # a name with dollars in it is no formula
                 arrowprops={"arrowstyle": "-", "color": color, "linewidth": 0.6} if abs(y) > NEAR else None,
             )
             label.update_positions(renderer)

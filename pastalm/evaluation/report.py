@@ -20,6 +20,8 @@ from pastalm.tasks import FAMILIES
 FORM = 1  # of report.json
 REPORT = "report.json"
 TWO_SIDED = 1.96  # standard errors to each side, for 95%
+WIN_RATE = "win rate"  # what a judge's quality is called
+CONTROLLED = f"length-controlled {WIN_RATE}"
 
 _Figure = Callable[[Columns], np.ndarray]
 
@@ -139,11 +141,9 @@ def judge_quality(
     """
     if rates is not None and rates.length_controlled is not None and rates.length_controlled_error is not None:
         value, reach = rates.length_controlled, TWO_SIDED * rates.length_controlled_error
-        return Quality(
-            "length-controlled win rate", value, max(0.0, value - reach), min(100.0, value + reach), baseline
-        )
+        return Quality(CONTROLLED, value, max(0.0, value - reach), min(100.0, value + reach), baseline)
     own = estimate_mean([share for share in preferences if share is not None])
-    return Quality("win rate", 100 * own.value, 100 * own.low, 100 * own.high, baseline) if own else None
+    return Quality(WIN_RATE, 100 * own.value, 100 * own.low, 100 * own.high, baseline) if own else None
 
 
 def families(outcomes: Sequence[Outcome], timed: bool = True) -> dict[str, dict[str, Any]]:

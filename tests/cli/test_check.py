@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from shutil import copytree
 
 import pytest
 from typer.testing import CliRunner
@@ -32,6 +33,11 @@ def test_the_report_is_on_the_sound_records(data: Path):
     assert rows["answers"].split()[1] == "2" and "words" in rows["answers"] and "50.0%" in rows["that fork"]
     assert "give --tokenizer" in rows["length error"] and "pred10" in rows["positions"]
     assert "0: 50%  2: 50%" in rows["chunks per answer"]
+
+
+def test_a_tokenizer_is_called_as_it_is(data: Path, tokenizer_dir: Path, tmp_path: Path):
+    named = copytree(tokenizer_dir, tmp_path / "words[v1]")
+    assert f"tokens of {named}" in runner.invoke(app, ["check", str(data), "--tokenizer", str(named)]).stdout
 
 
 def test_a_line_that_is_not_text_ends_nothing(data: Path):

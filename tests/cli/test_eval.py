@@ -143,6 +143,22 @@ def test_a_short_baseline_is_said(evaluated: Path):
     assert found[0].startswith("Baseline: mine (sequential)") and "much shorter" in found[1]
 
 
+def test_names_are_no_markup(model_dir: Path, prompts: Path, tmp_path: Path):
+    out = tmp_path / "out[v1]"
+    done = evaluate(model_dir, prompts, out, "--name", "a[/b]", "--limit", "1")
+    assert done.exit_code == 0, done.output
+    assert done.stdout.startswith("a[/b]: 1 prompts") and f"Written to {out}: report.json" in done.stdout
+
+
+def test_length_control_is_named_where_there_is_one(evaluated: Path):
+    report = json.loads((evaluated / "report.json").read_text())
+    rates = {"win_rate": 0.0, "length_controlled": 12.0, "formula": "length_controlled_minimal"}
+    report["judge"] = {"model": "m", "reference": "r", "judged": 6, "unjudged": 0, "note": "", "rates": rates}
+    assert "Plain win rate 0.00%; length control by length_controlled_minimal." in notes(report)
+    rates["length_controlled"] = None
+    assert not any("length control" in note for note in notes(report))
+
+
 def test_another_baseline(model_dir: Path, prompts: Path, tmp_path: Path):
     flags = ("--baseline", str(model_dir), "--limit", "1", "--mode", "sequential", "--json")
     report = json.loads(evaluate(model_dir, prompts, tmp_path / "out", *flags).stdout)

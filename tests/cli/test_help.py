@@ -8,6 +8,7 @@ from io import StringIO
 from pathlib import Path
 
 import pytest
+from rich.cells import cell_len
 from rich.console import Console
 from typer.testing import CliRunner
 
@@ -79,6 +80,22 @@ def test_a_table_is_never_cut(width: int) -> None:
     cells = ("a name of some length", "theoretical x", "1.50", "1.40 (1.20 to 1.70)", "nobody at all", "Figures of it")
     assert all(cell in shown for cell in cells) and max(map(len, shown.split("\n"))) <= width
     assert ("efficiency: 0.93" in shown) == (width < 100)  # a row after the other where the columns do not fit
+
+
+def test_a_table_with_wide_characters_is_not_cut() -> None:
+    """They take two columns each."""
+    for width in range(20, 60):
+        console = Console(file=StringIO(), width=width)
+        print_table(console, ("model", "speed"), [("日本語のモデルの名前", "1.50")], title="速さ")
+        shown = console.file.getvalue()  # type: ignore[attr-defined]
+        assert "日本語のモデルの名前" in shown and "…" not in shown
+        assert max(map(cell_len, shown.split("\n"))) <= width
+
+
+def test_a_title_is_no_markup() -> None:
+    console = Console(file=StringIO(), width=80)
+    print_table(console, ("model",), [("a[/b], and a row as wide",)], title="Win rates by [bold]a[/b]")
+    assert console.file.getvalue().startswith("Win rates by [bold]a[/b]\n")  # type: ignore[attr-defined]
 
 
 def test_completion_is_offered() -> None:

@@ -97,6 +97,18 @@ def test_one_order_of_the_first_prompts(folders: list[Path], tmp_path: Path) -> 
     taken = judge("import", *folders, verdicts, "--judge-model", "anna", "--limit", "2")
     assert taken.exit_code == 0 and "8 comparisons of anna taken" in taken.stderr, taken.output
     assert "anna, both orders in one reading" in taken.stdout
+    agreed = judge("agree", *folders, "anna", "--limit", "2")
+    assert agreed.exit_code == 0 and agreed.stdout == taken.stdout
+
+
+def test_agreement_on_the_first_prompts_leaves_the_others_out(folders: list[Path], tmp_path: Path) -> None:
+    items, verdicts = tmp_path / "items.jsonl", tmp_path / "verdicts.jsonl"
+    rewritten(folders[0], ("good", "good", "plain"))  # the third is the baseline's answer, which needs no verdict
+    judge("export", folders[0], items, "--limit", "2")
+    read(items, verdicts, "good plain")
+    judge("import", folders[0], verdicts, "--judge-model", "anna", "--limit", "2")
+    agreed = judge("agree", folders[0], "anna", "--limit", "2")
+    assert ["one", "the", "baseline", "2", "100.0%"] in [line.split()[:5] for line in agreed.stdout.splitlines()]
 
 
 def test_wrong_verdicts_are_refused_with_their_place(folders: list[Path], tmp_path: Path) -> None:

@@ -120,6 +120,16 @@ def test_models_that_cannot_be_loaded(tmp_path: Path):
     for place in (tmp_path, tmp_path / "missing"):
         done = run(place, "hello")
         assert done.exit_code == 2 and str(place) in done.stderr and done.stderr.count("\n") == 1
+    done = run(Path("org/a[") / "b]", "hello")  # no markup of ours
+    assert done.exit_code == 2 and "org/a[/b]" in done.stderr and done.stderr.count("\n") == 1
+
+
+def test_the_baseline_is_called_as_it_is(model_dir: Path, tmp_path: Path):
+    from shutil import copytree
+
+    baseline = copytree(model_dir, tmp_path / "base[v1]")
+    done = run(model_dir, "hello", "--baseline", str(baseline))
+    assert done.exit_code == 0 and "sequential answer of base[v1]" in done.stderr
 
 
 def test_a_model_without_tags_is_told_what_to_do(model_dir: Path, tmp_path: Path):

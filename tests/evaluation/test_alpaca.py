@@ -94,9 +94,21 @@ def test_nothing_to_fit_gives_the_plain_rate_alone(package: None):
     assert (few.win_rate, few.length_controlled) == (100.0, None)
 
 
-def test_a_clean_sweep_can_be_fitted(package: None):
+def test_a_fit_without_weights_gives_the_plain_rate_alone(package: None, capfd: pytest.CaptureFixture[str]):
+    """The package would say one half: of a model that loses every comparison, and of small sets."""
+    _, own, other = lengthy()
+    for number in (6, NUMBER):
+        lost = win_rates([0.0] * number, own[:number], other[:number], formula=MINIMAL)
+        assert (lost.win_rate, lost.length_controlled, lost.length_controlled_error) == (0, None, None)
+    few = win_rates([1.0, 1.0, 1.0, 1.0, 0.0], own[:5], other[:5], formula=MINIMAL)
+    assert (few.win_rate, few.length_controlled) == (80, None)
+    assert capfd.readouterr() == ("", "")  # liblinear warns of a class without members
+
+
+def test_a_clean_sweep_can_be_fitted(package: None, calibration: Path):
     _, own, other = lengthy()
     assert win_rates([1.0] * NUMBER, own, other, formula=MINIMAL).length_controlled > 90
+    assert win_rates([0.0] * NUMBER, own, other, calibration).length_controlled < 10
 
 
 def test_nothing_is_left_changed(package: None, calibration: Path):
@@ -108,6 +120,14 @@ def test_nothing_is_left_changed(package: None, calibration: Path):
     win_rates(shares, own, other, calibration)
     assert glm_winrate.hf_hub_download is fetch
     assert sklearn.get_config()["enable_metadata_routing"] is routing
+
+
+def test_the_package_changes_no_logging(package: None, monkeypatch: pytest.MonkeyPatch):
+    for name in [name for name in sys.modules if name.startswith("alpaca_eval")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setattr(logging.root, "level", logging.WARNING)
+    win_rates([1.0, None], ["xx", "x"], ["x", "x"], formula=MINIMAL)
+    assert logging.root.level == logging.WARNING
 
 
 def test_without_files_and_hub_the_files_are_asked_for(package: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

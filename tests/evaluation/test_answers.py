@@ -114,6 +114,22 @@ def test_the_baselines_answers_of_another_folder_are_taken(
         Answers(tmp_path / "another", settings, tmp_path / "nowhere")
 
 
+def test_a_prompt_that_cannot_be_asked_costs_no_other_its_taken_answer(tmp_path: Path, engine: Engine):
+    settings = dataclasses.replace(SETTINGS, baseline="tiny", max_batch=2)
+    with Answers(tmp_path / "first", settings) as answers:
+        list(answers.measure(QUESTIONS, engine, engine))
+    path = tmp_path / "first" / "answers.jsonl"
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    for line in lines:
+        line["baseline"]["text"] = "taken"
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    questions = [*QUESTIONS, Question("xyz " * 600)]
+    with Answers(tmp_path / "second", settings, tmp_path / "first") as answers:
+        list(answers.measure(questions, engine, engine))
+        assert [one.baseline.text for one in answers.outcomes(questions)] == ["taken"] * len(QUESTIONS)
+        assert len(answers.refused(questions)) == 1
+
+
 def test_settings_that_cannot_be():
     with pytest.raises(ValueError, match="at least 1 prompt"):
         EvalSettings("tiny", "set", max_batch=0)

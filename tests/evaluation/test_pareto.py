@@ -73,6 +73,18 @@ def test_what_cannot_stand_together_is_refused(reports: list[dict[str, Any]], sa
         read_models([made("a", 1, 1)], "wall")
 
 
+def test_win_rates_are_plain_where_some_alone_were_controlled_for_length():
+    controlled = made("a", 1, 60, kind="length-controlled win rate")
+    judge = {"model": "j", "reference": "r"}
+    controlled["judge"] = judge | {"rates": {"win_rate": 70.0, "standard_error": 10.0}}
+    plain = made("b", 2, 40) | {"judge": judge | {"rates": {"win_rate": 40.0, "standard_error": 10.0}}}
+    alone, both = read_models([controlled]), read_models([controlled, plain])
+    assert (alone.kind, alone.models[0].quality.value) == ("length-controlled win rate", 60)
+    assert (both.kind, [model.quality.value for model in both.models]) == ("win rate", [70, 40])
+    first, second = (model.quality for model in both.models)
+    assert (first.low, first.high) == pytest.approx((70 - 19.6, 70 + 19.6)) and (second.low, second.high) == (39, 42)
+
+
 def test_the_figure(tmp_path: Path):
     pytest.importorskip("matplotlib")
     names = ["slow", "good", "fast", "near the good"]
@@ -91,6 +103,15 @@ def test_the_figure(tmp_path: Path):
     alone = read_models([made("one", 1.5, 60, baseline=None)], "theoretical")
     text = draw(alone, tmp_path)[1].read_text()
     assert "theoretical speedup" in text and "sequential" not in text and ">dominated" not in text
+
+
+def test_a_name_is_no_formula_and_no_control_character(tmp_path: Path):
+    pytest.importorskip("matplotlib")
+    names = ["costs $1", r"\frac$$", "a\x1b[0mb\x00", "half \ud800"]
+    found = read_models([made(name, 1 + number, 40) for number, name in enumerate(names)])
+    _, svg = draw(found, tmp_path)
+    texts = {"".join(one.itertext()).strip() for one in ElementTree.parse(svg).iter() if one.tag.endswith("text")}
+    assert {"costs $1", r"\frac$$", "a[0mb", "half"} <= texts
 
 
 @pytest.mark.parametrize(
