@@ -11,10 +11,9 @@ import torch
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from pastalm.lang.tokenizer import add_tags
-from pastalm.runtime.checkpoint import ADAPTER_CONFIG, LoadError
+from pastalm.runtime.checkpoint import ADAPTER_CONFIG, ADAPTER_NOTES, LoadError, read_settings
 
 WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
-SETTINGS = "pasta.json"  # what PEFT has no place for: the position policy that an adapter was trained with
 
 
 def apply_adapter(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> Any:
@@ -56,15 +55,16 @@ def load_weights(adapted: Any, folder: Path) -> list[str]:
 
 
 def read_positions(folder: Path) -> str | None:
-    """The position policy that the adapter in ``folder`` was trained with, if it notes one."""
-    place = folder / SETTINGS
-    return json.loads(place.read_text(encoding="utf-8"))["positions"] if place.is_file() else None
+    """The position policy that the adapter in ``folder`` was trained with, if it notes one. Raises
+    :class:`LoadError`."""
+    place = folder / ADAPTER_NOTES
+    return read_settings(place).get("positions") if place.is_file() else None
 
 
 def note_positions(folder: Path, positions: str | None) -> None:
     """Write the position policy beside the adapter in ``folder``."""
     if positions:
-        (folder / SETTINGS).write_text(json.dumps({"positions": positions}) + "\n", encoding="utf-8")
+        (folder / ADAPTER_NOTES).write_text(json.dumps({"positions": positions}) + "\n", encoding="utf-8")
 
 
 def adopt_tags(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:

@@ -6,6 +6,7 @@ import json
 from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 from pastalm.files.fingerprint import model_folder
 from pastalm.runtime.bases import BASES, LoadError
@@ -13,7 +14,16 @@ from pastalm.runtime.bases import BASES, LoadError
 BUNDLED = "bundled"
 ASSISTANT = "assistant"
 ADAPTER_CONFIG = "adapter_config.json"
+ADAPTER_NOTES = "pasta.json"  # what PEFT has no place for: the position policy that an adapter was trained with
 WEIGHTS = ("*.safetensors", "*.bin")
+TEXT, NUMBER, IDS = (str, "a text"), (int | float, "a number"), (int, "the number of a token, or a list of such")
+# The fields of these files that are used here, and what each may be.
+FIELDS: dict[str, dict[str, tuple[Any, str]]] = {
+    "config.json": {"pasta_positions": TEXT, "eos_token_id": IDS},
+    "generation_config.json": {"temperature": NUMBER, "top_p": NUMBER, "eos_token_id": IDS},
+    ADAPTER_CONFIG: {"base_model_name_or_path": TEXT},
+    ADAPTER_NOTES: {"positions": TEXT},
+}
 
 
 @dataclass(frozen=True)
@@ -44,18 +54,44 @@ def find_checkpoint(name: str) -> Checkpoint:
         packaged = BASES[name].packaged()
         return Checkpoint(str(packaged.parent), packaged.name) if packaged else Checkpoint(BASES[name].hub_id)
     place = Path(name).expanduser()
-    if place.suffix == ".gguf":
+    if place.suffix == ".gguf" and not place.is_dir():
         if not place.is_file():
             raise LoadError(f"There is no GGUF file {place}.")
         return Checkpoint(str(place.parent), place.name)
-    if (place / ADAPTER_CONFIG).is_file() and not (place / "config.json").exists():
+    if _is_adapter(place):
         return _on_its_base(place)
     if place.is_dir():
         place = model_folder(place)
+        _check_settings(place)
         return Checkpoint(str(place), _gguf_in(place))
     if name.startswith((".", "/", "~")) or name.endswith("/") or name.count("/") > 1:
         raise LoadError(f"There is no directory {name}; give a directory with a model, a hub id or 'bundled'.")
     return Checkpoint(name)
+
+
+def read_settings(place: Path) -> dict[str, Any]:
+    """The fields of a file of settings. Raises :class:`LoadError` for a file that holds no JSON object, and for one of
+    :data:`FIELDS` that is of another kind."""
+    try:
+        fields = json.loads(place.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise LoadError(f"{place} is no JSON: {error}.") from error
+    if not isinstance(fields, dict):
+        raise LoadError(f"{place} is no JSON object with a model's settings; get the file again.")
+    for name, (kind, wanted) in FIELDS.get(place.name, {}).items():
+        value = fields.get(name)
+        values = value if isinstance(value, list) and kind is int else [value]
+        if not all(one is None or isinstance(one, kind) for one in values):
+            raise LoadError(f"{place} names {value!r} as {name}, which must be {wanted}.")
+    return fields
+
+
+def _check_settings(folder: Path) -> None:
+    """Raise :class:`LoadError` for files of settings that are damaged: libraries stumble over some and pass over
+    others."""
+    for name in FIELDS:
+        if (folder / name).is_file():
+            read_settings(folder / name)
 
 
 def _bundled() -> Checkpoint:
@@ -67,20 +103,21 @@ def _bundled() -> Checkpoint:
 
 def _on_its_base(folder: Path) -> Checkpoint:
     """The base that an adapter names, with the adapter. Raises :class:`LoadError`."""
-    try:
-        base = json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8")).get("base_model_name_or_path")
-    except FileNotFoundError:
-        raise LoadError(f"This installation has no model {folder.name!r}; give a directory or a hub id.") from None
-    except ValueError as error:
-        raise LoadError(f"{folder / ADAPTER_CONFIG} is no JSON: {error}.") from error
+    if not _is_adapter(folder):
+        raise LoadError(f"This installation has no model {folder.name!r}; give a directory or a hub id.")
+    _check_settings(folder)
+    base = read_settings(folder / ADAPTER_CONFIG).get("base_model_name_or_path")
     if not base or Path(base).expanduser() == folder:
         raise LoadError(f"{folder / ADAPTER_CONFIG} names no base model; name one there as base_model_name_or_path.")
-    found = find_checkpoint(base)
-    if found.adapter:
+    if base == ASSISTANT or _is_adapter(Path(base).expanduser()):
         raise LoadError(
             f"{folder} holds an adapter for {base}, which is an adapter too; name the folder of a whole model."
         )
-    return replace(found, adapter=folder)
+    return replace(find_checkpoint(base), adapter=folder)
+
+
+def _is_adapter(folder: Path) -> bool:
+    return (folder / ADAPTER_CONFIG).is_file() and not (folder / "config.json").exists()
 
 
 def _gguf_in(folder: Path) -> str | None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -11,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from transformers import PreTrainedTokenizerFast
 
 from pastalm.lang.vocabulary import Vocabulary
-from pastalm.runtime.load import LoadError, load
+from pastalm.runtime.load import LoadError, load, load_generation_config, load_tokenizer, trained_positions
 from tests.runtime.families import tiny
 
 
@@ -61,6 +64,47 @@ def test_one_that_lost_weights_is_refused(part: str, adapter: Path) -> None:
     save_file(left, file, metadata={"format": "pt"})
     with pytest.raises(LoadError, match=rf"adapter does not fit .* 1 weights, the first .*{part}"):
         load(str(adapter), "cpu", "float32")
+
+
+def test_two_that_name_each_other_are_refused(adapter: Path) -> None:
+    other = shutil.copytree(adapter, adapter.with_name("other"))
+    for folder, base in ((adapter, other), (other, adapter)):
+        (folder / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": str(base)}))
+        with pytest.raises(LoadError, match=f"{folder} holds an adapter for {base}, which is an adapter too"):
+            load(str(folder))
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        ("adapter_config.json", "[1]", "is no JSON object with a model's settings"),
+        ("adapter_config.json", "{", "is no JSON: Expecting"),
+        ("adapter_config.json", "[" * 100_000, "is no JSON: maximum recursion depth"),
+        (
+            "adapter_config.json",
+            '{"base_model_name_or_path": 5}',
+            "names 5 as base_model_name_or_path, which must be a",
+        ),
+        ("pasta.json", "[1]", "is no JSON object"),
+        ("pasta.json", '{"positions": ["pred10"]}', r"names \['pred10'\] as positions, which must be a text"),
+        ("generation_config.json", "[]", "is no JSON object"),
+    ],
+)
+def test_one_with_damaged_settings_is_refused(name: str, text: str, said: str, adapter: Path) -> None:
+    (adapter / name).write_text(text)
+    for read in (load, load_tokenizer, load_generation_config, trained_positions):
+        with pytest.raises(LoadError, match=f"^{re.escape(str(adapter / name))} {said}"):
+            read(str(adapter))
+
+
+def test_its_kind_and_its_positions_may_be_missing(adapter: Path) -> None:
+    (adapter / "pasta.json").write_text("{}")
+    assert trained_positions(str(adapter)) is None
+    (adapter / "adapter_config.json").write_text(
+        json.dumps({"base_model_name_or_path": str(adapter.with_name("base"))})
+    )
+    with pytest.raises(LoadError, match=r"adapter_config\.json names no peft_type"):
+        load(str(adapter))
 
 
 def test_one_without_weights_is_refused(adapter: Path) -> None:

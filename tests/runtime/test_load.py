@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -16,7 +17,16 @@ from transformers import LlamaConfig, LlamaForCausalLM, LlamaModel, PreTrainedTo
 from transformers.utils import logging
 
 from pastalm import Engine
-from pastalm.runtime.load import LONGEST_REASON, LoadError, load, load_tokenizer, quantisation, unloadable
+from pastalm.runtime.load import (
+    LONGEST_REASON,
+    LoadError,
+    load,
+    load_generation_config,
+    load_tokenizer,
+    quantisation,
+    trained_positions,
+    unloadable,
+)
 from tests.runtime.families import FAMILIES, tiny
 
 
@@ -141,6 +151,33 @@ def test_a_buffer_may_be_missing(saved: Path, monkeypatch: pytest.MonkeyPatch) -
 
     monkeypatch.setattr(LlamaModel, "__init__", with_buffer)
     assert "model.scale" in load(str(saved), "cpu")[0].state_dict()
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        ("config.json", "[]", "is no JSON object with a model's settings"),
+        ("config.json", '{"pasta_positions": ["a"]}', r"names \['a'\] as pasta_positions, which must be a text"),
+        ("generation_config.json", "{", "is no JSON: Expecting"),
+        ("generation_config.json", "[]", "is no JSON object"),
+        (
+            "generation_config.json",
+            '{"do_sample": true, "temperature": "hot"}',
+            "names 'hot' as temperature, which must be a",
+        ),
+        ("generation_config.json", '{"eos_token_id": "x"}', "names 'x' as eos_token_id, which must be the number of"),
+        ("generation_config.json", '{"eos_token_id": [0, "x"]}', r"names \[0, 'x'\] as eos_token_id"),
+    ],
+)
+def test_damaged_settings_are_named(name: str, text: str, said: str, saved: Path) -> None:
+    (saved / name).write_text(text)
+    for read in (load, load_tokenizer, load_generation_config, trained_positions):
+        with pytest.raises(LoadError, match=f"^{re.escape(str(saved / name))} {said}"):
+            read(str(saved))
+
+
+def test_a_directory_may_be_called_like_a_file(saved: Path) -> None:
+    assert load(str(saved.rename(saved.with_name("model.gguf"))), "cpu")
 
 
 def test_quantised_weights_that_cannot_be_read_get_a_sentence(saved: Path) -> None:
