@@ -14,7 +14,6 @@ from pastalm.annotation.endpoint import Settings
 from pastalm.annotation.judge import Judge
 from pastalm.data.questions import Question, read_questions
 from pastalm.files.journal import Journal, ranks, read_journal
-from pastalm.files.lock import held
 from pastalm.files.packages import require
 from pastalm.lang.positions import CONTIGUOUS
 from pastalm.lang.vocabulary import Vocabulary
@@ -23,6 +22,7 @@ from pastalm.training.base import SettingsError, settle_dtype, starting_point
 from pastalm.training.checkpoints import (
     STATE,
     drop_checkpoints,
+    locked,
     read_state,
     require_elsewhere,
     require_equal,
@@ -33,7 +33,7 @@ from pastalm.training.checkpoints import (
 )
 from pastalm.training.config import PreferConfig
 from pastalm.training.optimise import TextNats, optimise
-from pastalm.training.processes import leads, rank, wait_until
+from pastalm.training.processes import leads, wait_until
 from pastalm.training.round import Round, draw
 from pastalm.training.sampling import FIELDS, Sampling
 from pastalm.training.score import (
@@ -62,9 +62,10 @@ def train_prefer(config: PreferConfig, quality: QualityFactor | None = None) -> 
     was.
 
     ``quality`` replaces what the settings name. Under `accelerate launch` every process calls it.
-    Raises ``DataError`` for data that cannot be used, ``SettingsError`` for settings other than those of the run in
-    ``config.out`` and for a ``config.out`` that is no folder or where the model itself lies, ``LoadError`` for a model
-    that cannot be found, ``EndpointError`` for a judge that does not answer, ``SaveError`` for a disk that is full.
+    Raises ``DataError`` for data that cannot be used and for a ``config.out`` where another run is at work,
+    ``SettingsError`` for settings other than those of the run in ``config.out``, for a ``config.out`` that is no folder
+    or where the model itself lies, and for training that diverges, ``LoadError`` for a model that cannot be found,
+    ``EndpointError`` for a judge that does not answer, ``SaveError`` for a disk that is full.
     """
     config = settle_dtype(config)
     out = Path(config.out)
@@ -74,8 +75,7 @@ def train_prefer(config: PreferConfig, quality: QualityFactor | None = None) -> 
     questions = read_questions(config.data, config.limit)
     if quality is None and "checker" in config.qualities():
         require_checks(questions, config.data)
-    out.mkdir(parents=True, exist_ok=True)
-    with held(out / (".lock" if leads() else f".lock{rank()}")):
+    with locked(out):
         if leads():
             _begin(config, questions, named=quality is None)
         wait_until((out / STATE).exists)
