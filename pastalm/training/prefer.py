@@ -156,7 +156,7 @@ def _factor(name: str, config: PreferConfig, stack: ExitStack) -> QualityFactor:
     if name == "verdicts":
         return judged(stack.enter_context(_judge(config, "none")), waiting=_waiting(config))
     if name == "repetition":
-        return unrepeated(Vocabulary(load_tokenizer(config.model)))
+        return unrepeated(Vocabulary(load_tokenizer(config.model, trust_remote_code=config.trust_remote_code)))
     if name == "likelihood":
         return likely(TextNats(config))
     return {"checker": checked, "redundancy": distinct, "coverage": covered}[name]
@@ -190,6 +190,7 @@ def _begin(config: PreferConfig, questions: Sequence[Question], *, named: bool) 
     settings say what quality is."""
     state, before = run_state(config, questions), read_state(config.out)
     require_same(config, state, before, "another --out")
+    state["quality_named"] = named and before.get("quality_named", True)  # a function's scores may be there already
     if config.reuse_samples and not before:
         _reuse(config, state, named=named)
     write_state(config.out, state)
@@ -197,7 +198,8 @@ def _begin(config: PreferConfig, questions: Sequence[Question], *, named: bool) 
 
 def _reuse(config: PreferConfig, state: dict[str, Any], *, named: bool) -> None:
     """Take over what another run has sampled and judged, which must agree in all that ``SAMPLED`` names. Where they
-    agree in what ``MEASURED`` names, too, also how fast and how good each answer was found."""
+    agree in what ``MEASURED`` names, too, and the settings of both say what quality is, also how fast and how good each
+    answer was found."""
     other, out = Path(config.reuse_samples), Path(config.out)
     before = read_state(other, "--reuse-samples")
     if not before:
@@ -207,6 +209,7 @@ def _reuse(config: PreferConfig, state: dict[str, Any], *, named: bool) -> None:
     for name in ("baseline", "round1/samples", "judge"):
         for path in ranks(other / f"{name}.jsonl"):
             shutil.copyfile(path, out / path.relative_to(other))
+    named = named and before.get("quality_named", True)
     if named and all(before["settings"].get(name) == state["settings"][name] for name in MEASURED):
         _reuse_scores(other / "round1" / "scores.jsonl", out / "round1" / "scores.jsonl", config.quality_weight)
 
