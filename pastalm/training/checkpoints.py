@@ -11,7 +11,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from copy import deepcopy
 from dataclasses import asdict
 from hashlib import sha256
@@ -26,11 +26,13 @@ from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokeni
 
 from pastalm.files.atomic import write_json
 from pastalm.files.fingerprint import fingerprint
+from pastalm.files.lock import held
 from pastalm.lang.vocabulary import Vocabulary
 from pastalm.runtime.adapter import note_positions
 from pastalm.training.adapters import add_adapters, bare, is_adapted, merge
 from pastalm.training.base import SettingsError, starting_point
 from pastalm.training.config import TrainingConfig, fixed, flag
+from pastalm.training.processes import leads, rank
 
 STATE = "run.json"
 PATHS = frozenset({"model", "data", "baseline"})  # settings that name files of the machine where a run was
@@ -143,6 +145,13 @@ def require_folder(out: str) -> None:
         raise SettingsError(f"{there} is a file, so --out {out} cannot be a folder; give another --out.")
     if not os.access(there, os.W_OK | os.X_OK):
         raise SettingsError(f"{there} may not be written to, so --out {out} is of no use; give another --out.")
+
+
+def locked(out: str | Path) -> AbstractContextManager[None]:
+    """Keep other runs away from the folder ``out``, which is made; each process of a run has a lock of its own. Raises
+    ``DataError`` if another run is at work there."""
+    Path(out).mkdir(parents=True, exist_ok=True)
+    return held(Path(out) / (".lock" if leads() else f".lock{rank()}"))
 
 
 # Checkpoints

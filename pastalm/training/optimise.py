@@ -20,11 +20,12 @@ from pastalm.files.atomic import new_folder
 from pastalm.files.journal import Journal
 from pastalm.lang.answer import Answer
 from pastalm.lang.positions import CONTIGUOUS
-from pastalm.lang.script import compile_script
+from pastalm.lang.script import Script, compile_script
 from pastalm.lang.vocabulary import Vocabulary
 from pastalm.progress import track
 from pastalm.runtime.attention import AttentionContext, attach
 from pastalm.runtime.engine import policy_of
+from pastalm.runtime.probe import window_of
 from pastalm.training.adapters import add_adapters, bare, is_adapted, merge
 from pastalm.training.base import load_base
 from pastalm.training.checkpoints import last_checkpoint, model_card, save, save_trained, unwrapped, whole_model
@@ -141,7 +142,8 @@ def _moved(batch: dict[str, Tensor], device: torch.device) -> dict[str, Tensor]:
 
 class TextNats:
     """How likely texts are as plain answers of the baseline, or of the stage-1 model without one: nats a token, the end
-    of the answer included. The model is loaded when it is first asked; each text is measured once."""
+    of the answer included; of a text that goes beyond the model's window, the part that lies in it. The model is loaded
+    when it is first asked; each text is measured once."""
 
     def __init__(self, config: PreferConfig) -> None:
         self.config = replace(config, model=config.baseline or config.model, lora=0)
@@ -168,16 +170,19 @@ class TextNats:
     def _measure(self, texts: Sequence[tuple[Question, str]]) -> list[float]:
         model, context, vocabulary = self.loaded
         policy = policy_of(model.config)
-        answers = [
-            SampledAnswer(
-                Example(vocabulary.prompts.encode(one.prompt), compile_script(Answer((text,)), vocabulary, policy))
-            )
-            for one, text in texts
-        ]
+        answers = [SampledAnswer(self._example(one, text)) for one, text in texts]
         batch = _moved(AnswerCollator(policy, vocabulary.tokenizer.pad_token_id or 0)(answers), model.device)
         logits = forward(model, context, batch).logits
         found = answer_log_probabilities(logits, batch["labels"], batch["answer"], len(answers))
         return [-total / len(one.example.script.tokens) for total, one in zip(found.tolist(), answers, strict=True)]
+
+    def _example(self, question: Question, text: str) -> Example:
+        model, _, vocabulary = self.loaded
+        prompt = vocabulary.prompts.encode(question.prompt)
+        script = compile_script(Answer((text,)), vocabulary, policy_of(model.config))
+        window = window_of(model.config)
+        room = None if window is None else max(1, window - len(prompt))
+        return Example(prompt, Script(script.tokens[:room], script.block[:room]))
 
 
 def pair_log_probabilities(

@@ -14,7 +14,6 @@ from pastalm.annotation.endpoint import Settings
 from pastalm.annotation.judge import Judge
 from pastalm.data.questions import Question, read_questions
 from pastalm.files.journal import Journal, ranks, read_journal
-from pastalm.files.lock import held
 from pastalm.files.packages import require
 from pastalm.lang.positions import CONTIGUOUS
 from pastalm.lang.vocabulary import Vocabulary
@@ -23,6 +22,7 @@ from pastalm.training.base import SettingsError, settle_dtype, starting_point
 from pastalm.training.checkpoints import (
     STATE,
     drop_checkpoints,
+    locked,
     read_state,
     require_elsewhere,
     require_equal,
@@ -33,7 +33,7 @@ from pastalm.training.checkpoints import (
 )
 from pastalm.training.config import PreferConfig
 from pastalm.training.optimise import TextNats, optimise
-from pastalm.training.processes import leads, rank, wait_until
+from pastalm.training.processes import leads, wait_until
 from pastalm.training.round import Round, draw
 from pastalm.training.sampling import FIELDS, Sampling
 from pastalm.training.score import (
@@ -62,9 +62,10 @@ def train_prefer(config: PreferConfig, quality: QualityFactor | None = None) -> 
     was.
 
     ``quality`` replaces what the settings name. Under `accelerate launch` every process calls it.
-    Raises ``DataError`` for data that cannot be used, ``SettingsError`` for settings other than those of the run in
-    ``config.out`` and for a ``config.out`` that is no folder or where the model itself lies, ``LoadError`` for a model
-    that cannot be found, ``EndpointError`` for a judge that does not answer, ``SaveError`` for a disk that is full.
+    Raises ``DataError`` for data that cannot be used and for a ``config.out`` where another run is at work,
+    ``SettingsError`` for settings other than those of the run in ``config.out``, for a ``config.out`` that is no folder
+    or where the model itself lies, and for training that diverges, ``LoadError`` for a model that cannot be found,
+    ``EndpointError`` for a judge that does not answer, ``SaveError`` for a disk that is full.
     """
     config = settle_dtype(config)
     out = Path(config.out)
@@ -74,8 +75,7 @@ def train_prefer(config: PreferConfig, quality: QualityFactor | None = None) -> 
     questions = read_questions(config.data, config.limit)
     if quality is None and "checker" in config.qualities():
         require_checks(questions, config.data)
-    out.mkdir(parents=True, exist_ok=True)
-    with held(out / (".lock" if leads() else f".lock{rank()}")):
+    with locked(out):
         if leads():
             _begin(config, questions, named=quality is None)
         wait_until((out / STATE).exists)
@@ -156,7 +156,7 @@ def _factor(name: str, config: PreferConfig, stack: ExitStack) -> QualityFactor:
     if name == "verdicts":
         return judged(stack.enter_context(_judge(config, "none")), waiting=_waiting(config))
     if name == "repetition":
-        return unrepeated(Vocabulary(load_tokenizer(config.model)))
+        return unrepeated(Vocabulary(load_tokenizer(config.model, trust_remote_code=config.trust_remote_code)))
     if name == "likelihood":
         return likely(TextNats(config))
     return {"checker": checked, "redundancy": distinct, "coverage": covered}[name]
@@ -190,6 +190,7 @@ def _begin(config: PreferConfig, questions: Sequence[Question], *, named: bool) 
     settings say what quality is."""
     state, before = run_state(config, questions), read_state(config.out)
     require_same(config, state, before, "another --out")
+    state["quality_named"] = named and before.get("quality_named", True)  # a function's scores may be there already
     if config.reuse_samples and not before:
         _reuse(config, state, named=named)
     write_state(config.out, state)
@@ -197,7 +198,8 @@ def _begin(config: PreferConfig, questions: Sequence[Question], *, named: bool) 
 
 def _reuse(config: PreferConfig, state: dict[str, Any], *, named: bool) -> None:
     """Take over what another run has sampled and judged, which must agree in all that ``SAMPLED`` names. Where they
-    agree in what ``MEASURED`` names, too, also how fast and how good each answer was found."""
+    agree in what ``MEASURED`` names, too, and the settings of both say what quality is, also how fast and how good each
+    answer was found."""
     other, out = Path(config.reuse_samples), Path(config.out)
     before = read_state(other, "--reuse-samples")
     if not before:
@@ -207,6 +209,7 @@ def _reuse(config: PreferConfig, state: dict[str, Any], *, named: bool) -> None:
     for name in ("baseline", "round1/samples", "judge"):
         for path in ranks(other / f"{name}.jsonl"):
             shutil.copyfile(path, out / path.relative_to(other))
+    named = named and before.get("quality_named", True)
     if named and all(before["settings"].get(name) == state["settings"][name] for name in MEASURED):
         _reuse_scores(other / "round1" / "scores.jsonl", out / "round1" / "scores.jsonl", config.quality_weight)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.trainer_utils import set_seed
 
 from pastalm.data.collate import Collator
+from pastalm.data.examples import AnnotatedAnswer
 from pastalm.lang.positions import position_policy
 from pastalm.lang.vocabulary import Vocabulary
 from pastalm.runtime.probe import window_of
@@ -21,6 +23,7 @@ from pastalm.training.checkpoints import (
     drop_checkpoints,
     is_finished,
     last_checkpoint,
+    locked,
     model_card,
     read_state,
     require_elsewhere,
@@ -43,17 +46,24 @@ DTYPE = torch.bfloat16  # of the finished model
 def train_sft(config: SftConfig) -> Path:
     """Run stage 1 and write model and tokenizer to ``config.out``; an interrupted run goes on where it was.
 
-    Under `accelerate launch` every process calls it. Raises ``DataError`` for data that cannot be used, ``LoadError``
-    for a model that cannot be found, ``SettingsError`` for settings that contradict the model or the run in
-    ``config.out``, for a ``config.out`` that is no folder, and for one where the model itself lies; ``SaveError`` for a
-    disk that is full.
+    Under `accelerate launch` every process calls it. Raises ``DataError`` for data that cannot be used and for a
+    ``config.out`` where another run is at work, ``LoadError`` for a model that cannot be found, ``SettingsError`` for
+    settings that contradict the model or the run in ``config.out``, for a ``config.out`` that is no folder, for one
+    where the model itself lies, and for training that diverges; ``SaveError`` for a disk that is full.
     """
     config = settle_dtype(config)
     require_elsewhere(config.model, [Path(config.out), *checkpoints(config.out)])
     require_folder(config.out)
-    before = read_state(config.out) if config.resume else {}
     records = read_data(config)
     held_out = read_data(replace(config, data=config.eval_data)) if config.eval_data else []
+    with locked(config.out):
+        _train(config, records, held_out)
+    return Path(config.out)
+
+
+def _train(config: SftConfig, records: Sequence[AnnotatedAnswer], held_out: Sequence[AnnotatedAnswer]) -> None:
+    """All that the run in ``config.out`` has not done."""
+    before = read_state(config.out) if config.resume else {}
     require_same(config, run_state(config, records), before, INSTEAD)
     set_seed(config.seed)
     model, tokenizer = load_base(config)
@@ -72,7 +82,6 @@ def train_sft(config: SftConfig) -> Path:
         if leads():
             _begin(config, state)
         _run(trainer, tokenizer, config, state)
-    return Path(config.out)
 
 
 def _run(trainer: SftTrainer, tokenizer: PreTrainedTokenizerBase, config: SftConfig, state: dict[str, Any]) -> None:

@@ -68,7 +68,7 @@ def test_a_model_whose_answers_have_no_end_is_refused(data: Path, tmp_path: Path
         SettingsError, match=r"^Neither the tokenizer of .*base nor .* \"eos_token\" in tokenizer_config"
     ):
         train_sft(config(base, data, tmp_path / "out"))
-    assert not (tmp_path / "out").exists()
+    assert not list((tmp_path / "out").glob("[!.]*"))
 
 
 @pytest.mark.parametrize("name", ["file", "folder"])
@@ -94,7 +94,7 @@ def test_other_quantised_weights_are_refused_before_training(base: Path, data: P
     (tmp_path / "base" / "config.json").write_text(json.dumps(settings))
     with pytest.raises(LoadError, match=r"quantised \(gptq\).*cannot be trained"):
         train_sft(config(tmp_path / "base", data, tmp_path / "out"))
-    assert not (tmp_path / "out").exists()
+    assert not list((tmp_path / "out").glob("[!.]*"))
 
 
 def test_auto_is_what_the_hardware_computes_in(

@@ -33,6 +33,7 @@ from pastalm.training.checkpoints import (
 )
 from pastalm.training.config import PreferConfig, SftConfig, fixed
 from pastalm.training.sft import train_sft
+from pastalm.training.trainer import SftTrainer
 from tests.conftest import byte_level_tokenizer
 from tests.runtime.families import tiny
 from tests.training.conftest import config
@@ -319,6 +320,23 @@ def test_a_trained_model_says_how_it_was_made(base: Path, data: Path, tmp_path: 
     assert "adapters of rank 2 on all-linear" in card and "bfloat16" in card
     assert f"| eval_loss | {figures['eval_loss']} |" in card and "| --lora-alpha | 32.0 |" in card
     assert "More Information Needed" not in card and str(tmp_path) not in card
+
+
+def test_a_second_run_in_the_same_place_is_refused(
+    base: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is started when the first one is about to train."""
+    first = config(base, data, tmp_path, steps=1)
+    plain = SftTrainer.train
+
+    def train(self: SftTrainer, *args: object, **kwargs: object) -> object:
+        with pytest.raises(DataError, match=r"is in use by another run; wait for it, or choose another --out\.$"):
+            train_sft(first)
+        return plain(self, *args, **kwargs)
+
+    monkeypatch.setattr(SftTrainer, "train", train)
+    train_sft(first)
+    assert read_state(tmp_path)["figures"]["steps"] == 1
 
 
 def test_runs_of_the_two_stages_do_not_meet(whole: Path, base: Path, data: Path) -> None:

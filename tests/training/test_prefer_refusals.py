@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from transformers import PreTrainedTokenizerFast
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 from typer.testing import CliRunner
 
 from pastalm.annotation.endpoint import Settings as JudgeSettings
@@ -149,6 +150,59 @@ def test_nats_of_a_text_are_those_of_the_model(model: Path, data: Path, tmp_path
             logp = torch.log_softmax(loaded(torch.tensor([[*prompt, *answer]])).logits[0], -1)
         each = [logp[len(prompt) - 1 + k, token].item() for k, token in enumerate(answer)]
         assert nats == pytest.approx(-sum(each) / len(each), rel=1e-4)
+
+
+def test_nats_of_a_text_are_those_of_what_the_window_holds(
+    model: Path, data: Path, tmp_path: Path, tokenizer: PreTrainedTokenizerFast
+):
+    """A baseline of 24 learned positions."""
+    config = AutoConfig.for_model("gpt2", vocab_size=len(tokenizer), n_embd=32, n_layer=1, n_head=4, n_positions=24)
+    baseline = AutoModelForCausalLM.from_config(config).eval()
+    baseline.save_pretrained(tmp_path / "baseline")
+    tokenizer.save_pretrained(tmp_path / "baseline")
+    texts = [(Question("add 1"), "foo bar"), (Question("add 1"), "foo bar " * 20)]
+    found = TextNats(settings(model, data, tmp_path, baseline=str(tmp_path / "baseline")))(texts)
+    vocabulary = Vocabulary(tokenizer)
+    for (question, text), nats in zip(texts, found, strict=True):
+        prompt = vocabulary.prompts.encode(question.prompt)
+        both = [*prompt, *vocabulary.encode(text), tokenizer.eos_token_id][:24]
+        with torch.no_grad():
+            logp = torch.log_softmax(baseline(torch.tensor([both])).logits[0], -1)
+        each = [logp[k - 1, both[k]].item() for k in range(len(prompt), len(both))]
+        assert nats == pytest.approx(-sum(each) / len(each), rel=1e-4)
+
+
+OWN_CODE = """
+from transformers import PhiConfig, PhiForCausalLM, PreTrainedTokenizerFast
+
+class OwnConfig(PhiConfig):
+    model_type = "of-our-own"
+
+class OwnModel(PhiForCausalLM):
+    config_class = OwnConfig
+
+class OwnTokenizer(PreTrainedTokenizerFast):
+    pass
+"""
+
+
+def change(file: Path, **fields: object) -> None:
+    file.write_text(json.dumps(json.loads(file.read_text()) | fields))
+
+
+def test_repetition_is_measured_with_a_tokenizer_of_its_own_code(
+    model: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
+    own = Path(shutil.copytree(model, tmp_path / "own"))
+    (own / "own.py").write_text(OWN_CODE)
+    classes = {"AutoConfig": "own.OwnConfig", "AutoModelForCausalLM": "own.OwnModel"}
+    change(own / "config.json", model_type="of-our-own", architectures=["OwnModel"], auto_map=classes)
+    classes = {"AutoTokenizer": [None, "own.OwnTokenizer"]}
+    change(own / "tokenizer_config.json", tokenizer_class="OwnTokenizer", auto_map=classes)
+    asked = {"quality": "repetition", "rounds": 1, "steps": 1, "trust_remote_code": True}
+    out = train_prefer(settings(own, data, tmp_path / "out", **asked))
+    assert (out / "model.safetensors").is_file()
 
 
 def test_the_command_without_checker_or_judge(model: Path, data: Path, tmp_path: Path):

@@ -65,6 +65,20 @@ def test_another_measure_measures_anew(model: Path, data: Path, first: Path, tmp
     assert 0.123 not in [one["quality"] for one in scores(tmp_path / "other")]
 
 
+@pytest.mark.parametrize("went_on", [False, True])
+def test_what_a_function_found_is_measured_anew(model: Path, data: Path, tmp_path: Path, went_on: bool):
+    """Its settings name a quality, too, which nobody asked. ``went_on``: the run goes on without the function."""
+    own = settings(model, data, tmp_path / "own", **ONE)
+    train_prefer(own, lambda candidates: [0.123 + len(one.text) for one in candidates])
+    if went_on:
+        train_prefer(own)
+    train_prefer(settings(model, data, tmp_path / "other", reuse_samples=own.out, **ONE))
+    assert max(one["quality"] for one in scores(tmp_path / "own")) > 1
+    assert max(one["quality"] for one in scores(tmp_path / "other")) <= 1
+    samples = [tmp_path / name / "round1" / "samples.jsonl" for name in ("own", "other")]
+    assert samples[0].read_bytes() == samples[1].read_bytes()
+
+
 def test_what_differs_is_not_taken_over(model: Path, data: Path, first: Path, tmp_path: Path):
     with pytest.raises(
         SettingsError, match=r"holds a run with --max-tokens 40, but this one asks for 30: .*another --reuse-samples"
