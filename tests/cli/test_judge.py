@@ -108,7 +108,7 @@ def test_agreement_on_the_first_prompts_leaves_the_others_out(folders: list[Path
     read(items, verdicts, "good plain")
     judge("import", folders[0], verdicts, "--judge-model", "anna", "--limit", "2")
     agreed = judge("agree", folders[0], "anna", "--limit", "2")
-    assert "one the baseline 2 100.0%".split() in [line.split()[:5] for line in agreed.stdout.splitlines()]
+    assert ["one", "the", "baseline", "2", "100.0%"] in [line.split()[:5] for line in agreed.stdout.splitlines()]
 
 
 def test_wrong_verdicts_are_refused_with_their_place(folders: list[Path], tmp_path: Path) -> None:
