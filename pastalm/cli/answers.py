@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 from rich.console import Console
@@ -23,6 +23,7 @@ SMALL = (
     "The bundled model is small and knows only tasks like those of `pasta tasks`: if this prompt is none, expect noise "
     "and name a real model with --model."
 )
+SLOW = 0.6  # an efficiency below which something slows this answer's steps
 ROWS: tuple[tuple[str, Callable[[Metrics], str]], ...] = (
     ("tokens", lambda metrics: str(metrics.tokens)),
     ("decode steps", lambda metrics: str(metrics.steps)),
@@ -61,7 +62,7 @@ def print_figures(response: Response, pair: Pair[Response] | None, engine: Engin
         same = pair.answer.text == pair.baseline.text
         console.print(Text("The same text." if same else printable(pair.baseline.text)))
     console.rule("figures", style="dim")
-    for note in (*notes(response), *(pair.remarks() if pair else ())):
+    for note in (*notes(response), *((*pair.remarks(), *timing_notes(pair)) if pair else ())):
         _note(console, note)
     if pair:
         _print_pair(console, pair)
@@ -77,6 +78,15 @@ def notes(response: Response) -> Iterator[str]:
     elif cut := [thread.topic for thread in response.threads if thread.truncated]:
         yield f"A limit ended these chunks before they were complete: {', '.join(cut)}."
     yield from response.problems
+
+
+def timing_notes(pair: Pair[Any]) -> Iterator[str]:
+    """What the reader should know where much of the theoretical speedup is lost."""
+    if pair.efficiency < SLOW:
+        yield (
+            "Much of the theoretical speedup is lost. Other work on the machine slows parallel steps more than "
+            "sequential ones: times count on an idle machine."
+        )
 
 
 def _print_pair(console: Console, pair: Pair[Response]) -> None:

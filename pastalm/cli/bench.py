@@ -17,9 +17,9 @@ from pastalm.cli.options import (
     DType,
     Json,
     Model,
-    Out,
     Quantize,
     Remote,
+    TrustRemoteCode,
     name_option,
     place_option,
 )
@@ -38,7 +38,7 @@ class BenchError(ValueError):
 
 
 def bench(
-    out: Out,
+    out: Annotated[Path, place_option("Where to write: a folder for bench.md, bench.json and bench.png.")],
     model: Model = "",
     shape: Annotated[
         str, typer.Option(metavar="NAME", help="A random model of a known shape instead, such as llama-7b.")
@@ -60,6 +60,7 @@ def bench(
     peer_url: Annotated[str, typer.Option(metavar="URL", help="A completion server, such as vLLM's, as a peer.")] = "",
     device: Device = "auto",
     dtype: DType = "auto",
+    trust_remote_code: TrustRemoteCode = False,
     compile: Compile = False,
     cuda_graphs: Annotated[bool, typer.Option(help="Replay steps as CUDA graphs, on a GPU.")] = True,
     ahead: Annotated[
@@ -91,12 +92,12 @@ def bench(
     if shape:
         engine = _random(shape, device, dtype, answers, **options)
     else:
-        engine = load_engine(model or BUNDLED, device, dtype, **options)
+        engine = load_engine(model or BUNDLED, device, dtype, trust_remote_code=trust_remote_code, **options)
     report = _report(engine, shape or name_of(model or BUNDLED))
     _measure_steps(report, engine, wanted, grid, lengths, repeats)
     _measure_answers(report, engine, wanted, answers, grid[0])
     if "peers" in wanted:
-        _measure_peers(report, engine, answers, (model or BUNDLED, shape), gguf, peer_url)
+        _measure_peers(report, engine, answers, (model or BUNDLED, shape), gguf, peer_url, trust_remote_code)
     _show(report, out, json)
 
 
@@ -227,6 +228,7 @@ def _measure_peers(
     names: tuple[str, str],
     gguf: Path | None,
     peer_url: str,
+    trust: bool,
 ) -> None:
     from pastalm.evaluation.bench.peers import llama_cpp_times, server_times, transformers_times
     from pastalm.runtime.load import load
@@ -234,7 +236,10 @@ def _measure_peers(
     model, shape = names
     device, number = str(engine.runner.device), str(engine.runner.model.dtype).removeprefix("torch.")
     with working("Asking other engines .."):
-        plain = _random_model(shape, device, number) if shape else load(model, device, number)[0]
+        if shape:
+            plain = _random_model(shape, device, number)
+        else:
+            plain = load(model, device, number, trust_remote_code=trust)[0]
         report.peers.append(transformers_times(engine, plain, answers))
         if gguf is not None:
             report.peers.append(llama_cpp_times(gguf, answers, report.machine["threads"]))

@@ -11,7 +11,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from pastalm.cli.options import Json, MaxDepth, Positions, Tokenizer, place_argument, place_option
+from pastalm.cli.options import Json, MaxDepth, PositionsWithoutModel, Tokenizer, place_argument, place_option
 from pastalm.cli.tables import figures_grid, page_console
 from pastalm.data.check import CheckedRecord, Finding, check_file
 from pastalm.data.report import Census, Means, Report, Spread
@@ -26,12 +26,10 @@ if TYPE_CHECKING:
 
 
 def check(
-    files: Annotated[
-        list[Path], place_argument("JSONL files with 'prompt' or 'messages', and 'annotated'.", "FILE...")
-    ],
+    files: Annotated[list[Path], place_argument("JSONL files with 'prompt' or 'messages', and 'annotated'.", "FILE")],
     max_depth: MaxDepth = 1,
     tokenizer: Tokenizer = None,
-    positions: Positions = DEFAULT,
+    positions: PositionsWithoutModel = DEFAULT,
     plots: Annotated[Path | None, place_option("A folder to write the report's plots to, as PNG.")] = None,
     json: Json = False,
 ) -> None:
@@ -39,7 +37,7 @@ def check(
 
     Status 1 if there is any problem.
     """
-    policy = position_policy(positions or DEFAULT)
+    policy = position_policy(positions)
     census = Census(policy, _vocabulary(tokenizer), tokenizer or "")
     errors, bad, unread, records = [], 0, 0, 0
     for file, checked in _records(files, max_depth):

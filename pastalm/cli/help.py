@@ -47,7 +47,7 @@ def _first_sentence(text: str) -> str:
 
 def _bare(piece: str) -> str:
     """A piece of a usage line without the braces around what is required."""
-    return piece.strip("{}")
+    return piece.replace("{", "").replace("}", "")
 
 
 def _wrapped(text: str, width: int) -> list[str]:

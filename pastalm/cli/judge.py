@@ -48,7 +48,7 @@ def _judge() -> None:
 def export(
     folders: Annotated[
         list[Path],
-        place_argument("The folder of `pasta eval` or `pasta train prefer`, or several of `pasta eval`.", "FOLDER..."),
+        place_argument("The folder of `pasta eval` or `pasta train prefer`, or several of `pasta eval`.", "FOLDER"),
     ],
     out: Annotated[Path, place_argument("The file to write: JSON lines, or Markdown if it ends in .md.", "OUT")],
     form: Annotated[
@@ -78,7 +78,7 @@ def export(
 def take(
     folder: Annotated[Path, place_argument("The folder, or the folders, as they were exported.", "FOLDER...")],
     files: Annotated[
-        list[Path], place_argument("Files with verdicts: items filled in, or JSON lines of id and verdict.", "FILE...")
+        list[Path], place_argument("Files with verdicts: items filled in, or JSON lines of id and verdict.", "FILE")
     ],
     judge_model: JudgeModel,
     partial: Annotated[bool, typer.Option("--partial", help="Take what there is; other verdicts may follow.")] = False,
@@ -105,7 +105,7 @@ def take(
 
 def agree(
     folder: Annotated[Path, place_argument("The folder, or the folders, as they were exported.", "FOLDER...")],
-    judges: Annotated[list[str], typer.Argument(metavar="NAME...", help="The judges, as they were named.")],
+    judges: Annotated[list[str], typer.Argument(metavar="NAME", help="The judges, as they were named.")],
     limit: Limit = None,
 ) -> None:
     """Show how far judges agree, each with itself in both orders and each two with each other, with Cohen's kappa.

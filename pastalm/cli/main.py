@@ -129,7 +129,7 @@ add(
     app,
     bench,
     "pasta bench --model my-model --out speed",
-    "pasta bench --shape llama-7b --only steps,parts --out speed",
+    "pasta bench --shape llama-7b --only steps,breakdown --out speed",
     "pasta bench --model my-model --data answers.jsonl --limit 20 --gguf my-model.gguf --out speed",
 )
 add(

@@ -24,9 +24,13 @@ class NoModelError(ValueError):
 
 
 @contextmanager
-def working(message: str) -> Iterator[None]:
-    """A spinner on stderr while something takes its time; nothing where stderr is no terminal."""
-    with Console(stderr=True).status(Text(message)):
+def working(message: str, *, line: bool = False) -> Iterator[None]:
+    """A spinner on stderr while something takes its time; where stderr is no terminal nothing, or with ``line`` the
+    message as a line."""
+    console = Console(stderr=True)
+    if line and (console.is_dumb_terminal or not console.is_terminal):
+        console.print(Text(message), soft_wrap=True)
+    with console.status(Text(message)):
         yield
 
 

@@ -115,10 +115,9 @@ Speed = Annotated[
     float,
     typer.Option(help="Nats from -3 to 3 on starting a chunk: above 0 the model starts more, below 0 fewer."),
 ]
-Positions = Annotated[
-    str | None,
-    typer.Option(metavar="POLICY", help=f"The position policy: {', '.join(POLICIES)}. Default: the model's own."),
-]
+_POLICY = f"The position policy: {', '.join(POLICIES)}."
+Positions = Annotated[str | None, typer.Option(metavar="POLICY", help=f"{_POLICY} Default: the model's own.")]
+PositionsWithoutModel = Annotated[str, typer.Option("--positions", metavar="POLICY", help=_POLICY)]
 MaxDepth = Annotated[int, typer.Option(min=1, help="How deep chunks may nest; 1 is flat.")]
 
 # What is read and written

@@ -24,7 +24,7 @@ class Axis(StrEnum):
 
 
 def pareto(
-    reports: Annotated[list[Path], place_argument("Folders of `pasta eval`, or their reports.", "REPORT...")],
+    reports: Annotated[list[Path], place_argument("Folders of `pasta eval`, or their reports.", "REPORT")],
     out: Annotated[Path, place_option("Where to write: a folder for pareto.png and pareto.svg.")],
     axis: Annotated[
         Axis, typer.Option(help="The speedup that is drawn: of wall times (realised) or of decode steps.")

@@ -107,7 +107,7 @@ def run(
             if baseline
             else engine
         )
-        response, pair = _timed(engine, other, asked, options)
+        response, pair = _timed(engine, other, asked, options, quiet=json)
     if json:
         typer.echo(_as_json(response, pair))
     else:
@@ -124,13 +124,15 @@ def _answer(engine: Engine, prompt: Prompt, options: dict[str, Any], quiet: bool
 
 
 def _timed(
-    engine: Engine, baseline: Engine, prompt: Prompt, options: dict[str, Any]
+    engine: Engine, baseline: Engine, prompt: Prompt, options: dict[str, Any], quiet: bool
 ) -> tuple[Response, Pair[Response] | None]:
     """The answer once more for its time, and the baseline's. A sequential answer is its own baseline."""
     from pastalm.evaluation.comparison import timed
 
-    with working("Once more for the times, in parallel and sequentially (--no-compare leaves this out) .."):
-        if options["mode"] == Mode.SEQUENTIAL and baseline is engine:
+    alone = options["mode"] == Mode.SEQUENTIAL and baseline is engine
+    how = "once more for its time" if alone else "once more, and sequentially, to compare times"
+    with working(f"Decoding it {how} (--no-compare leaves this out) ..", line=not quiet):
+        if alone:
             return engine.generate(prompt, **options), None
         pair = timed(engine, prompt, baseline=baseline, **options)
     return pair.answer, pair

@@ -12,7 +12,7 @@ from rich.tree import Tree
 
 from pastalm.cli.live import printable
 from pastalm.cli.models import load_tokenizer
-from pastalm.cli.options import BUNDLED, Positions, Tokenizer, place_argument, place_option
+from pastalm.cli.options import BUNDLED, PositionsWithoutModel, Tokenizer, place_argument, place_option
 from pastalm.cli.tables import figures_grid, page_console
 from pastalm.files.lines import DataError, parse_object
 from pastalm.files.rows import located
@@ -39,10 +39,10 @@ def show(
     ] = None,
     svg: Annotated[Path | None, place_option("A file to write a timeline of the threads to.")] = None,
     tokenizer: Tokenizer = BUNDLED,
-    positions: Positions = DEFAULT,
+    positions: PositionsWithoutModel = DEFAULT,
 ) -> None:
     """Show an annotated answer: its threads as a tree, its plain text, and what its parallelism is worth."""
-    policy = position_policy(positions or DEFAULT)
+    policy = position_policy(positions)
     answer = _read(file, line)
     vocabulary = Vocabulary(load_tokenizer(tokenizer or BUNDLED))
     script = compile_script(answer, vocabulary, policy, end=False)

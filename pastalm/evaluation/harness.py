@@ -150,7 +150,10 @@ class PastaLM(TemplateLM):
     def _loglikelihood_tokens(
         self, requests: Sequence[TokenizedPair], disable_tqdm: bool = False, **kwargs: Any
     ) -> list[tuple[float, bool]]:
-        """The log-likelihood of each continuation, and whether it is the greedy one. Equal lengths share a pass."""
+        """The log-likelihood of each continuation, and whether it is the greedy one. Equal lengths share a pass.
+
+        Raises ``ValueError`` for a continuation that is longer than the model's window."""
+        self._require_room(requests)
         order = sorted(range(len(requests)), key=lambda number: -len(requests[number][1] + requests[number][2]))
         batches = [order[first : first + self.batch_size] for first in range(0, len(order), self.batch_size)]
         results: list[tuple[float, bool]] = [(0.0, True)] * len(requests)
@@ -160,6 +163,16 @@ class PastaLM(TemplateLM):
                 if texts := requests[number][0]:
                     self.cache_hook.add_partial("loglikelihood", texts, result)
         return results
+
+    def _require_room(self, requests: Sequence[TokenizedPair]) -> None:
+        """Every token of a continuation is scored, so all of it has to fit; a context may lose its beginning."""
+        window = self.engine.window
+        for texts, _, continuation in requests:
+            if window is not None and len(continuation) > window:
+                raise ValueError(
+                    f"The choice {texts[1][:60]!r} has {len(continuation)} tokens, and the model's window is {window}: "
+                    "leave this task out, or take a model with a longer window."
+                )
 
     def _score(self, pairs: Sequence[TokenizedPair]) -> Iterator[tuple[float, bool]]:
         limit = None if self.engine.window is None else self.engine.window + 1  # the last token is not fed

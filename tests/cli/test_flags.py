@@ -15,7 +15,7 @@ import typer
 from typer.testing import CliRunner
 
 from pastalm.cli import app
-from pastalm.cli.errors import as_typed
+from pastalm.cli.errors import RESUMED, as_typed
 from pastalm.cli.flags import with_flags
 from pastalm.cli.models import name_of
 from pastalm.cli.options import as_path, expanded
@@ -27,19 +27,18 @@ PLACES = {
     "MODEL",
     "DATA",
     "FILE",
-    "FILE...",
     "FOLDER...",
     "IN",
     "OUT",
     "PROMPTS",
-    "REPORT...",
+    "REPORT",
 }  # metavars of what may be a path
 # Texts that are no paths. A new flag of this kind is added here by hand, so that no path is overlooked.
 TEXTS = {
     "--api-key", "--contexts", "--only", "--peer-url", "--sequences", "--shape", "--threads", "--base-url",
     "--device", "--dtype", "--families", "--field", "--form", "--from", "--host", "--judge-key-env", "--judge-model",
     "--judge-url", "--key-env", "--lora-targets", "--loss", "--name", "--positions", "--quality", "--snapshots",
-    "--quantize", "--speed-term", "--speeds", "--split", "--to", "--views", "NAME...", "PROMPT",
+    "--quantize", "--speed-term", "--speeds", "--split", "--to", "--views", "NAME", "PROMPT",
 }  # fmt: skip
 # Flags that mean the same in two commands although their sentences differ in more than their ends.
 EXCUSED = {
@@ -99,6 +98,13 @@ def test_a_flag_has_one_type_one_metavar_and_one_meaning() -> None:
 
 def test_every_flag_has_a_sentence() -> None:
     assert not [(name, typed) for name, param, typed in ALL if not (param.help or "").endswith((".", "?"))]
+
+
+def test_a_shared_sentence_is_true_of_its_command() -> None:
+    with_model = {name for name, _, typed in ALL if typed == "--model"}
+    for name, param, typed in ALL:
+        assert "the model's own" not in (param.help or "") or name in with_model, (name, typed)
+        assert "an interrupted run goes on" not in (param.help or "") or name.split()[0] in RESUMED, (name, typed)
 
 
 def test_a_text_is_a_path_or_known_not_to_be_one() -> None:

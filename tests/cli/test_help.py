@@ -22,7 +22,7 @@ from tests.cli.test_flags import ALL, commands
 from tests.evaluation.made import answer, outcome
 
 runner = CliRunner()
-VERBS = ["", "train", "baseline", *(name for name, _ in commands())]
+VERBS = ["", "train", "baseline", "judge", *(name for name, _ in commands())]
 
 
 def lines(verb: str, width: int) -> list[str]:
@@ -38,6 +38,16 @@ def test_help_fits_and_breaks_no_word(verb: str, width: int) -> None:
     assert max(map(len, shown)) <= width
     words = [set(" ".join(each).split()) for each in (shown, lines(verb, 200))]
     assert words[0] == words[1]  # the same words in a wide terminal, so none was broken in a narrow one
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_a_usage_line_is_whole(verb: str) -> None:
+    usage = " ".join(lines(verb, 80)).split("  ")[0]
+    assert usage.startswith(f"Usage: pasta {verb}".rstrip()) and not set(usage) & set("{}")
+    assert usage.count("[") == usage.count("]") and "......" not in usage
+    for name, param, typed in ALL:
+        if name == verb and param.param_type_name == "argument":
+            assert f"{typed.removesuffix('...')}{'...' * (param.nargs == -1)}" in usage
 
 
 @pytest.mark.parametrize("verb", [name for name, _ in commands()])

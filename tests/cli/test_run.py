@@ -13,7 +13,10 @@ from rich.console import Console
 from typer.testing import CliRunner, Result
 
 from pastalm.cli import app
+from pastalm.cli.answers import timing_notes
 from pastalm.cli.prompts import DEFAULT_PROMPT, PromptError, read_prompt
+from pastalm.evaluation.comparison import Pair
+from tests.evaluation.made import answer
 
 runner = CliRunner()
 
@@ -27,9 +30,16 @@ def test_the_answer_is_on_stdout_and_the_figures_on_stderr(model_dir: Path):
     assert done.exit_code == 0, done.output
     expected = json.loads(run(model_dir, "hello world", "--json", "--no-compare").stdout)["text"]
     assert done.stdout == expected + "\n" and expected
+    assert "\nDecoding it once more, and sequentially, to compare times" in done.stderr
     for row in ("tokens", "decode steps", "critical path", "parallelism", "wall time", "tokens/s", "efficiency"):
         assert f"\n{row} " in done.stderr
     assert "realised speedup" in done.stderr and "A limit ended this answer" in done.stderr
+
+
+def test_lost_speedup_is_explained():
+    assert not list(timing_notes(Pair(answer(path=50, seconds=0.6), answer())))
+    (note,) = timing_notes(Pair(answer(path=50, seconds=1.0), answer()))
+    assert "times count on an idle machine" in note
 
 
 def test_json_is_one_object(model_dir: Path):

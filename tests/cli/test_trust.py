@@ -11,7 +11,7 @@ from pastalm.cli import app
 from tests.cli.test_flags import commands
 from tests.runtime.test_load import saved, with_code  # noqa: F401  fixtures
 
-LOADING = {"run", "chat", "serve", "eval", "audit", "distil", "train sft", "train prefer"}
+LOADING = {"run", "chat", "serve", "eval", "bench", "audit", "distil", "train sft", "train prefer"}
 
 
 def test_every_verb_that_loads_a_model_has_the_flag() -> None:

@@ -185,6 +185,16 @@ def test_a_pair_longer_than_the_window_loses_its_beginning_and_an_empty_context_
     assert empty[0] == pytest.approx(float(first.detach()[lm.engine.codec.encode("x")[0]]), abs=1e-4)
 
 
+def test_a_choice_longer_than_the_window_is_refused(
+    tiny_llama: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, tmp_path: Path
+) -> None:
+    lm = PastaLM(small(tiny_llama, tokenizer, tmp_path), "sequential", "cpu", "float32")
+    fits, long = instance("loglikelihood", "foo", " x" * 12), instance("loglikelihood", "foo", " x y z" * 20)
+    assert len(lm.loglikelihood([fits])) == 1
+    with pytest.raises(ValueError, match=r"The choice ' x y z.*tokens, and the model's window is 24: leave"):
+        lm.loglikelihood([fits, long])
+
+
 def test_answers_keep_to_what_the_task_sets(
     tiny_llama: LlamaForCausalLM,
     tokenizer: PreTrainedTokenizerFast,
