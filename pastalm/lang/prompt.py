@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,6 +15,16 @@ from pastalm.lang.tags import TAGS, is_whole
 from pastalm.lang.tokenizer import has_tags, require_fast
 
 _MARK = "\ue000"  # a private character, put behind a message's text to see whether a template shows that message
+_MARKED = re.compile(f"(?={_MARK}([0-9]+){_MARK})")  # of two that share a character both, as a text may hold it too
+_CUT = 1024  # more tokens than a cut in a text changes: those of the word about it
+
+
+class LongPromptError(ValueError):
+    """A text of more than twice the tokens that there is room for; its beginning alone has ``tokens``."""
+
+    def __init__(self, tokens: int) -> None:
+        super().__init__(f"The prompt has more than {tokens} tokens; shorten it.")
+        self.tokens = tokens
 
 
 @dataclass(frozen=True)
@@ -44,19 +55,23 @@ class PromptEncoder:
         require_fast(tokenizer)
         self.tokenizer = tokenizer
 
-    def encode(self, prompt: Prompt) -> list[int]:
+    def encode(self, prompt: Prompt, room: int | None = None) -> list[int]:
         """The ids of a prompt: a string is a user's message where the tokenizer has a chat template and raw text where
         it has none; messages go through the template; ids stay what they are.
 
         Raises ``ValueError`` for messages without a template, or that it refuses or does not show, for ids that the
-        tokenizer does not have, and for text that holds half of a character.
+        tokenizer does not have, and for text that holds half of a character; with ``room``, :class:`LongPromptError`
+        for text of far more tokens, without encoding it all.
         """
         settled = self.settle(prompt)
         if isinstance(settled, RawPrompt):
+            self._require_room(settled.text, room)
             return self._encode_raw(settled.text)
         if settled and isinstance(settled[0], int):
             return self._known(settled)
-        return self._without_tags(self.render(settled), add_special_tokens=False)  # the template has written them
+        text = self.render(settled)
+        self._require_room(text, room)
+        return self._without_tags(text, add_special_tokens=False)  # the template has written them
 
     def settle(self, prompt: Prompt) -> RawPrompt | Sequence[Any]:
         """What a string stands for: a user's message or raw text. Any other prompt as it is."""
@@ -87,8 +102,9 @@ class PromptEncoder:
     def _missing(self, messages: Sequence[Message]) -> str | None:
         """Which message the template leaves out, as a sentence; None if it shows all."""
         shown = self._apply([_marked(number, message) for number, message in enumerate(messages, 1)])
+        marks = set(_MARKED.findall(shown))
         for number, message in enumerate(messages, 1):
-            if message["content"] and f"{_MARK}{number}{_MARK}" not in shown:
+            if message["content"] and str(number) not in marks:
                 return (
                     f"The tokenizer's chat template leaves out message {number} (role {message['role']!r}): "
                     "give its text in a message of a role that the template shows, for example 'user'."
@@ -97,6 +113,23 @@ class PromptEncoder:
 
     def _apply(self, messages: Sequence[Message]) -> str:
         return self.tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True)
+
+    def _require_room(self, text: str, room: int | None) -> None:
+        """Raise :class:`LongPromptError` if the beginning of a text has twice the tokens that there is room for.
+
+        A beginning has as many tokens alone as in its text, but for those about the cut: twice ``room`` and ``_CUT``
+        more are too many for the whole as well, whatever the tokenizer strips, joins or does not know. What it may
+        make few tokens of, such as spaces, is looked at further.
+        """
+        if room is None:
+            return
+        enough = 2 * room + _CUT
+        length = 4 * enough  # characters; below, a text is encoded as it is
+        while length < len(text):
+            tokens = len(self._without_tags(text[:length], add_special_tokens=False))
+            if tokens >= enough:
+                raise LongPromptError(tokens)
+            length *= 2
 
     def _encode_raw(self, text: str) -> list[int]:
         """Ids of a text with the special tokens that the tokenizer adds, none twice that the text begins with."""

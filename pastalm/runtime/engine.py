@@ -18,7 +18,7 @@ from pastalm.lang.answer import Answer
 from pastalm.lang.codec import TextCodec
 from pastalm.lang.parse import parse
 from pastalm.lang.positions import PositionPolicy
-from pastalm.lang.prompt import Prompt, PromptEncoder
+from pastalm.lang.prompt import LongPromptError, Prompt, PromptEncoder
 from pastalm.lang.recogniser import require_promises
 from pastalm.lang.script import Script, compile_script
 from pastalm.lang.tokenizer import MissingTagsError, end_tokens, has_tags
@@ -254,10 +254,14 @@ class Engine:
         return Sequence(list(prompt), interpreter, teacher=known, coming=known.coming, observe=observe)
 
     def encode(self, prompt: Prompt) -> list[int]:
-        """The ids of a prompt. Raises :class:`RequestError` for an empty one, and for messages without a template, or
-        that it refuses or leaves out."""
+        """The ids of a prompt. Raises :class:`RequestError` for an empty one, for one so long that it is seen before
+        all of it is encoded, and for messages without a template, or that it refuses or leaves out."""
+        room = min((one for one in (self.window, self.max_model_len) if one is not None), default=None)
         try:
-            ids = self.prompts.encode(prompt)
+            ids = self.prompts.encode(prompt, room)
+        except LongPromptError as error:
+            self._require_room(error.tokens, "more than ")
+            raise
         except ValueError as error:
             raise RequestError(str(error)) from error
         if not ids:
@@ -278,16 +282,18 @@ class Engine:
     def bounded(self, limits: Limits, prompt: Many[int]) -> Limits:
         """The limits with the model's window and the cache's size. Raises :class:`RequestError` for a prompt that
         leaves no room."""
-        window = self.window
-        if window is not None and len(prompt) >= window:
-            raise RequestError(f"The prompt has {len(prompt)} tokens, but the model's window is {window}; shorten it.")
-        if self.max_model_len is not None and len(prompt) >= self.max_model_len:
-            raise RequestError(
-                f"The prompt has {len(prompt)} tokens, but the cache holds {self.max_model_len}; raise max_model_len."
-            )
+        self._require_room(len(prompt))
         # Besides what is sampled, a chunk takes the two tags that the runtime may write; a promise takes five tokens.
         most = len(prompt) + limits.max_tokens + 2 * (limits.max_tokens // 5 + 1)
-        return replace(limits, window=window, slots=min(most, self.max_model_len or most))
+        return replace(limits, window=self.window, slots=min(most, self.max_model_len or most))
+
+    def _require_room(self, tokens: int, how: str = "") -> None:
+        """Raise :class:`RequestError` for a prompt of so many tokens if none can come behind them."""
+        prompt, window, room = f"The prompt has {how}{tokens} tokens", self.window, self.max_model_len
+        if window is not None and tokens >= window:
+            raise RequestError(f"{prompt}, but the model's window is {window}; shorten it.")
+        if room is not None and tokens >= room:
+            raise RequestError(f"{prompt}, but the cache holds {room}; raise max_model_len.")
 
     def _require_known(self, what: str, ids: Many[int]) -> None:
         """Raise :class:`RequestError` for a token that the tokenizer has and the model's tables lack."""

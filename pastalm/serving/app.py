@@ -104,10 +104,10 @@ class Handler:
             "mode": self.config.mode,
             "seed": secrets.randbelow(SEEDS),
         }
-        n, options = asked.n or 1, given | asked.options
-        for index in range(n * len(asked.prompts)):
+        n, options, prompts = asked.n or 1, given | asked.options, asked.prompts
+        for index in range(n * len(prompts)):
             own = options | {"seed": options["seed"] + index % n}  # several answers to a prompt are drawn apart
-            prompt, stream, events = asked.prompts[index // n], bool(asked.stream), asked.wants_events
+            prompt, stream, events = prompts[index // n], bool(asked.stream), asked.wants_events
             yield Job(prompt, own, stream=stream, events=events, index=index, outbox=outbox)
 
     def _watch(self, http: Request, jobs: list[Job]) -> None:

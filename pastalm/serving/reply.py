@@ -85,10 +85,13 @@ class Reply:
         raise NotImplementedError
 
     def _chunk(self, choice: Choice, text: str = "", pasta: DecodingFigures | ThreadEvents | None = None) -> str:
-        padding = secrets.token_hex(PADDED_LENGTH)[: -len(text) % PADDED_LENGTH] if self.asked.wants_padding else None
         choices: Any = [choice]  # of the one kind that :meth:`_choice` makes
-        chunk = StreamChunk(**self._frame(self.CHUNK), choices=choices, pasta=pasta, obfuscation=padding)
+        chunk = StreamChunk(**self._frame(self.CHUNK), choices=choices, pasta=pasta, obfuscation=self._padding(text))
         return _event(chunk, exclude=set() if self.asked.wants_usage else {"usage"})
+
+    def _padding(self, text: str) -> str | None:
+        """What hides the length of this text, if that is asked for."""
+        return secrets.token_hex(PADDED_LENGTH)[: -len(text) % PADDED_LENGTH] if self.asked.wants_padding else None
 
     def _frame(self, kind: str) -> dict[str, Any]:
         return {

@@ -19,6 +19,7 @@ from pydantic import (
 
 from pastalm.lang.prompt import Prompt, RawPrompt
 from pastalm.lang.tags import is_whole
+from pastalm.runtime.sampler import MAX_BIAS
 from pastalm.serving.errors import InvalidRequestError
 from pastalm.serving.unsupported import UNSUPPORTED, described, without_unsupported
 
@@ -34,7 +35,7 @@ def _whole(text: str) -> str:
     return text
 
 
-def _few(stop: str | list[str] | None) -> str | list[str] | None:
+def _few(stop: Any) -> Any:
     """Each is looked for in every piece of text, on the thread that decodes for all."""
     if isinstance(stop, list) and len(stop) > MAX_STOPS:
         raise ValueError(f"stop takes at most {MAX_STOPS} strings, not {len(stop)}.")
@@ -47,28 +48,33 @@ def _prompts(prompt: Any) -> Any:
         return [prompt]
     if not isinstance(prompt, list) or not prompt:
         raise ValueError("prompt: give a text, a list of texts, a list of token ids, or a list of such lists.")
-    prompt = [_integer(one) for one in prompt]
-    listed = [prompt] if all(_is_id(one) for one in prompt) else prompt
+    prompt = _integers(prompt)
+    listed = [prompt] if _are_ids(prompt) else prompt
     if len(listed) > MAX_PROMPTS:
         raise ValueError(f"prompt takes at most {MAX_PROMPTS} prompts, not {len(listed)}.")
-    listed = [[_integer(token) for token in one] if isinstance(one, list) else one for one in listed]
+    listed = [_integers(one) if isinstance(one, list) else one for one in listed]
     for one in listed:
-        if not isinstance(one, str) and not (isinstance(one, list) and all(_is_id(token) for token in one)):
+        if not isinstance(one, str) and not (isinstance(one, list) and _are_ids(one)):
             raise ValueError("prompt: each must be a text or a list of token ids.")
     return listed
 
 
 def _bias(bias: Any) -> Any:
     """JSON's names are strings: ids come as such."""
-    if isinstance(bias, dict) and all(isinstance(name, str) and name.isdecimal() and len(name) < 19 for name in bias):
+    if isinstance(bias, dict) and all(_is_bias(name, value) for name, value in bias.items()):
         return {int(name): value for name, value in bias.items()}
-    if bias is None or bias == {}:
+    if bias is None:
         return None
-    raise ValueError("logit_bias: give an object of token ids with numbers from -100 to 100.")
+    raise ValueError(f"logit_bias: give an object of token ids with numbers from -{MAX_BIAS} to {MAX_BIAS}.")
 
 
-def _is_id(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
+def _is_bias(name: str, value: Any) -> bool:
+    known = name.isdecimal() and len(name) < 19
+    return known and type(value) in (int, float) and -MAX_BIAS <= value <= MAX_BIAS
+
+
+def _are_ids(values: list[Any]) -> bool:
+    return set(map(type, values)) <= {int}  # of a million in a moment; true is no number
 
 
 def _integer(value: Any) -> Any:
@@ -76,8 +82,13 @@ def _integer(value: Any) -> Any:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
+def _integers(values: list[Any]) -> list[Any]:
+    return values if _are_ids(values) else [_integer(one) for one in values]
+
+
 Text = Annotated[str, AfterValidator(_whole)]
 Whole = Annotated[int, BeforeValidator(_integer, json_schema_input_type=int)]
+Bias = Annotated[float, Field(ge=-MAX_BIAS, le=MAX_BIAS)]
 
 
 Ids = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
@@ -91,30 +102,49 @@ def _bounded(**keywords: Any) -> Any:
     return Field(default=None, json_schema_extra=keywords)
 
 
-class StreamOptions(BaseModel):
+class RequestObject(BaseModel):
+    """A body, or an object in it, whose fields must be known ones.
+
+    A client is told of one error, and a body may hold a million: the first unknown field is enough, and of lists the
+    first wrong item (``FirstError``).
+    """
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _leave_one_unknown(cls, fields: Any) -> Any:
+        if not isinstance(fields, dict):
+            return fields
+        known = cls.model_fields
+        unknown = next((name for name in fields if name not in known), None)
+        return {name: one for name, one in fields.items() if name in known or name == unknown}
+
+
+FirstError = Field(fail_fast=True)
+
+
+class StreamOptions(RequestObject):
     """``include_usage`` asks for a last chunk with the usage, ``include_obfuscation`` for chunks whose length tells
     little of their text."""
 
-    model_config = ConfigDict(strict=True, extra="forbid")
     include_usage: bool | None = None
     include_obfuscation: bool | None = None
 
 
-class PastaOptions(BaseModel):
+class PastaOptions(RequestObject):
     """``events`` asks a stream for thread events: see :class:`pastalm.serving.threads.ThreadEvent`."""
 
-    model_config = ConfigDict(strict=True, extra="forbid")
     events: bool | None = None
 
 
-class CommonRequest(BaseModel):
+class CommonRequest(RequestObject):
     """What every kind of request may set; None is the server's default.
 
     ``mode`` to ``pasta`` are PASTA's own: see :class:`pastalm.runtime.request.RequestOptions`; ``annotated`` asks for
     the answer with its tags as well.
     """
 
-    model_config = ConfigDict(strict=True, extra="forbid")
     NOT_DONE: ClassVar = UNSUPPORTED
     OPTIONS: ClassVar[tuple[str, ...]] = (
         *("max_tokens", "temperature", "top_p", "seed", "stop"),
@@ -127,11 +157,11 @@ class CommonRequest(BaseModel):
     temperature: float | None = _bounded(minimum=0)
     top_p: float | None = _bounded(exclusiveMinimum=0, maximum=1)
     seed: Whole | None = None
-    stop: Annotated[str | list[str] | None, AfterValidator(_few)] = _bounded(maxItems=MAX_STOPS)
+    stop: Annotated[str | list[str] | None, BeforeValidator(_few)] = _bounded(maxItems=MAX_STOPS)
     n: Whole | None = _bounded(minimum=1, maximum=MAX_ANSWERS)
     presence_penalty: float | None = _bounded(minimum=-2, maximum=2)
     frequency_penalty: float | None = _bounded(minimum=-2, maximum=2)
-    logit_bias: Annotated[dict[int, float] | None, BeforeValidator(_bias)] = _bounded(
+    logit_bias: Annotated[dict[int, Bias] | None, BeforeValidator(_bias)] = _bounded(
         propertyNames={"pattern": "^(0|[1-9][0-9]{0,17})$"}
     )
     stream: bool | None = None
@@ -212,12 +242,11 @@ def _nothing(value: Any) -> None:
 Nothing = Annotated[None, BeforeValidator(_nothing)]
 
 
-class ChatMessage(BaseModel):
+class ChatMessage(RequestObject):
     """One turn of a conversation. ``name`` is not shown to the model."""
 
-    model_config = ConfigDict(strict=True, extra="forbid")
     role: Text
-    content: Text | list[TextPart]
+    content: Text | Annotated[list[TextPart], FirstError]
     name: str | None = None
     tool_calls: Nothing = None
     function_call: Nothing = None
@@ -234,7 +263,7 @@ class ChatMessage(BaseModel):
 class ChatRequest(CommonRequest):
     """A body of ``/v1/chat/completions``."""
 
-    messages: list[ChatMessage] = Field(min_length=1)
+    messages: Annotated[list[ChatMessage], FirstError] = Field(min_length=1)
     max_completion_tokens: Whole | None = _bounded(minimum=1)
     logprobs: bool | None = None
     top_logprobs: Whole | None = _bounded(minimum=0, maximum=20)
@@ -243,6 +272,12 @@ class ChatRequest(CommonRequest):
     def wanted_logprobs(self) -> int | None:
         """See :class:`CommonRequest`."""
         return self.top_logprobs or 0 if self.logprobs else None
+
+    def check(self) -> None:
+        """See :class:`CommonRequest`."""
+        super().check()
+        if self.top_logprobs and not self.logprobs:
+            raise InvalidRequestError("top_logprobs needs logprobs: true; give that as well.")
 
     @property
     def prompts(self) -> list[Prompt]:
@@ -260,12 +295,13 @@ class CompletionRequest(CommonRequest):
     """A body of ``/v1/completions``: prompts taken as they are, each a text or token ids.
 
     ``return_token_ids`` is vLLM's: the answer comes as token ids, too. Its tags are then tokens like others, for a
-    client that reads them itself, and ``stop_token_ids``, which are among the ids, end it.
+    client that reads them itself, and ``stop_token_ids``, which are among the ids, end it. ``skip_special_tokens``
+    and ``include_stop_str_in_output`` are what vLLM wants to be told for that.
     """
 
     NOT_DONE: ClassVar = {name: why for name, why in UNSUPPORTED.items() if name != "stop_token_ids"}
     return_token_ids: bool | None = None
-    stop_token_ids: list[Whole] | None = None
+    stop_token_ids: Annotated[list[Whole], FirstError] | None = None
     include_stop_str_in_output: bool | None = None
     skip_special_tokens: bool | None = None
     prompt: Annotated[list[Text | list[int]], BeforeValidator(_prompts, json_schema_input_type=PromptShapes)]
@@ -287,6 +323,14 @@ class CompletionRequest(CommonRequest):
         super().check()
         if self.stop_token_ids and not self.return_token_ids:
             raise InvalidRequestError("stop_token_ids go with return_token_ids: give that as well, or use stop.")
+        if self.skip_special_tokens is False and not self.return_token_ids:
+            raise InvalidRequestError(
+                "skip_special_tokens: false goes with return_token_ids: give that as well, or ask for annotated."
+            )
+        if self.include_stop_str_in_output and self.stop:
+            raise InvalidRequestError(
+                "include_stop_str_in_output is not done for stop: leave it out; an answer ends before that text."
+            )
 
     @property
     def prompts(self) -> list[Prompt]:

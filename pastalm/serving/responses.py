@@ -15,7 +15,7 @@ from pastalm.runtime.response import Response
 from pastalm.serving.bodies import CompletionUsage, DecodingFigures, ThreadEvents, optional
 from pastalm.serving.errors import InvalidRequestError, ServingError
 from pastalm.serving.reply import Reply
-from pastalm.serving.requests import CommonRequest, Text, Whole
+from pastalm.serving.requests import CommonRequest, FirstError, RequestObject, Text, Whole
 from pastalm.serving.unsupported import RESPONSES_UNSUPPORTED
 from pastalm.serving.worker import JobProgress
 
@@ -28,13 +28,12 @@ class InputPart(BaseModel):
     text: Text
 
 
-class InputMessage(BaseModel):
+class InputMessage(RequestObject):
     """One turn of a conversation: a message, or an answer that is sent back."""
 
-    model_config = ConfigDict(strict=True, extra="forbid")
     type: Literal["message"] = "message"
     role: Text
-    content: Text | list[InputPart]
+    content: Text | Annotated[list[InputPart], FirstError]
     id: str | None = None
     status: str | None = None
     phase: str | None = None
@@ -51,7 +50,7 @@ def _messages(given: Any) -> Any:
     return [{"role": "user", "content": given}] if isinstance(given, str) else given
 
 
-Turns = Annotated[list[InputMessage], Field(min_length=1)]
+Turns = Annotated[list[InputMessage], FirstError, Field(min_length=1)]
 Messages = Annotated[Turns, BeforeValidator(_messages, json_schema_input_type=str | Turns)]
 
 
@@ -175,9 +174,11 @@ class ResponsesReply(Reply):
         )
 
     def piece(self, index: int, progress: JobProgress) -> str:
-        """A piece of text, with thread events if they were asked for."""
-        events = {"pasta": ThreadEvents(events=list(progress.events))} if progress.events else {}
-        return self._event("response.output_text.delta", **self._place, delta=progress.text, logprobs=[], **events)
+        """A piece of text, with thread events and padding if they were asked for."""
+        more: dict[str, Any] = {"pasta": ThreadEvents(events=list(progress.events))} if progress.events else {}
+        if (padding := self._padding(progress.text)) is not None:
+            more["obfuscation"] = padding
+        return self._event("response.output_text.delta", **self._place, delta=progress.text, logprobs=[], **more)
 
     def closing(self, index: int, response: Response) -> str:
         """The events after the last text."""

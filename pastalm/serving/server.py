@@ -7,6 +7,7 @@ import socket
 from collections.abc import Callable
 from contextlib import ExitStack
 from ipaddress import ip_address
+from types import FrameType
 
 import uvicorn
 from fastapi import FastAPI
@@ -14,6 +15,7 @@ from fastapi import FastAPI
 from pastalm.serving.worker import Worker
 
 GRACE_SECONDS = 10.0  # for answers under way when the server is told to end
+TELLING_SECONDS = 1.0  # for what clients are told when it is told so twice
 
 
 class BusyError(ValueError):
@@ -22,7 +24,7 @@ class BusyError(ValueError):
 
 class Server(uvicorn.Server):
     """Serves an application until SIGINT or SIGTERM. Then nothing new is taken in, answers under way have
-    ``GRACE_SECONDS``, and those that are not over are told so."""
+    ``GRACE_SECONDS``, and those that are not over are told so. A second SIGINT ends them at once."""
 
     def __init__(self, app: FastAPI, worker: Worker, ready: Callable[[], None] = lambda: None) -> None:
         patience = int(GRACE_SECONDS) + 5  # then connections on which nothing comes are cut
@@ -40,6 +42,23 @@ class Server(uvicorn.Server):
         late = asyncio.get_running_loop().call_later(GRACE_SECONDS, self.worker.close)
         await super().shutdown(sockets)
         late.cancel()
+        if self.force_exit:
+            await self._end_at_once()
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Take a signal. With the second SIGINT no answer is waited for."""
+        super().handle_exit(sig, frame)
+        if self.force_exit:
+            self.worker.close()
+
+    async def _end_at_once(self) -> None:
+        """What uvicorn leaves out when it is told to hurry: the worker's thread, which Python may not end within a pass
+        of the model, and what it tells the clients."""
+        self.worker.close()
+        await asyncio.to_thread(self.worker.join)  # meanwhile its messages go out
+        if self.server_state.tasks:
+            await asyncio.wait(self.server_state.tasks, timeout=TELLING_SECONDS)
+        await self.lifespan.shutdown()
 
 
 def is_loopback(bound: socket.socket) -> bool:

@@ -22,7 +22,29 @@ class Unsupported:
 
     def accepts(self, value: Any) -> bool:
         """Whether this value asks for nothing."""
-        return value is None or any(value == one and type(value) is type(one) for one in self.harmless)
+        return value is None or any(_is_same(value, one) for one in self.harmless)
+
+    @property
+    def schema(self) -> dict[str, Any]:
+        """What is accepted, as a JSON schema."""
+        objects = [_schema_of(one) for one in self.harmless if isinstance(one, dict)]
+        plain = {"enum": [None, *(one for one in self.harmless if not isinstance(one, dict))]}
+        return {"anyOf": [plain, *objects]} if objects else plain
+
+
+def _is_same(given: Any, one: Any) -> bool:
+    """Whether a value is this one. A member of an object that is null counts as left out."""
+    if not isinstance(given, dict) or not isinstance(one, dict):
+        return given == one and type(given) is type(one)
+    told = {name: value for name, value in given.items() if value is not None}
+    return told.keys() == one.keys() and all(_is_same(told[name], one[name]) for name in one)
+
+
+def _schema_of(one: Any) -> dict[str, Any]:
+    if not isinstance(one, dict):
+        return {"enum": [one]}
+    members = {name: _schema_of(value) for name, value in one.items()}
+    return {"type": "object", "properties": members, "required": [*one], "additionalProperties": {"type": "null"}}
 
 
 _TEXT = "this model reads and writes text"
@@ -31,6 +53,7 @@ _FORMAT = "chunks are written side by side, and no grammar besides that of the t
 _SAMPLING = "tokens are drawn with temperature and top_p"
 _REASONING = "the model does not reason apart from its answer"
 _STORED = "answers are not stored; send the whole conversation as input"
+_LENGTHS = "the model has not learned lengths on request; ask for one in the prompt"
 _STATIC = "the answer's length and end are the model's to choose, within max_tokens and stop"
 
 UNSUPPORTED: dict[str, Unsupported] = {
@@ -47,7 +70,7 @@ UNSUPPORTED: dict[str, Unsupported] = {
     "moderation": Unsupported((), "there is no moderation model here"),
     "prediction": Unsupported((), "no predicted text speeds up the decoding; chunks do that"),
     "reasoning_effort": Unsupported(("none",), _REASONING),
-    "verbosity": Unsupported(("medium",), "the model has not learned lengths on request; ask for one in the prompt"),
+    "verbosity": Unsupported(("medium",), _LENGTHS),
     "web_search_options": Unsupported((), "the server does not look anything up"),
     "top_k": Unsupported((-1, 0), _SAMPLING),
     "min_p": Unsupported((0, 0.0), _SAMPLING),
@@ -58,6 +81,7 @@ UNSUPPORTED: dict[str, Unsupported] = {
 }
 
 
+_PLAIN = {"format": {"type": "text"}}
 RESPONSES_UNSUPPORTED: dict[str, Unsupported] = {
     **UNSUPPORTED,
     "background": Unsupported((False,), "an answer comes while its client waits"),
@@ -67,8 +91,10 @@ RESPONSES_UNSUPPORTED: dict[str, Unsupported] = {
     "include": Unsupported(([],), "an answer is its text"),
     "context_management": Unsupported(([],), "a conversation is read as it is"),
     "truncation": Unsupported(("disabled",), "a conversation is read as it is"),
-    "reasoning": Unsupported(({}, {"effort": "none"}, {"effort": None}), _REASONING),
-    "text": Unsupported(({}, {"format": {"type": "text"}}), _FORMAT),
+    "reasoning": Unsupported(({}, {"effort": "none"}), _REASONING),
+    "text": Unsupported(
+        ({}, _PLAIN, {"verbosity": "medium"}, _PLAIN | {"verbosity": "medium"}), f"{_FORMAT}, and {_LENGTHS}"
+    ),
     "top_logprobs": Unsupported((0,), "probabilities come with chat completions"),
     "image": Unsupported((), _TEXT),
     "access_programs": Unsupported((), "there are none here"),
@@ -79,8 +105,7 @@ RESPONSES_UNSUPPORTED: dict[str, Unsupported] = {
 def described(table: Mapping[str, Unsupported]) -> dict[str, Any]:
     """The fields of a table, and those without effect, as properties of a JSON schema."""
     refused = {
-        name: {"description": f"Not supported: {field.reason}.", "enum": [None, *field.harmless]}
-        for name, field in table.items()
+        name: {"description": f"Not supported: {field.reason}.", **field.schema} for name, field in table.items()
     }
     return refused | {name: {"description": "Accepted, and without effect."} for name in WITHOUT_EFFECT}
 

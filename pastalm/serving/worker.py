@@ -148,11 +148,18 @@ class Worker:
         self._thread.start()
 
     def submit(self, *jobs: Job) -> None:
-        """Put jobs in line, all or none. Raises :class:`OverloadedError` or :class:`StoppedError`; whether a job is
-        sound comes as its message."""
+        """Put jobs in line, all or none. Raises :class:`OverloadedError` or :class:`StoppedError`, and
+        :class:`InvalidRequestError` for more than there is ever room for; whether a job is sound comes as its message.
+        """
         with self._lock:
             if self.stopped:
                 raise StoppedError
+            if len(jobs) > self.max_open:
+                self.metrics.ended("refused")
+                raise InvalidRequestError(
+                    f"This server takes at most {self.max_open} answers at a time, not {len(jobs)}: ask for fewer at "
+                    "once."
+                )
             if self.open + len(jobs) > self.max_open:
                 self.metrics.ended("overloaded")
                 raise self._overloaded(len(jobs))

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
+import signal
 import socket
 import sys
 import time
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
 import openai
@@ -19,17 +22,29 @@ from tests.processes import SECONDS, errors, output, pasta, start
 runner = CliRunner()
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("log", [True, False])
-def test_it_serves_until_it_is_told_to_end(model_dir: Path, tmp_path: Path, log: bool) -> None:
-    flags = ["--model", model_dir, "--name", "tiny", "--port", 0, "--mode", "sequential", "--api-key", "k"]
-    out = tmp_path / "out"
-    server = start(out, pasta, "serve", *flags, *([] if log else ["--no-access-log"]))
+def interruptible(*words: object) -> None:
+    """`pasta` as a terminal starts it: a run in the background would ignore Ctrl-C."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    pasta(*words)
+
+
+def served(out: Path, model_dir: Path, *more: str) -> tuple[ForkServerProcess, re.Match[str]]:
+    """A server in a process of its own, and the line that says where it listens."""
+    flags = ["--model", model_dir, "--name", "tiny", "--port", 0, "--mode", "sequential", "--api-key", "k", *more]
+    server = start(out, interruptible, "serve", *flags)
     while not (out.exists() and "\n" in out.read_text()):
         assert server.is_alive(), output(out)
         time.sleep(0.02)
-    line = re.fullmatch(r"Serving tiny at (http://127\.0\.0\.1:\d+/v1) \(Ctrl-C ends it\)\n", out.read_text())
+    line = re.fullmatch(r"Serving tiny at (http://127\.0\.0\.1:(\d+)/v1) \(Ctrl-C ends it\)\n", out.read_text())
     assert line
+    return server, line
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("log", [True, False])
+def test_it_serves_until_it_is_told_to_end(model_dir: Path, tmp_path: Path, log: bool) -> None:
+    out = tmp_path / "out"
+    server, line = served(out, model_dir, *([] if log else ["--no-access-log"]))
     client = openai.OpenAI(base_url=line[1], api_key="k", max_retries=0)
     asked = client.completions.create(model="tiny", prompt="hello", max_tokens=5)
     assert asked.usage.completion_tokens == 5
@@ -38,6 +53,23 @@ def test_it_serves_until_it_is_told_to_end(model_dir: Path, tmp_path: Path, log:
     error = errors(out).read_text()
     assert (server.exitcode, out.read_text()) == (0, line[0])
     assert error.count("\n") == log and ("POST /v1/completions 200" in error) == log
+
+
+@pytest.mark.slow
+def test_a_second_ctrl_c_ends_it_at_once_and_clients_are_told(model_dir: Path, tmp_path: Path) -> None:
+    server, line = served(tmp_path / "out", model_dir)
+    client = openai.OpenAI(base_url=line[1], api_key="k", max_retries=0)
+    stream = client.completions.create(model="tiny", prompt="hello", max_tokens=4000, n=8, stream=True)
+    next(stream)
+    os.kill(server.pid, signal.SIGINT)
+    with pytest.raises(ConnectionRefusedError):  # it waits for the answers now
+        while True:
+            socket.create_connection(("127.0.0.1", int(line[2]))).close()
+    os.kill(server.pid, signal.SIGINT)
+    with pytest.raises(openai.APIError, match="The server is ending"):
+        list(stream)
+    server.join(SECONDS)
+    assert server.exitcode == 130 and "Traceback" not in output(tmp_path / "out")
 
 
 def test_a_port_in_use_is_one_sentence(model_dir: Path) -> None:

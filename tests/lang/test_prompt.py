@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from functools import cache
+from time import process_time
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tokenizers import processors
+from tokenizers import AddedToken, processors
 from transformers import PreTrainedTokenizerFast
 
 from pastalm.lang.codec import TextCodec
-from pastalm.lang.prompt import PromptEncoder, RawPrompt
+from pastalm.lang.prompt import LongPromptError, PromptEncoder, RawPrompt
 from pastalm.lang.tags import TAGS
 from pastalm.lang.tokenizer import add_tags
 from pastalm.lang.vocabulary import Vocabulary
+from tests import tokenizers
 from tests.conftest import byte_level_tokenizer
 from tests.lang.test_vocabulary import every_kind, pieces, sentencepiece_tokenizer, tagged
 
@@ -221,3 +223,54 @@ def test_a_prompt_does_not_ask_for_all_added_tokens(monkeypatch: pytest.MonkeyPa
     for text in ("hello", "x <br />", "hello") * 3:
         vocabulary.prompts.encode(text)
     assert len(asked) <= 2  # once for the vocabulary, once for its prompts
+
+
+def test_a_text_may_hold_the_mark_that_messages_are_told_by() -> None:
+    prompts = chat("{% for m in messages if m.role == 'user' %}[{{ m.content }}]{% endfor %}")
+    text = "\ue000\ue0002\ue0005"  # the mark of another message, and half of one before its own
+    assert prompts.render([{"role": "user", "content": text}]) == f"[{text}]"
+
+
+def test_many_messages_take_the_time_of_their_template() -> None:
+    prompts, messages = chat(CHATML), [{"role": "user", "content": f"foo {number}"} for number in range(20_000)]
+    started = process_time()
+    text = prompts.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    once = process_time() - started
+    assert prompts.render(messages) == text
+    assert process_time() - started < 20 * once  # 5, and 40 where each mark is looked for in the whole text
+
+
+RUNS = [" ", "\n", "☃", f"{'x' * 150} ", f"foo{' ' * 60}", "foo 12 "]  # some are few tokens, of some tokenizers
+
+
+@pytest.mark.parametrize("kind", tokenizers.EXACT | tokenizers.LOSSY)
+@pytest.mark.parametrize("run", RUNS)
+def test_what_fits_is_never_too_long(kind: str, run: str) -> None:
+    prompts = PromptEncoder(tokenizers.tagged(kind))
+    prompt = RawPrompt((run * 20_000)[:20_000] + "foo")
+    ids = prompts.encode(prompt)
+    assert prompts.encode(prompt, max(1, len(ids))) == ids
+
+
+def test_a_token_may_take_many_spaces() -> None:
+    tokenizer = byte_level_tokenizer()
+    tokenizer.add_tokens([AddedToken("<|user|>", rstrip=True)])
+    prompt = RawPrompt(f"<|user|>{' ' * 100_000}foo")
+    assert len(PromptEncoder(tokenizer).encode(prompt, room=20)) < 20
+
+
+@every_kind
+@pytest.mark.parametrize("text", ["foo 12 ", "a", "<sync/>"])
+def test_what_is_far_too_long_is_not_encoded_whole(kind: str, text: str) -> None:
+    prompts, many = tagged(kind).prompts, text * 30_000
+    with pytest.raises(LongPromptError) as caught:
+        prompts.encode(RawPrompt(many), room=10)
+    assert 20 < caught.value.tokens < len(prompts.encode(RawPrompt(many))) / 2
+
+
+def test_the_rendered_text_of_messages_is_what_must_fit() -> None:
+    messages = [{"role": "user", "content": "foo 12 " * 3000}]
+    prompts = chat(CHATML)
+    assert prompts.encode(messages, room=len(prompts.encode(messages))) == prompts.encode(messages)
+    with pytest.raises(LongPromptError, match=r"has more than \d+ tokens"):
+        prompts.encode(messages, room=10)

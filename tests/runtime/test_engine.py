@@ -187,6 +187,8 @@ def test_a_pool_too_small_ends_with_length(tokenizer: PreTrainedTokenizerFast) -
     assert response.prompt_tokens + response.metrics.tokens <= 12 + 1  # the last token needs no slot
     with pytest.raises(ValueError, match="the cache holds 12; raise max_model_len"):
         engine.generate("hello world " * 10)
+    with pytest.raises(RequestError, match=r"has more than \d+ tokens, but the model's window is 512"):
+        engine.generate("hello world " * 10_000)
 
 
 def test_the_window_ends_an_answer(tokenizer: PreTrainedTokenizerFast) -> None:

@@ -67,6 +67,14 @@ def test_a_full_line_is_counted(tiny: Engine) -> None:
         long.close()
 
 
+def test_more_answers_than_there_is_ever_room_for_are_refused(tiny: Engine) -> None:
+    with serving(tiny, max_batch=2, max_waiting=1, mode="sequential") as running:
+        assert post(running, "/v1/completions", BODY | {"n": 3})[0] == 200
+        status, answer = post(running, "/v1/completions", BODY | {"n": 4})
+        assert status == 400 and "takes at most 3 answers at a time, not 4" in answer["error"]["message"]
+        assert read(running)["pasta:request_success_totalrefused"] == 1
+
+
 def test_metrics_need_no_key(tiny: Engine) -> None:
     with serving(tiny, mode="sequential", api_key="k") as running:
         assert head(running, "GET", "/metrics", {}).status == 200

@@ -11,10 +11,12 @@ import pytest
 from openai.types import completion_create_params as completion_types
 from openai.types.chat import completion_create_params as chat_types
 from openai.types.chat.chat_completion_stream_options_param import ChatCompletionStreamOptionsParam
+from pydantic import ValidationError
 
 from pastalm import Engine
 from pastalm.lang.prompt import RawPrompt
 from pastalm.serving.requests import ChatRequest, CommonRequest, CompletionRequest, StreamOptions
+from pastalm.serving.responses import ResponsesRequest
 from pastalm.serving.unsupported import UNSUPPORTED, WITHOUT_EFFECT
 from tests.serving.conftest import RunningServer, serving
 
@@ -147,6 +149,45 @@ def test_one_wrong_prompt_among_several_refuses_the_request(served: RunningServe
     status, _ = post(served, "/v1/completions", SENT["/v1/completions"][1] | {"prompt": ["Reverse: stone", ""]})
     assert status == 400
     served.wait(served.is_clean)
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"include_stop_str_in_output": True, "stop": "x"}, "include_stop_str_in_output is not done for stop"),
+        ({"skip_special_tokens": False}, "skip_special_tokens: false goes with return_token_ids"),
+        ({"include_stop_str_in_output": False, "stop": "x"}, ""),
+        ({"skip_special_tokens": True}, ""),
+        ({"include_stop_str_in_output": True, "skip_special_tokens": False, "return_token_ids": True}, ""),
+    ],
+)
+def test_what_a_completion_would_drop_in_silence(served: RunningServer, fields: dict[str, Any], said: str) -> None:
+    status, answer = post(served, "/v1/completions", SENT["/v1/completions"][1] | fields)
+    assert (status, said in str(answer)) == (400 if said else 200, True)
+
+
+WRONG = [
+    (ChatRequest, {"messages": [1] * 1000}),
+    (ChatRequest, {"messages": [{"role": "user", "content": [{"type": "image_url"}] * 1000}]}),
+    (ChatRequest, {"messages": [{"role": "user", "content": "x", **{f"f{n}": 1 for n in range(1000)}}]}),
+    (ChatRequest, {"messages": [], **{f"f{n}": 1 for n in range(1000)}}),
+    (ChatRequest, {"messages": [], "stream_options": {f"f{n}": 1 for n in range(1000)}}),
+    (ChatRequest, {"messages": [], "stop": [1] * 1000}),
+    (ChatRequest, {"messages": [], "logit_bias": {str(n): "x" for n in range(1000)}}),
+    (CompletionRequest, {"prompt": "x", "stop_token_ids": ["x"] * 1000}),
+    (CompletionRequest, {"prompt": [[1, "x"]] * 60}),
+    (ResponsesRequest, {"input": [1] * 1000}),
+    (ResponsesRequest, {"input": [{"role": "user", "content": [1] * 1000}]}),
+]
+
+
+@pytest.mark.parametrize(("model", "fields"), WRONG)
+def test_a_thousand_errors_are_not_collected_for_one_sentence(
+    model: type[CommonRequest], fields: dict[str, Any]
+) -> None:
+    with pytest.raises(ValidationError) as caught:
+        model.model_validate({"model": "bundled", **fields})
+    assert caught.value.error_count() <= 3
 
 
 def test_padded_chunks_hide_the_length_of_their_text(served: RunningServer) -> None:

@@ -77,6 +77,29 @@ def test_thread_events_come_with_the_deltas(served: RunningServer) -> None:
     assert "".join(one["text"] for one in sorted(told, key=lambda one: one["place"])) == events[-4].text
 
 
+def test_padded_deltas_hide_the_length_of_their_text(served: RunningServer) -> None:
+    events = list(create(served, stream=True, extra_body={"stream_options": {"include_obfuscation": True}}))
+    deltas = [event for event in events if event.type == "response.output_text.delta"]
+    assert {len(event.delta + event.obfuscation) % 32 for event in deltas} == {0} and len(deltas) > 3
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("reasoning", {"effort": "none", "summary": None}),
+        ("reasoning", {"effort": None, "summary": None}),
+        ("text", {"format": None}),
+        ("text", {"format": {"type": "text", "schema": None}, "verbosity": None}),
+        ("text", {"verbosity": "medium"}),
+        ("text", {"format": {"type": "text"}, "verbosity": "medium"}),
+    ],
+)
+def test_objects_that_ask_for_nothing_are_accepted(served: RunningServer, name: str, value: Any) -> None:
+    body = {"model": "bundled", "input": "Reverse: stone", "max_output_tokens": 2, name: value}
+    status, answer = post(served, PATH, body)
+    assert status == 200, answer
+
+
 @pytest.mark.parametrize("name", sorted(set(get_type_hints(types.ResponseCreateParamsNonStreaming)) | {"stream"}))
 def test_every_field_of_the_protocol_is_known(served: RunningServer, name: str) -> None:
     supported = name in ResponsesRequest.model_fields
@@ -94,6 +117,8 @@ def test_every_field_of_the_protocol_is_known(served: RunningServer, name: str) 
         ({"tools": [{"type": "web_search"}]}, "tools is not supported"),
         ({"text": {"format": {"type": "json_object"}}}, "text is not supported"),
         ({"reasoning": {"effort": "high"}}, "reasoning is not supported"),
+        ({"reasoning": {"effort": "none", "summary": "auto"}}, "reasoning is not supported"),
+        ({"text": {"verbosity": "low"}}, "the model has not learned lengths on request"),
         ({"background": True}, "background is not supported"),
         ({"input": []}, "input: list should have at least 1 item"),
         ({"input": [{"role": "user", "content": [{"type": "input_image"}]}]}, "input should be 'input_text'"),

@@ -147,6 +147,8 @@ def test_models_and_health(served: RunningServer) -> None:
         ({"n": True}, "n: input should be a valid integer."),
         ({"logprobs": 0}, "logprobs: input should be a valid boolean."),
         ({"stop": ["x"] * 17}, "stop takes at most 16 strings, not 17."),
+        ({"top_logprobs": 3}, "top_logprobs needs logprobs: true"),
+        ({"logit_bias": {"5": "x"}}, "logit_bias: give an object of token ids with numbers from -100 to 100."),
         ({"stop": 5}, "stop: input should be a valid string."),
         ({"max_token": 5}, "Unknown field 'max_token'."),
         ({"stream_options": {"usage": True}}, "Unknown field 'stream_options.usage'."),

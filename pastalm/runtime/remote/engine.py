@@ -107,7 +107,8 @@ class RemoteEngine(Engine):
 
     def request(self, prompt: Prompt, **options: Any) -> Sequence:
         """See :class:`~pastalm.runtime.engine.Engine`. Raises :class:`RequestError` for what needs logits, too."""
-        asked = next((name for name in NEED_LOGITS if options.get(name)), None)
+        wanted = options | {"logprobs": options.get("logprobs") is not None}  # 0 asks for those of the text's tokens
+        asked = next((name for name in NEED_LOGITS if wanted.get(name)), None)
         if asked:
             raise RequestError(f"A completion server shows no logits: {asked} has nothing to work on there.")
         return super().request(prompt, **options)

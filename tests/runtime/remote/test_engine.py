@@ -249,6 +249,9 @@ def test_what_a_server_cannot_do_is_refused(two: tuple[Engine, PlainServer]) -> 
         two[0].generate(PROMPT, positions="pred10")
     with pytest.raises(RequestError, match="observe"):
         two[0].generate(PROMPT, observe=lambda *_: None)
+    for count in (0, 1):
+        with pytest.raises(RequestError, match="shows no logits: logprobs has nothing to work on"):
+            two[0].generate(PROMPT, logprobs=count)
     with pytest.raises(RequestError, match="replay"):
         two[0].replay(PROMPT, "foo")
 
