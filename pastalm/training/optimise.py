@@ -67,7 +67,8 @@ def optimise(round_: Round) -> None:
 def _collator(model: Any, tokenizer: Any, config: PreferConfig) -> PairCollator:
     policy = policy_of(model.config, CONTIGUOUS if config.remote else None)
     model.config.pasta_positions = policy.name
-    return PairCollator(policy, tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0)
+    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
+    return PairCollator(policy, pad, window_of(model.config))
 
 
 def _trainer(

@@ -138,15 +138,19 @@ class AnswerCollator:
     """Make a batch of answers, side by side in as few rows as hold the longest, blind to each other.
 
     Returns what :class:`pastalm.data.collate.Collator` does, and ``answer`` [B, T], the number of the answer that a
-    position belongs to. A batch without answers has a row without targets.
+    position belongs to. A batch without answers has a row without targets. No position lies beyond the model's
+    ``window``: where an answer fills it, its last token was never fed to the model, and has no target, and the end of a
+    chunk was fed at the last position.
     """
 
-    def __init__(self, policy: PositionPolicy, pad: int) -> None:
-        self.collator = Collator(policy, pad)
+    def __init__(self, policy: PositionPolicy, pad: int, window: int | None = None) -> None:
+        self.collator, self.window = Collator(policy, pad), window
 
     def __call__(self, answers: Sequence[SampledAnswer]) -> dict[str, Tensor]:
         rows = share_rows([len(answer) for answer in answers])
         batch = self.collator([[answers[k].example for k in row] for row in rows])
+        if self.window is not None:
+            batch["position_ids"].clamp_(max=self.window - 1)
         batch["answer"] = torch.zeros_like(batch["labels"])
         for index, row in enumerate(rows):
             start = 0

@@ -17,7 +17,7 @@ VLLM = (  # what vLLM has under the same names behind its own prefix
     *("prompt_tokens_total", "generation_tokens_total", "time_to_first_token_seconds"),
     *("inter_token_latency_seconds", "e2e_request_latency_seconds"),
 )
-OWN = {"steps", "threads_per_step", "critical_path_steps", "speedup", "kv_cache_slots_used"}
+OWN = {"steps", "threads_per_step", "critical_path_steps", "parallelism", "kv_cache_slots_used"}
 BODY: dict[str, Any] = {"model": "tiny", "prompt": "hello", "max_tokens": 7}
 
 

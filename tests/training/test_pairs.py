@@ -11,7 +11,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from transformers import PreTrainedTokenizerFast
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from pastalm.data.questions import Question
 from pastalm.files.journal import Journal
@@ -91,6 +91,24 @@ def test_training_scores_exactly_what_was_chosen(engine: Engine, answers):
         labels = PairCollator(POLICY, 0)([PreferencePair(0, answer, answer)])["labels"]
         assert (labels != IGNORE).sum() == 2 * choices
     assert engine.tokenizer.eos_token_id in vocabulary.eos
+
+
+def test_answers_that_fill_the_window_are_scored_by_the_positions_that_there_are(tokenizer: PreTrainedTokenizerFast):
+    """GPT-2 has a table of positions, which ends."""
+    torch.manual_seed(0)
+    config = AutoConfig.for_model("gpt2", vocab_size=len(tokenizer), n_embd=32, n_layer=2, n_head=4, n_positions=40)
+    engine = Engine(AutoModelForCausalLM.from_config(config).eval(), tokenizer)
+    vocabulary = Vocabulary(engine.tokenizer)
+    context, collator = attach(engine.runner.model), PairCollator(POLICY, 0, window=40)
+    beyond = 0
+    for seed in range(12):
+        line, log_p, _ = drawn(engine, "add 1", seed, speed=3.0 * (seed % 2))
+        answer = sampled_answer(engine.encode("add 1"), line, vocabulary)
+        beyond += answer.example.last_position(POLICY) >= 40
+        batch = collator([PreferencePair(0, answer, answer)])
+        [(found, _)] = reference_log_probabilities(engine.runner.model, context, batch, dtype="float32")
+        assert found == pytest.approx(log_p, rel=1e-4)
+    assert beyond > 4
 
 
 def test_answers_keep_their_tokens(engine: Engine, answers):
