@@ -37,7 +37,8 @@ def test_the_report_is_on_the_sound_records(data: Path):
 
 def test_a_tokenizer_is_called_as_it_is(data: Path, tokenizer_dir: Path, tmp_path: Path):
     named = copytree(tokenizer_dir, tmp_path / "words[v1]")
-    assert f"tokens of {named}" in runner.invoke(app, ["check", str(data), "--tokenizer", str(named)]).stdout
+    done = runner.invoke(app, ["check", str(data), "--tokenizer", str(named)], env={"COLUMNS": "300"})
+    assert f"tokens of {named}" in done.stdout
 
 
 def test_a_line_that_is_not_text_ends_nothing(data: Path):

@@ -143,7 +143,8 @@ def test_a_short_baseline_is_said(evaluated: Path):
     assert found[0].startswith("Baseline: mine (sequential)") and "much shorter" in found[1]
 
 
-def test_names_are_no_markup(model_dir: Path, prompts: Path, tmp_path: Path):
+def test_names_are_no_markup(model_dir: Path, prompts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("COLUMNS", "300")
     out = tmp_path / "out[v1]"
     done = evaluate(model_dir, prompts, out, "--name", "a[/b]", "--limit", "1")
     assert done.exit_code == 0, done.output
