@@ -29,7 +29,7 @@ def test_a_sweep_asks_both_ways_at_every_load(tmp_path: Path, capsys: pytest.Cap
 
 
 def test_a_long_prompt_beside_an_answer(capsys: pytest.CaptureFixture[str]) -> None:
-    load(["--long", "500", *FLAGS[:2], "--max-tokens", "400"])
+    load(["--long", "500", *FLAGS[:2], "--max-tokens", "400", *FLAGS[4:]])
     said = capsys.readouterr().out
     assert "A prompt of 500 words is read in " in said and "meanwhile" in said
 
