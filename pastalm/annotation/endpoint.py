@@ -16,6 +16,7 @@ from typing import Any, Protocol
 
 from pastalm.files.packages import require
 from pastalm.lang.prompt import Message
+from pastalm.lang.tags import as_whole
 
 MAX_PAUSE_SECONDS = 60.0
 MAX_RETRY_AFTER_SECONDS = 600.0
@@ -164,7 +165,7 @@ class Endpoint:
 
     async def _once(self, messages: list[Message], fields: dict[str, Any]) -> dict[str, Any]:
         settings, asked = self.settings, self.client.chat.completions.with_raw_response
-        messages = [{name: _sendable(text) for name, text in message.items()} for message in messages]
+        messages = [{name: as_whole(text) for name, text in message.items()} for message in messages]
         try:
             async with asyncio.timeout(settings.timeout):  # the client's own counts each read, this the whole
                 raw = await asked.create(model=settings.model, messages=messages, **fields)
@@ -181,11 +182,6 @@ class Endpoint:
         except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
             pass
         raise TransientError("a reply that is not of the OpenAI protocol")
-
-
-def _sendable(text: str) -> str:
-    """The text, with question marks for halves of surrogate pairs, which a reply may hold and a request cannot."""
-    return text.encode(errors="replace").decode()
 
 
 def _sorted(error: Any, model: str) -> Exception:

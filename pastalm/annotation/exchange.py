@@ -23,6 +23,7 @@ from pastalm.files.journal import Journal
 from pastalm.files.lines import DataError, json_line
 from pastalm.files.rows import objects
 from pastalm.lang.prompt import as_text
+from pastalm.lang.tags import as_whole
 
 FORMS = ("rankings", "pairs")
 _ID_LENGTH = 12
@@ -123,8 +124,7 @@ def _markdown(item: JudgeItem) -> str:
 
 
 def _quoted(text: str) -> str:
-    text = text.encode(errors="replace").decode()  # half a surrogate pair, which no file holds
-    return "\n".join(f"> {line}".rstrip() for line in text.splitlines() or [""])
+    return "\n".join(f"> {line}".rstrip() for line in as_whole(text).splitlines() or [""])
 
 
 def read_verdicts(path: Path) -> Iterator[tuple[str, str, Any]]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pastalm.data.check import Flaw, flaws
 from pastalm.lang.parse import parse
 from pastalm.lang.render import render_annotator
+from pastalm.lang.tags import as_whole
 
 _THOUGHTS = re.compile(r"\A(?:(?!</think(?:ing)?>).)*</think(?:ing)?>", re.DOTALL)
 _WRAPPINGS = (
@@ -37,7 +38,7 @@ def check_reply(text: str, finish: str | None, answer: str) -> CheckedReply:
     if finish == "content_filter":
         return CheckedReply(reason="filtered", problems=["the endpoint's filter held the reply back."], again=False)
     core, found = answer.strip(), list[Flaw]()
-    for candidate in readings(text.encode(errors="replace").decode()):  # a topic must not hold half a surrogate pair
+    for candidate in readings(as_whole(text)):  # a topic must not hold half a surrogate pair
         found = list(flaws(candidate, core))
         if not found:
             marked = render_annotator(parse(candidate))

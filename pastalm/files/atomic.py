@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
 
+from pastalm.lang.tags import as_whole
+
 
 @contextmanager
 def writing(path: str | Path) -> Iterator[TextIO]:
@@ -44,7 +46,7 @@ def write_text(path: str | Path, text: str) -> None:
 
 def write_json(path: str | Path, value: Any) -> None:
     """Write ``value`` as JSON with indents. Raises ``OSError`` that names ``path``."""
-    write_text(path, json.dumps(value, ensure_ascii=False, indent=2).encode(errors="replace").decode() + "\n")
+    write_text(path, as_whole(json.dumps(value, ensure_ascii=False, indent=2)) + "\n")
 
 
 @contextmanager

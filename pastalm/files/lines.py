@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from pastalm.lang.tags import is_whole
+
 BOM = "\ufeff"
 
 
@@ -45,8 +47,4 @@ def json_line(fields: Any) -> str:
     """A value as one line of JSON: plain letters, or escapes where it holds half a surrogate pair, which UTF-8 cannot
     write."""
     line = json.dumps(fields, ensure_ascii=False, default=str)
-    return line if line.isascii() or _is_whole(line) else json.dumps(fields, default=str)
-
-
-def _is_whole(text: str) -> bool:
-    return not any("\ud800" <= character <= "\udfff" for character in text)
+    return line if line.isascii() or is_whole(line) else json.dumps(fields, default=str)

@@ -41,6 +41,11 @@ def is_whole(text: str) -> bool:
     return True
 
 
+def as_whole(text: str) -> str:
+    """The text with a question mark for each half of a surrogate pair, so that files and requests can hold it."""
+    return text.encode(errors="replace").decode()
+
+
 def normal_topic(topic: str) -> str:
     """A topic as it is written: its words with one space between them."""
     return " ".join(topic.split())

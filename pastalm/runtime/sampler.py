@@ -210,10 +210,6 @@ class Sampler:
         self.size, self.masks = size, LegalMasks(size, device)
         self._space = torch.empty(2, 0, -(-size // STRIDE) * STRIDE, device=device)
 
-    def sample(self, logits_KV: Tensor, rows: SamplingInput) -> list[int]:
-        """One token for each row of logits, which stay as they are."""
-        return self.settle(self.choose(logits_KV, rows), rows.draws)
-
     def settle(self, chosen: Chosen, draws: Sequence[Draw]) -> list[int]:
         """The tokens of a choice, in one copy to the host; a row that drew what ``top_p`` drops takes another."""
         found = chosen.tokens[: len(draws)].tolist()

@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path
@@ -30,21 +29,11 @@ from pastalm.files.lines import DataError
 from pastalm.files.packages import MissingPackageError
 from pastalm.lang.answer import Sync
 from pastalm.lang.parse import parse
-from tests.annotation.openai_server import Desk, marked, serving
+from tests.annotation.openai_server import Desk, marked
 
 pytest.importorskip("openai")
 
 ANSWER = "Here:\n\n- one has a few words\n- two has a few more words\n\nSo both are there, number {}."
-
-
-@pytest.fixture
-def desk(monkeypatch: pytest.MonkeyPatch) -> Iterator[Desk]:
-    """A server that behaves until its plan is changed."""
-    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
-        monkeypatch.delenv(name, raising=False)
-        monkeypatch.delenv(name.lower(), raising=False)
-    with serving(Desk()) as desk:
-        yield desk
 
 
 def items(number: int) -> list[Record]:

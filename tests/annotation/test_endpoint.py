@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from math import inf, nan
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from pastalm.data.check import check_file
 from pastalm.data.records import Record
 from pastalm.files.journal import read_journal
 from tests.annotation.judge_server import completion, judging
-from tests.annotation.openai_server import REPLIES, Desk, serving
+from tests.annotation.openai_server import REPLIES, Desk
 
 pytest.importorskip("openai")
 
@@ -26,16 +25,6 @@ REPLIES |= {
     "half": lambda answer: completion("A \ud83d"),
     "deep": lambda answer: b"[" * 200_000,
 }
-
-
-@pytest.fixture
-def desk(monkeypatch: pytest.MonkeyPatch) -> Iterator[Desk]:
-    """A server that behaves until its plan is changed."""
-    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
-        monkeypatch.delenv(name, raising=False)
-        monkeypatch.delenv(name.lower(), raising=False)
-    with serving(Desk()) as desk:
-        yield desk
 
 
 @pytest.fixture

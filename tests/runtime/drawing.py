@@ -17,4 +17,4 @@ def sample(logits: Tensor, draws: Sequence[Draw], sampler: Sampler | None = None
     """One token for each row."""
     sampler = sampler or Sampler(logits.shape[-1], CPU)
     step = StepBuffers(CPU).input(StepShape.choice(len(draws)))
-    return sampler.sample(logits, step.fill_draws(draws, sampler.masks))
+    return sampler.settle(sampler.choose(logits, step.fill_draws(draws, sampler.masks)), draws)

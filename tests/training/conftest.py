@@ -12,6 +12,14 @@ from tests.conftest import byte_level_tokenizer
 from tests.runtime.families import tiny
 
 
+def write_tiny(family: str, folder: Path, *, layers: int) -> Path:
+    """A tiny model of a family, without tags, with its tokenizer."""
+    tokenizer = byte_level_tokenizer()
+    tiny(family, len(tokenizer), layers).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
 @pytest.fixture(scope="session")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model without tags, with positions enough for generated tasks."""

@@ -34,9 +34,7 @@ from pastalm.training.checkpoints import (
 from pastalm.training.config import PreferConfig, SftConfig, fixed
 from pastalm.training.sft import train_sft
 from pastalm.training.trainer import SftTrainer
-from tests.conftest import byte_level_tokenizer
-from tests.runtime.families import tiny
-from tests.training.conftest import config
+from tests.training.conftest import config, write_tiny
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -284,10 +282,7 @@ def test_a_full_disk_is_told_in_a_sentence_and_costs_nothing(
 @pytest.fixture(scope="module", params=["gemma2", "gpt_oss"])
 def without_sdpa(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model of a family that transformers runs with eager attention alone."""
-    folder, tokenizer = tmp_path_factory.mktemp(request.param), byte_level_tokenizer()
-    tiny(request.param, len(tokenizer), layers=2).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
+    return write_tiny(request.param, tmp_path_factory.mktemp(request.param), layers=2)
 
 
 @pytest.mark.parametrize("lora", [0, 2])

@@ -13,9 +13,7 @@ from pastalm.lang.positions import POLICIES
 from pastalm.lang.vocabulary import Vocabulary
 from pastalm.training.data import load_rows
 from pastalm.training.sft import train_sft
-from tests.conftest import byte_level_tokenizer
-from tests.runtime.families import tiny
-from tests.training.conftest import config
+from tests.training.conftest import config, write_tiny
 
 CHUNK = "<async topic='it'>is {}</async><sync/>"
 
@@ -23,10 +21,7 @@ CHUNK = "<async topic='it'>is {}</async><sync/>"
 @pytest.fixture(scope="module", params=["gpt2", "llama"])
 def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model of 512 positions, which are learned (GPT-2) or turned by (Llama)."""
-    folder, tokenizer = tmp_path_factory.mktemp(request.param), byte_level_tokenizer()
-    tiny(request.param, len(tokenizer), layers=1).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
+    return write_tiny(request.param, tmp_path_factory.mktemp(request.param), layers=1)
 
 
 def write(path: Path, *answers: str) -> Path:
