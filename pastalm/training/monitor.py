@@ -38,12 +38,14 @@ def log_line(step: int, steps: int, logs: dict[str, Any]) -> str:
 
 
 class LoggingCallback(TrainerCallback):
-    """Prints logs on stderr and shows a bar, in the first process; sees to it that the last step is logged."""
+    """Prints logs on stderr and shows a bar, in the first process; sees to it that the last step is logged, and that a
+    resumed run logs and saves as often as it is asked to now."""
 
     progress: Progress | None = None
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """See :class:`transformers.TrainerCallback`."""
+        state.compute_steps(args, state.max_steps)  # a checkpoint brings the intervals of the run that wrote it
         self.progress = Progress(
             "Training", state.max_steps, done=state.global_step, unit="steps", enabled=state.is_world_process_zero
         )

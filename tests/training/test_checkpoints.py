@@ -96,6 +96,17 @@ def test_a_run_killed_after_its_last_checkpoint_ends_as_it_would_have(
     assert_same(whole, out)
 
 
+def test_a_resumed_run_saves_and_logs_as_often_as_it_is_asked_to_now(
+    whole: Path, base: Path, data: Path, tmp_path: Path
+) -> None:
+    out = unfinished(whole, tmp_path / "out")
+    train_sft(config(base, data, out, save_every=5, log_every=1))
+    assert sorted(path.name for path in out.glob("checkpoint-*")) == ["checkpoint-5", "checkpoint-6"]
+    logged = json.loads((out / "checkpoint-6" / "trainer_state.json").read_text())["log_history"]
+    assert [line["step"] for line in logged if "loss" in line][-2:] == [5, 6]
+    assert_same(whole, out)
+
+
 def test_a_finished_run_is_not_trained_again(
     whole: Path, base: Path, data: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
