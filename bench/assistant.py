@@ -9,9 +9,10 @@ with a quality that needs no judge, once for each lambda. All of them, and Skele
 the prompts; speed is measured against Baseline-SFT's answers. Steps that are done are skipped; a killed one goes on
 where it was. The defaults are those of the adapter that ships; its card says what was done otherwise.
 
-Writes the models, ``eval/NAME`` with ``report.json`` and ``model_outputs.json`` of each, the knob's curve
-(``eval/knob``) and ``table.md``. With ``--judge-model``, also win rates and ``figures/pareto.png``; with ``--judge-url
-file`` it ends when the answers are there, and goes on when their verdicts have been imported (`pasta judge`).
+Writes the models, ``eval/NAME`` with ``report.json`` and ``model_outputs.json`` of each, the curve of the promise bias
+(``eval/promise-bias``) and ``table.md``. With ``--judge-model``, also win rates and ``figures/pareto.png``; with
+``--judge-url file`` it ends when the answers are there, and goes on when their verdicts have been imported (`pasta
+judge`).
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from pastalm.files.rows import objects
 SETS = ("assistant", "instruct")
 QUALITY = "redundancy,repetition,coverage,likelihood"  # what needs no judge
 SEQUENTIAL = "baseline-sft"
-KNOB = "-2,-1,0,1,2"
+PROMISE_BIASES = "-2,-1,0,1,2"
 PAPER = {  # length-controlled win rate, realised, theoretical, efficiency, parallelism: SPEC 8
     SEQUENTIAL: (50, 1.00, 1.00, None, 1.00),
     "pasta-sft": (32.7, 1.31, 1.90, 0.69, 2.36),
@@ -109,12 +110,12 @@ class Recipe:
             yield self._prefer(name, "--lambda", weight, *shared)
 
     def evaluations(self) -> Iterator[Step]:
-        """All models on all prompts, in batches; on fewer, one by one, for wall times; and the knob."""
+        """All models on all prompts, in batches; on fewer, one by one, for wall times; and the promise bias."""
         yield from self._evals()
         for name in self._parallel:
             yield self._eval(f"timed-{name}", self.out / name, "--limit", self.options.timed)
         middle = self.preferred[len(self.preferred) // 2]
-        yield self._eval("knob", self.out / middle, "--speeds", KNOB, *self._batched)
+        yield self._eval("promise-bias", self.out / middle, "--promise-biases", PROMISE_BIASES, *self._batched)
 
     def judgements(self) -> Iterator[Step]:
         """The same evaluations again, with the judge; all ask it through one cache."""

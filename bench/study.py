@@ -51,7 +51,7 @@ ROOM = ("--max-tokens", 900)
 BATCHED = ("--max-batch", 32)
 NEAR = 3  # points below the sequential quality that still count as kept
 BIASES = (-3, -2, -1, 0, 1, 2, 3)
-MIDDLE = "lambda-4"  # the model whose rounds, speed terms and run-time knob are looked at
+MIDDLE = "lambda-4"  # the model whose rounds, speed terms and promise bias are looked at
 LEARNT = {name: policy for name, policy in POLICIES.items() if not policy.needs_length}  # those a runtime can follow
 PREFERRED = tuple(f"lambda-{weight}" for weight in LAMBDAS)
 TIMED = ("apar", "pasta-sft", *PREFERRED)
@@ -61,7 +61,7 @@ QUESTIONS = {  # the reports that answer each
     "rounds": ("pasta-sft", *(f"rounds-{name}" for name in ROUNDS), MIDDLE),
     "speed terms": ("rounds-100", *(f"speed-{speed}" for speed in SPEED_TERMS[1:])),
     "positions": tuple(f"positions-{policy}" for policy in LEARNT),
-    "knob": tuple(MIDDLE if bias == 0 else f"{MIDDLE}-speed{bias:+d}" for bias in BIASES),
+    "promise bias": tuple(MIDDLE if bias == 0 else f"{MIDDLE}-promise-bias{bias:+d}" for bias in BIASES),
 }
 
 
@@ -146,7 +146,7 @@ class Study:
         for name, place in places.items():
             yield self._eval(name, place, *reuse)
         for bias in filter(None, BIASES):
-            yield self._eval(f"{MIDDLE}-speed{bias:+d}", places[MIDDLE], *reuse, "--speed", bias)
+            yield self._eval(f"{MIDDLE}-promise-bias{bias:+d}", places[MIDDLE], *reuse, "--promise-bias", bias)
         few = ("--limit", self.sizes.timed)
         yield self._eval("timed-skeleton", self.out / "baseline-sft", *few, "--skeleton")
         for name in TIMED:

@@ -22,9 +22,9 @@ from pastalm.cli.options import (
     DType,
     MaxTokens,
     Model,
+    PromiseBias,
     Remote,
     Seed,
-    Speed,
     TopP,
     TrustRemoteCode,
 )
@@ -44,7 +44,7 @@ def chat(
     temperature: AnswerTemperature = None,
     top_p: TopP = None,
     seed: Seed = 0,
-    speed: Speed = 0.0,
+    promise_bias: PromiseBias = 0.0,
     device: Device = "auto",
     dtype: DType = "auto",
     trust_remote_code: TrustRemoteCode = False,
@@ -56,7 +56,7 @@ def chat(
     """
     engine = load_engine(model, device, dtype, remote, trust_remote_code=trust_remote_code)
     options: dict[str, Any] = {"mode": mode.value, "max_tokens": max_tokens, "temperature": temperature}
-    talk = Conversation({**options, "top_p": top_p, "seed": seed, "speed": speed})
+    talk = Conversation({**options, "top_p": top_p, "seed": seed, "promise_bias": promise_bias})
     engine.request([{"role": "user", "content": "hello"}], **talk.options)  # what no turn could do is refused at once
     with suppress(ImportError):  # not there on every system; where it is, lines have a history and arrow keys
         import readline  # noqa: F401

@@ -12,11 +12,11 @@ if TYPE_CHECKING:
     from pastalm.runtime.response import Response
 
 HELP = """\
-/speed N     from -3 to 3: above 0 the model starts more chunks, below 0 fewer
-/mode MODE   async writes chunks in parallel, sequential one token after the other
-/clear       forget the conversation
-/help        show this
-/quit        leave; Ctrl-D does the same, Ctrl-C stops an answer"""
+/promise-bias N  -3 to 3: above 0 the model starts more chunks, below 0 fewer
+/mode MODE       async writes chunks in parallel, sequential token after token
+/clear           forget the conversation
+/help            show this
+/quit            leave; Ctrl-D does the same, Ctrl-C stops an answer"""
 
 Answering = Callable[[list[dict[str, str]], dict[str, Any]], "Response"]
 
@@ -44,7 +44,7 @@ class Conversation:
         """Carry out a command, and say what it did. Raises :class:`CommandError`."""
         name, _, value = line[1:].strip().partition(" ")
         action = {
-            "speed": self._speed,
+            "promise-bias": self._promise_bias,
             "mode": self._mode,
             "clear": self._clear,
             "help": self._help,
@@ -54,15 +54,15 @@ class Conversation:
             raise CommandError(f"There is no command /{name}; /help shows those that there are.")
         return action[name](value.strip())
 
-    def _speed(self, value: str) -> str:
+    def _promise_bias(self, value: str) -> str:
         try:
-            speed = float(value)
+            bias = float(value)
         except ValueError:
-            raise CommandError(f"/speed takes a number from -3 to 3, not {value!r}.") from None
-        if not -3 <= speed <= 3:
-            raise CommandError(f"/speed takes a number from -3 to 3, not {value}.")
-        self.options["speed"] = speed
-        return f"The speed is {speed:g}."
+            raise CommandError(f"/promise-bias takes a number from -3 to 3, not {value!r}.") from None
+        if not -3 <= bias <= 3:
+            raise CommandError(f"/promise-bias takes a number from -3 to 3, not {value}.")
+        self.options["promise_bias"] = bias
+        return f"The promise bias is {bias:g}."
 
     def _mode(self, value: str) -> str:
         if value not in list(Mode):

@@ -33,9 +33,9 @@ from pastalm.cli.options import (
     Model,
     Name,
     Out,
+    PromiseBias,
     Quantize,
     Remote,
-    Speed,
     TopP,
     TrustRemoteCode,
     name_argument,
@@ -71,10 +71,12 @@ def evaluate(
     max_tokens: MaxTokens = 1024,
     mode: DecodingMode = Mode.ASYNC,
     skeleton: Annotated[bool, typer.Option("--skeleton", help="Answer by Skeleton-of-Thought instead.")] = False,
-    speed: Speed = 0.0,
-    speeds: Annotated[
+    promise_bias: PromiseBias = 0.0,
+    promise_biases: Annotated[
         str,
-        typer.Option(metavar="NATS,..", help="Values for --speed, each evaluated in a folder of its own under --out."),
+        typer.Option(
+            metavar="NATS,..", help="Values for --promise-bias, each evaluated in a folder of its own under --out."
+        ),
     ] = "",
     temperature: AnswerTemperature = None,
     top_p: TopP = None,
@@ -118,12 +120,12 @@ def evaluate(
     from pastalm.files.fingerprint import fingerprint
 
     judge = JudgeFlags(judge_model, judge_url, judge_key_env, judge_concurrency, judge_cache, reference, calibration)
-    knob = _knob(speeds)
+    biases = _biases(promise_biases)
     questions = read_questions(prompts, limit)
     if reference is not None:
         read_reference(reference, questions)  # what it lacks is said before anything is done
     prints = fingerprint(_place(model)), fingerprint(_place(baseline)) if baseline else ""
-    asked = (model, prompts, baseline, mode.value, max_tokens, speed, max_threads, device, dtype)
+    asked = (model, prompts, baseline, mode.value, max_tokens, promise_bias, max_threads, device, dtype)
     settings = EvalSettings(
         *asked,
         *prints,
@@ -136,13 +138,13 @@ def evaluate(
     )
     engines = Engines(settings, remote, trust_remote_code=trust_remote_code, compile=compile)
     called = name or name_of(model)
-    if not knob:
+    if not biases:
         report = _evaluated(out, settings, questions, called, reuse_baseline, engines, judge)
         _show(report, out, json)
         return
     curve, reuse = [], reuse_baseline
-    for value in knob:
-        folder, moved = out / f"speed{value:+g}", replace(settings, speed=value)
+    for value in biases:
+        folder, moved = out / f"promise-bias{value:+g}", replace(settings, promise_bias=value)
         curve.append(_evaluated(folder, moved, questions, f"{called} {value:+g}", reuse, engines, judge))
         reuse = reuse or (folder if baseline and max_batch > 1 else None)  # the baseline's answers are the same
     _show_curve(curve, out, json)
@@ -171,12 +173,12 @@ class Engines:
         return load_engine(model, self.settings.device, dtype, remote, quantize=self.settings.quantize, **self.options)
 
 
-def _knob(speeds: str) -> list[float]:
-    """The values of --speeds."""
+def _biases(values: str) -> list[float]:
+    """The values of --promise-biases."""
     try:
-        return [float(value) for value in speeds.split(",") if value.strip()]
+        return [float(value) for value in values.split(",") if value.strip()]
     except ValueError:
-        raise EvalError(f"--speeds are numbers with commas between, such as -1,0,1, not {speeds!r}.") from None
+        raise EvalError(f"--promise-biases are numbers with commas between, such as -1,0,1, not {values!r}.") from None
 
 
 def _place(model: str) -> str:
@@ -248,14 +250,15 @@ def _show(report: dict[str, Any], out: Path, json: bool) -> None:
 
 
 def _show_curve(curve: Sequence[dict[str, Any]], out: Path, json: bool) -> None:
-    """What the knob does: a report a value of --speeds."""
+    """What the promise bias does: a report a value of --promise-biases."""
     from pastalm.cli.scores import print_curve
 
     if json:
         typer.echo(json_module.dumps(curve, ensure_ascii=False))
         return
     print_curve(page_console(), curve)
-    typer.echo(f"Written to {out}: a folder for each value. `pasta pareto {out}/speed* --out FOLDER` draws them.")
+    drawn = f"`pasta pareto {out}/promise-bias* --out FOLDER` draws them."
+    typer.echo(f"Written to {out}: a folder for each value. {drawn}")
 
 
 def _print(found: dict[str, Any], out: Path) -> None:

@@ -71,7 +71,7 @@ add(
     app,
     chat,
     "pasta chat --model my-model",
-    "pasta chat --model my-model --temperature 0.7 --speed 1",
+    "pasta chat --model my-model --temperature 0.7 --promise-bias 1",
 )
 add(
     app,

@@ -111,7 +111,7 @@ TopP = Annotated[
     float | None, typer.Option(help="Sample from the likeliest tokens of this share. Default: the model's own.")
 ]
 Seed = Annotated[int, typer.Option(help="The seed: the same one gives the same result.")]
-Speed = Annotated[
+PromiseBias = Annotated[
     float,
     typer.Option(help="Nats from -3 to 3 on starting a chunk: above 0 the model starts more, below 0 fewer."),
 ]

@@ -26,10 +26,10 @@ from pastalm.cli.options import (
     MaxTokens,
     Model,
     Positions,
+    PromiseBias,
     Quantize,
     Remote,
     Seed,
-    Speed,
     TopP,
     TrustRemoteCode,
     place_option,
@@ -65,7 +65,7 @@ def run(
     temperature: AnswerTemperature = None,
     top_p: TopP = None,
     seed: Seed = 0,
-    speed: Speed = 0.0,
+    promise_bias: PromiseBias = 0.0,
     positions: Positions = None,
     device: Device = "auto",
     dtype: DType = "auto",
@@ -92,7 +92,7 @@ def run(
         model, device, dtype, remote, trust_remote_code=trust_remote_code, compile=compile, quantize=quantize
     )
     options: dict[str, Any] = {"mode": mode.value, "max_tokens": max_tokens, "temperature": temperature}
-    options |= {"top_p": top_p, "seed": seed, "speed": speed, "positions": positions}
+    options |= {"top_p": top_p, "seed": seed, "promise_bias": promise_bias, "positions": positions}
     options |= {"max_threads": max_threads, "max_async_tokens": max_async_tokens}
     engine.request(asked, **options)  # what cannot be asked is refused before anything is printed
     if not json:

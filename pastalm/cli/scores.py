@@ -56,16 +56,16 @@ def _scores(report: dict[str, Any]) -> Iterator[tuple[str, str, str, str]]:
 
 
 def print_curve(console: Console, reports: Sequence[dict[str, Any]]) -> None:
-    """Print what the knob does: a row for each report, the means alone."""
-    heads = ("speed", "forks", "chunks", "theoretical x", "realised x", "in circles", "quality")
-    print_table(console, heads, [_point(report) for report in reports], title="The knob")
+    """Print what the promise bias does: a row for each report, the means alone."""
+    heads = ("nats", "forks", "chunks", "theoretical x", "realised x", "in circles", "quality")
+    print_table(console, heads, [_point(report) for report in reports], title="Promise bias")
 
 
 def _point(report: dict[str, Any]) -> tuple[str, ...]:
     found = {key: value and value["value"] for key, value in report["figures"].items()}
     realised, quality = found["realised"], report["quality"]
     return (
-        f"{report['settings']['speed']:+g}",
+        f"{report['settings']['promise_bias']:+g}",
         f"{100 * found['forked']:.1f}%",
         f"{found['chunks']:.2f}",
         f"{found['theoretical']:.2f}",

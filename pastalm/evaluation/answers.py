@@ -26,7 +26,7 @@ BATCHES_AT_ONCE = 4  # prompts that wait for each place in a batch: the last one
 
 @dataclass(frozen=True)
 class EvalSettings:
-    """What the answers of one folder have in common; ``speed`` and ``max_threads`` are the engine's options.
+    """What the answers of one folder have in common; ``promise_bias`` and ``max_threads`` are the engine's options.
 
     ``mode``: ``async`` or ``sequential``; with ``skeleton`` the model answers by Skeleton-of-Thought instead.
     ``baseline`` answers in sequential mode; empty is the model itself. ``quantize`` rounds the weights of both.
@@ -41,7 +41,7 @@ class EvalSettings:
     baseline: str = ""
     mode: str = Mode.ASYNC
     max_tokens: int = 1024
-    speed: float = 0.0
+    promise_bias: float = 0.0
     max_threads: int | None = None
     device: str = "auto"
     dtype: str = "auto"
@@ -204,7 +204,7 @@ class Answers:
         """What the model's engine is asked with, and the baseline's."""
         settings = self.settings
         both = {name: getattr(settings, name) for name in ("max_tokens", "temperature", "top_p")}
-        own = {"speed": settings.speed, "max_threads": settings.max_threads, "mode": settings.mode}
+        own = {name: getattr(settings, name) for name in ("promise_bias", "max_threads", "mode")}
         return both | own, both | {"mode": Mode.SEQUENTIAL}
 
     def _both(

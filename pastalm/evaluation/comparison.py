@@ -78,7 +78,7 @@ def timed(engine: Engine, prompt: Prompt, *, baseline: Engine | None = None, **o
     times. The caller has decoded it before, so that the model is warm; all steps of a sequential answer are alike, so a
     few of them warm the baseline up."""
     answer, other = engine.generate(prompt, **options), baseline or engine
-    plain = {name: value for name, value in options.items() if name not in ("speed", "positions")}
+    plain = {name: value for name, value in options.items() if name not in ("promise_bias", "positions")}
     few = min(WARM_UP_TOKENS, options.get("max_tokens", WARM_UP_TOKENS))
     other.generate(prompt, **{**plain, "mode": "sequential", "max_tokens": few})
     return Pair(answer, other.generate(prompt, **{**plain, "mode": "sequential"}))

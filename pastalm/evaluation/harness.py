@@ -49,8 +49,9 @@ class PastaLM(TemplateLM):
     """A model by any name that :meth:`pastalm.Engine.from_pretrained` knows, answering in ``mode`` async or sequential.
 
     ``batch_size`` requests are decoded side by side, or scored in one pass; ``seed`` is that of sampled answers.
-    ``options`` are more of :class:`~pastalm.runtime.request.RequestOptions`, ``speed`` or ``max_threads`` for example;
-    where a task sets one of them, that counts. Raises what these raise, and ``ValueError`` for an unknown option.
+    ``options`` are more of :class:`~pastalm.runtime.request.RequestOptions`, ``promise_bias`` or ``max_threads`` for
+    example; where a task sets one of them, that counts. Raises what these raise, and ``ValueError`` for an unknown
+    option.
     """
 
     def __init__(

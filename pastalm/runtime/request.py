@@ -27,17 +27,17 @@ class RequestError(ValueError):
 class RequestOptions:
     """What a request may set, and the defaults.
 
-    ``max_tokens`` counts all threads together. ``temperature`` 0 is greedy. ``speed``, from -3 to 3 nats, is added to
-    the logit of starting a promise wherever one may start: more chunks or fewer from the same model. ``stop`` strings
-    end the answer in the main thread, the chunk in any other. ``max_threads``, ``max_async_tokens`` and ``max_depth``
-    are those of :class:`pastalm.runtime.limits.Limits`. ``positions`` is a policy of :mod:`pastalm.lang.positions`; by
-    default, and if the model was trained with one, it is the model's own. ``eager`` turns tokens into text at once, for
-    those who drain events. ``observe`` is shown every choice. ``logit_bias`` (ids to numbers), ``presence_penalty`` and
-    ``frequency_penalty`` are those of :class:`pastalm.runtime.sampler.SamplingParams`; ``logprobs`` asks for the
-    probabilities of the text's tokens, with so many of the likeliest beside each. ``stop_token_ids``, which may be
-    empty, end the answer like the model's own end, and make every token of it plain: tags are neither read nor
-    forbidden, for clients that read them themselves. Raises :class:`RequestError` or ``ValueError`` with one sentence
-    for values that mean nothing.
+    ``max_tokens`` counts all threads together. ``temperature`` 0 is greedy. ``promise_bias``, from -3 to 3 nats, is
+    added to the logit of starting a promise wherever one may start: more chunks or fewer from the same model. ``stop``
+    strings end the answer in the main thread, the chunk in any other. ``max_threads``, ``max_async_tokens`` and
+    ``max_depth`` are those of :class:`pastalm.runtime.limits.Limits`. ``positions`` is a policy of
+    :mod:`pastalm.lang.positions`; by default, and if the model was trained with one, it is the model's own. ``eager``
+    turns tokens into text at once, for those who drain events. ``observe`` is shown every choice. ``logit_bias`` (ids
+    to numbers), ``presence_penalty`` and ``frequency_penalty`` are those of
+    :class:`pastalm.runtime.sampler.SamplingParams`; ``logprobs`` asks for the probabilities of the text's tokens, with
+    so many of the likeliest beside each. ``stop_token_ids``, which may be empty, end the answer like the model's own
+    end, and make every token of it plain: tags are neither read nor forbidden, for clients that read them themselves.
+    Raises :class:`RequestError` or ``ValueError`` with one sentence for values that mean nothing.
     """
 
     max_tokens: int = 1024
@@ -45,7 +45,7 @@ class RequestOptions:
     temperature: float = 0.0
     top_p: float = 1.0
     seed: int = 0
-    speed: float = 0.0
+    promise_bias: float = 0.0
     logit_bias: Mapping[int, float] | None = None
     presence_penalty: float = 0.0
     frequency_penalty: float = 0.0
@@ -76,7 +76,7 @@ class RequestOptions:
         """How its tokens are drawn."""
         bias = tuple((self.logit_bias or {}).items())
         penalties = self.presence_penalty, self.frequency_penalty
-        return SamplingParams(self.temperature, self.top_p, self.seed, self.speed, bias, *penalties)
+        return SamplingParams(self.temperature, self.top_p, self.seed, self.promise_bias, bias, *penalties)
 
     @property
     def stops(self) -> list[str]:

@@ -24,7 +24,7 @@ from torch import Tensor
 from pastalm.lang.recogniser import Legal
 from pastalm.runtime.thread import ThreadPath
 
-MAX_SPEED = 3
+MAX_PROMISE_BIAS = 3
 MAX_PENALTY = 2
 MAX_BIAS = 100
 TEMPERATURES = (1e-6, 1e6)  # beyond these float32 has no numbers left, and the draws would be the same
@@ -35,14 +35,14 @@ STRIDE = 64  # a row is looked at in blocks of so many tokens
 @dataclass(frozen=True)
 class SamplingParams:
     """``temperature`` 0 is greedy; ``top_p`` keeps the likeliest tokens that make up this share of the probability.
-    ``speed``, in nats, is added to the logit of starting a promise, before all else: 0 is the model itself.
+    ``promise_bias``, in nats, is added to the logit of starting a promise, before all else: 0 is the model itself.
     ``logit_bias`` is added to the logits of these tokens. ``presence_penalty`` is taken from those of all tokens that
     the thread sees in the answer's text so far, ``frequency_penalty`` once for each time that it sees them."""
 
     temperature: float = 0.0
     top_p: float = 1.0
     seed: int = 0
-    speed: float = 0.0
+    promise_bias: float = 0.0
     logit_bias: tuple[tuple[int, float], ...] = ()
     presence_penalty: float = 0.0
     frequency_penalty: float = 0.0
@@ -52,9 +52,10 @@ class SamplingParams:
             raise ValueError(f"temperature must be a number from 0 (greedy) up, not {self.temperature}.")
         if not 0 < self.top_p <= 1:
             raise ValueError(f"top_p is a share above 0 and at most 1, not {self.top_p}.")
-        if not -MAX_SPEED <= self.speed <= MAX_SPEED:
+        if not -MAX_PROMISE_BIAS <= self.promise_bias <= MAX_PROMISE_BIAS:
             raise ValueError(
-                f"speed is a number from -{MAX_SPEED} (fewer chunks) to {MAX_SPEED} (more chunks), not {self.speed}."
+                f"promise_bias is a number from -{MAX_PROMISE_BIAS} (fewer chunks) to {MAX_PROMISE_BIAS} "
+                f"(more chunks), not {self.promise_bias}."
             )
         for name in ("presence_penalty", "frequency_penalty"):
             if not -MAX_PENALTY <= getattr(self, name) <= MAX_PENALTY:
@@ -145,12 +146,12 @@ class SamplingInput:
     added to their logits; whether a row is drawn, and with which temperature, share and uniform number. ``drawn`` are
     the rows that are, the others are greedy. ``changes`` are rows, tokens and what is added to their logits. ``mixed``
     says that the rows have different masks, ``replaced`` that the best token may call for another one anywhere,
-    ``moved`` that a speed is set anywhere, ``cut`` that a share is below 1."""
+    ``moved`` that a promise bias is set anywhere, ``cut`` that a share is below 1."""
 
     draws: Sequence[Draw]
     legal: Tensor
     promise: Tensor
-    speed: Tensor
+    promise_bias: Tensor
     random: Tensor
     temperature: Tensor
     top_p: Tensor
@@ -253,8 +254,8 @@ class Sampler:
         return self._space[:, :rows]
 
     def _scores(self, logits_KV: Tensor, rows: SamplingInput) -> Tensor:
-        """The logits in float32, in blocks [K, n, STRIDE], as the grammar and the speeds have them: half precision
-        would swallow a small bias."""
+        """The logits in float32, in blocks [K, n, STRIDE], as the grammar and the promise biases have them: half
+        precision would swallow a small bias."""
         scores = self._room(len(logits_KV))[0]
         scores[:, self.size :] = -inf
         own, blocks = scores[:, : self.size].copy_(logits_KV), scores.view(len(scores), -1, STRIDE)
@@ -264,7 +265,7 @@ class Sampler:
             values = torch.tensor([value for *_, value in rows.changes], dtype=scores.dtype, device=scores.device)
             scores.index_put_(places.unbind(1), values, accumulate=True)
         if rows.moved:
-            scores[torch.arange(len(scores), device=scores.device), rows.promise] += rows.speed
+            scores[torch.arange(len(scores), device=scores.device), rows.promise] += rows.promise_bias
         return blocks
 
     def _illegal(self, scores_KnS: Tensor, rows: SamplingInput) -> Tensor:

@@ -113,7 +113,7 @@ class StepInput:
         self.uniform = self._section("uniform", (k,), torch.float64)
         self.top_p = self._section("top_p", (k,), torch.float64)
         self.temperature = self._section("temperature", (k,), torch.float32)
-        self.speed = self._section("speed", (k,), torch.float32)
+        self.promise_bias = self._section("promise_bias", (k,), torch.float32)
         self.random = self._section("random", (k,), torch.bool)
         self.visible = self._section("visible", (shape.rows, 1, shape.width, shape.slots // 8), torch.uint8)
 
@@ -166,11 +166,11 @@ class StepInput:
         drawn = [row for row, one in enumerate(params) if one.temperature > 0]
         promises = [draw.legal.promise for draw in draws]
         may = [promise is not None and promise < masks.size for promise in promises]
-        speeds = [one.speed if allowed else 0.0 for one, allowed in zip(params, may, strict=True)]
+        biases = [one.promise_bias if allowed else 0.0 for one, allowed in zip(params, may, strict=True)]
         legal = [masks.index(draw.legal) for draw in draws]
         self._write("legal", legal)
         self._write("promise", [promise if ok and promise else 0 for promise, ok in zip(promises, may, strict=True)])
-        self._write("speed", speeds)
+        self._write("promise_bias", biases)
         self._write("random", [one.temperature > 0 for one in params])
         self._write("temperature", [min(max(one.temperature, low), high) for one in params])
         self._write("top_p", [one.top_p for one in params])
@@ -179,7 +179,7 @@ class StepInput:
             draws,
             self.legal,
             self.promise,
-            self.speed,
+            self.promise_bias,
             self.random,
             self.temperature,
             self.top_p,
@@ -188,7 +188,7 @@ class StepInput:
             [(row, *one) for row, draw in enumerate(draws) for one in draw.changes()],
             mixed=len(set(legal)) > 1,
             replaced=any(draw.legal.instead or draw.legal.in_place_of for draw in draws),
-            moved=any(speeds),
+            moved=any(biases),
             cut=any(one.top_p < 1 for one in params),
         )
 

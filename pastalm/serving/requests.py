@@ -148,7 +148,7 @@ class CommonRequest(RequestObject):
     NOT_DONE: ClassVar = UNSUPPORTED
     OPTIONS: ClassVar[tuple[str, ...]] = (
         *("max_tokens", "temperature", "top_p", "seed", "stop"),
-        *("mode", "speed", "max_threads", "max_async_tokens"),
+        *("mode", "promise_bias", "max_threads", "max_async_tokens"),
         *("presence_penalty", "frequency_penalty"),
     )
 
@@ -167,7 +167,7 @@ class CommonRequest(RequestObject):
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     mode: str | None = _bounded(enum=["async", "sequential", None])
-    speed: float | None = _bounded(minimum=-3, maximum=3)
+    promise_bias: float | None = _bounded(minimum=-3, maximum=3)
     max_threads: Whole | None = _bounded(minimum=1)
     max_async_tokens: Whole | None = _bounded(minimum=1)
     annotated: bool | None = None

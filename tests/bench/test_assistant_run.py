@@ -44,8 +44,8 @@ def test_a_tiny_run_goes_through(
     for name in names:
         outputs = json.loads((out / "eval" / name / "model_outputs.json").read_text())
         assert len(outputs) == 3
-    assert sorted(place.name for place in (out / "eval" / "knob").iterdir()) == sorted(
-        f"speed{bias}" for bias in ("-2", "-1", "+0", "+1", "+2")
+    assert sorted(place.name for place in (out / "eval" / "promise-bias").iterdir()) == sorted(
+        f"promise-bias{bias}" for bias in ("-2", "-1", "+0", "+1", "+2")
     )
     assert not (out / "figures").exists()
     words += ["--judge-model", "anna", "--judge-url", "file"]

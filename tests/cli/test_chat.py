@@ -41,11 +41,11 @@ def test_a_piped_conversation(chat_dir: Path) -> None:
     first = engine.generate([{"role": "user", "content": "hello"}], **OPTIONS).text
     turns = [{"role": "user", "content": "hello"}, {"role": "assistant", "content": first}]
     second = engine.generate([*turns, {"role": "user", "content": "world"}], **OPTIONS).text
-    lines = ["hello", "", "world", "/clear", "hello", "/speed 9", "/nonsense", "/quit", "never asked"]
+    lines = ["hello", "", "world", "/clear", "hello", "/promise-bias 9", "/nonsense", "/quit", "never asked"]
     flags = ["--model", str(chat_dir), "--mode", "sequential", "--max-tokens", "5", "--dtype", "float32"]
     done = CliRunner().invoke(app, ["chat", *flags], input="\n".join(lines))
     assert done.exit_code == 0 and done.stdout == f"{first}\n{second}\n{first}\n"
-    assert "There is no command /nonsense" in done.stderr and "/speed takes a number from -3 to 3" in done.stderr
+    assert "There is no command /nonsense" in done.stderr and "/promise-bias takes a number from -3 to 3" in done.stderr
     assert done.stderr.count("5 tokens, 1 threads, 5 steps on the critical path, cut by --max-tokens") == 3
 
 
@@ -55,13 +55,13 @@ def test_what_no_turn_could_do_is_refused_at_once(model_dir: Path) -> None:
 
 
 def test_commands_change_the_settings() -> None:
-    talk = Conversation({"speed": 0.0, "mode": "async"}, [{"role": "user", "content": "x"}])
-    assert talk.command("/speed 1.5") == "The speed is 1.5." and talk.options["speed"] == 1.5
+    talk = Conversation({"promise_bias": 0.0, "mode": "async"}, [{"role": "user", "content": "x"}])
+    assert talk.command("/promise-bias 1.5") == "The promise bias is 1.5." and talk.options["promise_bias"] == 1.5
     assert talk.command("/mode sequential") and talk.options["mode"] == "sequential"
     assert "/clear" in talk.command("/help")
     assert talk.command("/clear") and talk.messages == []
     assert talk.command("/quit") == "" and talk.ended
-    for wrong in ("/speed", "/speed fast", "/speed nan", "/mode both", "/", "/x"):
+    for wrong in ("/promise-bias", "/promise-bias many", "/promise-bias nan", "/mode both", "/", "/x"):
         with pytest.raises(CommandError):
             talk.command(wrong)
 

@@ -95,8 +95,8 @@ def test_a_finished_folder_needs_no_model_and_a_longer_limit_adds(evaluated: Pat
 
 
 def test_other_settings_are_one_sentence(evaluated: Path, model_dir: Path, prompts: Path):
-    done = evaluate(model_dir, prompts, evaluated, "--speed", "1")
-    assert done.exit_code == 2 and "speed 0.0, not 1.0; choose another --out" in " ".join(done.stderr.split())
+    done = evaluate(model_dir, prompts, evaluated, "--promise-bias", "1")
+    assert done.exit_code == 2 and "--promise-bias 0.0, not 1.0; choose another --out" in " ".join(done.stderr.split())
 
 
 def test_tasks_are_checked(model_dir: Path, tmp_path: Path):
@@ -109,21 +109,22 @@ def test_tasks_are_checked(model_dir: Path, tmp_path: Path):
     assert json.loads((tmp_path / "batch" / "report.json").read_text())["figures"]["realised"] is None
 
 
-def test_the_knob_in_one_run(model_dir: Path, prompts: Path, tmp_path: Path):
+def test_promise_biases_in_one_run(model_dir: Path, prompts: Path, tmp_path: Path):
     flags = ("--baseline", str(model_dir), "--limit", "2", "--max-batch", "2", "--name", "mine")
-    done = evaluate(model_dir, prompts, tmp_path, *flags, "--speeds", "-1,0,2")
+    done = evaluate(model_dir, prompts, tmp_path, *flags, "--promise-biases", "-1,0,2")
     assert done.exit_code == 0, done.output
     assert [line.split()[0] for line in done.stdout.splitlines() if line[:1] in "+-"] == ["-1", "+0", "+2"]
-    reports = [json.loads((tmp_path / f"speed{value}" / "report.json").read_text()) for value in ("-1", "+0", "+2")]
-    assert [(report["name"], report["settings"]["speed"]) for report in reports] == [
+    folders = [tmp_path / f"promise-bias{value}" for value in ("-1", "+0", "+2")]
+    reports = [json.loads((folder / "report.json").read_text()) for folder in folders]
+    assert [(report["name"], report["settings"]["promise_bias"]) for report in reports] == [
         ("mine -1", -1.0),
         ("mine +0", 0.0),
         ("mine +2", 2.0),
     ]
-    again = evaluate(model_dir, prompts, tmp_path, *flags, "--speeds", "-1,0,2", "--json")
+    again = evaluate(model_dir, prompts, tmp_path, *flags, "--promise-biases", "-1,0,2", "--json")
     assert [report["name"] for report in json.loads(again.stdout)] == ["mine -1", "mine +0", "mine +2"]
-    refused = evaluate(model_dir, prompts, tmp_path, "--speeds", "fast")
-    assert refused.exit_code == 2 and "--speeds are numbers" in refused.stderr
+    refused = evaluate(model_dir, prompts, tmp_path, "--promise-biases", "many")
+    assert refused.exit_code == 2 and "--promise-biases are numbers" in refused.stderr
 
 
 def test_tokens_are_drawn_as_asked(model_dir: Path, prompts: Path, tmp_path: Path):

@@ -37,8 +37,8 @@ PLACES = {
 TEXTS = {
     "--api-key", "--contexts", "--only", "--peer-url", "--sequences", "--shape", "--threads", "--base-url",
     "--device", "--dtype", "--families", "--field", "--form", "--from", "--host", "--judge-key-env", "--judge-model",
-    "--judge-url", "--key-env", "--lora-targets", "--loss", "--name", "--positions", "--quality", "--snapshots",
-    "--quantize", "--speed-term", "--speeds", "--split", "--to", "--views", "NAME", "PROMPT",
+    "--judge-url", "--key-env", "--lora-targets", "--loss", "--name", "--positions", "--promise-biases", "--quality",
+    "--quantize", "--snapshots", "--speed-term", "--split", "--to", "--views", "NAME", "PROMPT",
 }  # fmt: skip
 # Flags that mean the same in two commands although their sentences differ in more than their ends.
 EXCUSED = {
@@ -154,7 +154,7 @@ def test_a_model_is_called_by_the_last_part_of_its_name(tmp_path: Path, monkeypa
     assert name_of(".") == "v1" and name_of("org/name") == "org/name"
 
 
-FLAGS = {"mode": "--mode", "max_tokens": "--max-tokens", "quality_weight": "--lambda", "speed": "--speed"}
+FLAGS = {"mode": "--mode", "max_tokens": "--max-tokens", "quality_weight": "--lambda", "temperature": "--temperature"}
 
 
 @pytest.mark.parametrize(
@@ -162,8 +162,8 @@ FLAGS = {"mode": "--mode", "max_tokens": "--max-tokens", "quality_weight": "--la
     [
         ("decode with mode='sequential'.", "decode with --mode sequential."),
         ("max_tokens must be at least 1, not 0.", "--max-tokens must be at least 1, not 0."),
-        ("speed is a number from -3", "--speed is a number from -3"),
-        ("The speed is good in this mode.", "The speed is good in this mode."),
+        ("temperature is a number from 0", "--temperature is a number from 0"),
+        ("The temperature is good in this mode.", "The temperature is good in this mode."),
         ("quality_weight must be", "--lambda must be"),
         ("/tmp/max_tokens/x: No such file.", "/tmp/max_tokens/x: No such file."),
         ("has max_tokens=6, not 7", "has --max-tokens 6, not 7"),

@@ -142,7 +142,7 @@ def test_the_tables_of_an_evaluation_fit(width: int) -> None:
     tasks = [task for task in sample("train", 3, 22) if task.family in ("profiles", "chain")]
     own = answer(seconds=0.5, path=40, errors=(1, -2), redundancy=0.25)
     outcomes = [outcome(own, prompt=task.prompt, family=task.family, facts=task.facts) for task in tasks]
-    more = {"settings": {"speed": 0.5, "baseline": ""}, "refused": [], "judge": None, "baseline": "plain"}
+    more = {"settings": {"promise_bias": 0.5, "baseline": ""}, "refused": [], "judge": None, "baseline": "plain"}
     found = report.report("a-model-of-some-name", outcomes, report.checker_quality(outcomes), **more)
     console = Console(file=StringIO(), width=width)
     print_scores(console, found)
@@ -150,5 +150,6 @@ def test_the_tables_of_an_evaluation_fit(width: int) -> None:
     print_curve(console, [found, found])
     shown = console.file.getvalue()  # type: ignore[attr-defined]
     assert max(map(len, shown.split("\n"))) <= width and "…" not in shown
-    for words in ("theoretical speedup", "baseline's in circles", "should fork", "efficiency", "+0.5", "chunks"):
+    assert "Promise bias" in shown and "+0.5" in shown
+    for words in ("theoretical speedup", "baseline's in circles", "should fork", "efficiency", "chunks"):
         assert words in shown

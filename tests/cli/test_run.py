@@ -109,7 +109,7 @@ def test_a_chat_template_is_used_unless_raw(model_dir: Path, tmp_path: Path):
         (("--positions", "nope"), "Unknown position policy 'nope'"),
         (("--max-threads", "0"), "--max-threads must be"),
         (("--temperature", "-1"), "--temperature must be"),
-        (("--speed", "-4"), "--speed is a number from -3"),
+        (("--promise-bias", "-4"), "--promise-bias is a number from -3"),
         (("--file", "no-such-file"), "No such file"),
         (("a caf\udce9",), "The prompt is not UTF-8 text"),
         (("--device", "cuda:99"), "cuda:99"),

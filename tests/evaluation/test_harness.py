@@ -235,7 +235,7 @@ def test_a_begun_answer_stays_open() -> None:
 
 
 def test_what_it_does_not_know_is_refused() -> None:
-    with pytest.raises(ValueError, match="model_args may not set 'width'; an answer's options are top_p, speed"):
+    with pytest.raises(ValueError, match="model_args may not set 'width'; an answer's options are top_p, promise_bias"):
         PastaLM("bundled", width=3)
     with pytest.raises(ValueError, match="Unknown mode 'parallel'"):
         PastaLM("bundled", "parallel")

@@ -92,7 +92,7 @@ def noted(response: Response) -> list[str]:
 OPTIONS = [
     {"max_tokens": 20},
     {"max_tokens": 20, "mode": "sequential", "frequency_penalty": 1.0},
-    {**FORKING, "speed": 3.0, "logit_bias": None},
+    {**FORKING, "promise_bias": 3.0, "logit_bias": None},
     {**FORKING, "max_threads": 2, "max_async_tokens": 2},
     {**FORKING, "max_depth": 2, "max_tokens": 40, "max_async_tokens": 2, "presence_penalty": 1.0},
     {**FORKING, "stop": ["o", "12"], "logprobs": 2, "max_threads": 1},

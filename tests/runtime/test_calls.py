@@ -15,7 +15,7 @@ from pastalm.runtime.thread import ThreadPath
 from tests.runtime.families import tiny
 
 PROMPTS = ["hello", "world foo bar", "12 34", "foo"]
-OPTIONS = {"max_tokens": 30, "temperature": 1.0, "seed": 5, "max_async_tokens": 8, "speed": 3.0}
+OPTIONS = {"max_tokens": 30, "temperature": 1.0, "seed": 5, "max_async_tokens": 8, "promise_bias": 3.0}
 
 
 @pytest.fixture(scope="module")

@@ -225,7 +225,7 @@ def test_messages_go_through_the_template(engine: Engine, tokenizer: PreTrainedT
         ({"temperature": -0.5}, "temperature must be"),
         ({"temperature": float("nan")}, "temperature must be"),
         ({"top_p": 0}, "top_p is a share"),
-        ({"speed": 3.5}, "speed is a number from -3 (fewer chunks) to 3 (more chunks), not 3.5"),
+        ({"promise_bias": 3.5}, "promise_bias is a number from -3 (fewer chunks) to 3 (more chunks), not 3.5"),
         ({"positions": "pred7"}, "Unknown position policy 'pred7'; choose one of pred10"),
         ({"positions": "oracle"}, "needs the true length"),
     ],

@@ -48,13 +48,14 @@ def test_in_parallel_it_is_what_the_engine_gives(model: LlamaForCausalLM, tokeni
     head.bias.data[list(vocabulary.tags)] = 2.0  # so that promises begin and end
     model.lm_head = head
     inputs = rows(tokenizer, "hello world foo", "bar")
-    options = {"custom_generate": pastalm.generate, "pasta_tokenizer": tokenizer, "speed": 3.0, "max_new_tokens": 60}
+    options = {"custom_generate": pastalm.generate, "pasta_tokenizer": tokenizer, "promise_bias": 3.0}
+    options |= {"max_new_tokens": 60}
     ours = model.generate(**inputs, do_sample=False, **options)
     full = model.generate(**inputs, do_sample=False, annotated=True, return_dict_in_generate=True, **options).sequences
     engine, length = Engine(model, tokenizer), inputs["input_ids"].shape[1]
     forked = 0
     for row, prompt in enumerate(("hello world foo", "bar")):
-        response = engine.generate(prompt, max_tokens=60, speed=3.0, temperature=0.0)
+        response = engine.generate(prompt, max_tokens=60, promise_bias=3.0, temperature=0.0)
         forked += len(response.threads) - 1
         assert full[row, length:].tolist()[: len(response.script.tokens)] == response.script.tokens
         assert engine.codec.decode(ours[row, length:].tolist()) == response.text

@@ -167,7 +167,7 @@ def test_decoding_equals_the_dense_forward(engine: Engine) -> None:
 OPTIONS = [
     {"max_tokens": 30},
     {"max_tokens": 24, "temperature": 1.0, "seed": 3},
-    {"max_tokens": 24, "temperature": 1.3, "top_p": 0.7, "seed": 4, "speed": 3.0},
+    {"max_tokens": 24, "temperature": 1.3, "top_p": 0.7, "seed": 4, "promise_bias": 3.0},
     {"max_tokens": 20, "temperature": 0.8, "logit_bias": {70: 4.0}, "frequency_penalty": 1.0},
     {"max_tokens": 30, "mode": "sequential"},
 ]

@@ -16,7 +16,7 @@ from pastalm.runtime.sequence import Sequence
 from pastalm.runtime.step_input import Part
 from tests.runtime.families import tiny
 
-FORKING: dict[str, Any] = {"max_tokens": 60, "temperature": 1.3, "speed": 3.0, "max_async_tokens": 9}
+FORKING: dict[str, Any] = {"max_tokens": 60, "temperature": 1.3, "promise_bias": 3.0, "max_async_tokens": 9}
 LONG = "hello world " * 120
 
 

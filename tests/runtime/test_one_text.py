@@ -19,7 +19,7 @@ from pastalm.runtime.events import TokenEvent
 from tests.tokenizers import EXACT, LOSSY, tagged
 
 every = pytest.mark.parametrize("kind", [*EXACT, *LOSSY])
-WILD = {"temperature": 1.0, "speed": 3.0}
+WILD = {"temperature": 1.0, "promise_bias": 3.0}
 
 
 def random_model(tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:

@@ -22,7 +22,7 @@ from pastalm.runtime.thread import Thread
 from tests.runtime.families import tiny
 
 SHORT: dict[str, Any] = {"max_tokens": 20, "mode": "sequential"}
-FORKING: dict[str, Any] = {"max_tokens": 60, "temperature": 1.3, "speed": 3.0, "max_async_tokens": 9}
+FORKING: dict[str, Any] = {"max_tokens": 60, "temperature": 1.3, "promise_bias": 3.0, "max_async_tokens": 9}
 ANSWER = (
     '<promise topic="one" tokens=1 /><async>aa</async>b<promise topic="two" tokens=1 /><async>cc</async><sync/>d'
     '<promise topic="three" tokens=1 /><async>e</async>f'

@@ -8,7 +8,7 @@ from pastalm import Engine
 from pastalm.runtime.events import DoneEvent, ForkEvent, TokenEvent
 from pastalm.serving.document import Document
 
-OPTIONS = {"max_tokens": 600, "temperature": 1.3, "speed": 3.0, "max_async_tokens": 9}
+OPTIONS = {"max_tokens": 600, "temperature": 1.3, "promise_bias": 3.0, "max_async_tokens": 9}
 
 
 @pytest.mark.parametrize("depth", [1, 3])

@@ -72,7 +72,7 @@ def test_bodies_stand_in_the_schema(small: RunningServer) -> None:
     for path in PATHS:
         operation = found["paths"][path]["post"]
         asked = operation["requestBody"]["content"]["application/json"]["schema"]["$ref"].rpartition("/")[2]
-        assert {"model", "speed", "tools", "user"} <= set(found["components"]["schemas"][asked]["properties"])
+        assert {"model", "promise_bias", "tools", "user"} <= set(found["components"]["schemas"][asked]["properties"])
         got = operation["responses"]["200"]["content"]
         assert "$ref" in got["application/json"]["schema"] and "text/event-stream" in got
         assert "ErrorBody" in str(operation["responses"]["400"]) and "422" not in operation["responses"]

@@ -136,12 +136,12 @@ def test_the_timeline_has_a_bar_for_each_thread(page: Page) -> None:
     )
 
 
-def test_the_speed_knob_goes_to_the_server(page: Page) -> None:
-    page.get_by_label("Speed").fill("-3")
-    assert page.locator("#speed-value").text_content() == "-3"
+def test_the_promise_bias_goes_to_the_server(page: Page) -> None:
+    page.get_by_label("Promise bias").fill("-3")
+    assert page.locator("#promise-bias-value").text_content() == "-3"
     with page.expect_request("**/chat/completions") as sent:
         ask(page, max_tokens=10)
-    assert sent.value.post_data_json["speed"] == -3
+    assert sent.value.post_data_json["promise_bias"] == -3
     wait_for(page, "Done in")
 
 
@@ -198,7 +198,7 @@ def test_the_description_of_the_api_is_drawn(page: Page, served: RunningServer) 
     expect(chat).to_contain_text("Answer messages.")
     chat.get_by_role("link", name="ChatRequest").click()
     fields = page.get_by_role("region", name="ChatRequest", exact=True)
-    expect(fields.get_by_role("row", name=re.compile("^speed "))).to_contain_text("number or null from -3 to 3")
+    expect(fields.get_by_role("row", name=re.compile("^promise_bias "))).to_contain_text("number or null from -3 to 3")
     expect(fields.get_by_role("row", name="messages (required)")).to_contain_text("list of ChatMessage")
     linked = page.locator("main a").evaluate_all("all => all.map((one) => one.getAttribute('href').slice(1))")
     assert len(linked) > 20 and all(page.evaluate("id => !!document.getElementById(id)", id) for id in set(linked))

@@ -107,7 +107,7 @@ def test_all_fields_without_effect_at_once(served: RunningServer) -> None:
 
 def test_only_known_names_are_supported() -> None:
     """What is neither the protocol's nor vLLM's is PASTA's own, and documented."""
-    own = {"mode", "speed", "max_threads", "max_async_tokens", "annotated", "pasta"}
+    own = {"mode", "promise_bias", "max_threads", "max_async_tokens", "annotated", "pasta"}
     protocol = {name for _, name in FIELDS}
     assert set(CommonRequest.model_fields) - protocol == own
 

@@ -28,7 +28,7 @@ PROMPTS = [
 
 def ask(server: RunningServer, prompt: str = SPELL, **fields: Any) -> Any:
     """A chat completion; PASTA's own fields go where the client wants them."""
-    own = {name: fields.pop(name) for name in ("mode", "speed", "max_threads", "annotated") if name in fields}
+    own = {name: fields.pop(name) for name in ("mode", "promise_bias", "max_threads", "annotated") if name in fields}
     messages = [{"role": "user", "content": prompt}]
     return server.client().chat.completions.create(model="bundled", messages=messages, extra_body=own, **fields)
 
@@ -134,7 +134,7 @@ def test_models_and_health(served: RunningServer) -> None:
         ({"max_async_tokens": 0}, "max_async_tokens must be"),
         ({"temperature": -1}, "temperature must be"),
         ({"top_p": 0}, "top_p is a share"),
-        ({"speed": 4}, "speed is a number from -3"),
+        ({"promise_bias": 4}, "promise_bias is a number from -3"),
         ({"mode": "both"}, "Unknown mode 'both'; choose 'async' or 'sequential'."),
         ({"n": 0}, "n must be at least 1, and a request gets at most 64 answers."),
         ({"n": 65}, "n must be at least 1, and a request gets at most 64 answers."),

@@ -102,7 +102,7 @@ def test_answers_that_fill_the_window_are_scored_by_the_positions_that_there_are
     context, collator = attach(engine.runner.model), PairCollator(POLICY, 0, window=40)
     beyond = 0
     for seed in range(12):
-        line, log_p, _ = drawn(engine, "add 1", seed, speed=3.0 * (seed % 2))
+        line, log_p, _ = drawn(engine, "add 1", seed, promise_bias=3.0 * (seed % 2))
         answer = sampled_answer(engine.encode("add 1"), line, vocabulary)
         beyond += answer.example.last_position(POLICY) >= 40
         batch = collator([PreferencePair(0, answer, answer)])

@@ -92,14 +92,15 @@ class Completions:
         left = limits.max_tokens - self.interpreter.sampled
         room = left if limits.slots is None else limits.slots + 1 - len(seen)
         begun = isinstance(thread.reader, PlainReader) and thread.reader.begun
+        depth = len(thread.path)
         return Completion(
             prompt=seen,
             max_tokens=1 if begun else max(1, min(left, room)),
-            stop=_stops(language, len(thread.path)),
+            stop=_stops(language, depth),
             temperature=sampling.temperature,
             top_p=sampling.top_p,
             seed=_seed(sampling.seed, thread, begun),
-            bias=_first(language) if begun else _bias(language, len(thread.path), limits.max_depth, sampling.speed),
+            bias=_first(language) if begun else _bias(language, depth, limits.max_depth, sampling.promise_bias),
         )
 
 
@@ -111,8 +112,8 @@ def _stops(language: Language, depth: int) -> tuple[int, ...]:
     return (*sorted(language.eos), vocabulary.sync, *([vocabulary.async_end] if depth else []))
 
 
-def _bias(language: Language, depth: int, max_depth: int, speed: float) -> dict[int, float]:
-    """Tags that a thread of this depth may never write, and the knob of speed. The rest of the grammar is left to the
+def _bias(language: Language, depth: int, max_depth: int, promise_bias: float) -> dict[int, float]:
+    """Tags that a thread of this depth may never write, and the promise bias. The rest of the grammar is left to the
     model: a plain server's sampler does not follow it."""
     vocabulary = language.vocabulary
     if vocabulary is None:
@@ -122,8 +123,8 @@ def _bias(language: Language, depth: int, max_depth: int, speed: float) -> dict[
     forbidden = {vocabulary.async_start, *(language.eos if depth else [vocabulary.async_end])}
     if depth >= max_depth:
         forbidden |= set(vocabulary.tags) - {vocabulary.async_end}
-    knob = {vocabulary.promise_topic: speed} if speed else {}
-    return knob | dict.fromkeys(sorted(forbidden), FORBIDDEN)
+    promise = {vocabulary.promise_topic: promise_bias} if promise_bias else {}
+    return promise | dict.fromkeys(sorted(forbidden), FORBIDDEN)
 
 
 def _first(language: Language) -> dict[int, float]:

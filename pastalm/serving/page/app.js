@@ -86,7 +86,7 @@ function request() {
   return {
     model,
     messages: [{ role: "user", content: find("#prompt").value }],
-    speed: Number(find("#speed").value),
+    promise_bias: Number(find("#promise-bias").value),
     max_tokens: Number(find("#max-tokens").value),
     pasta: { events: true },
   };
@@ -171,8 +171,8 @@ document.addEventListener("keydown", (event) => {
   if (event.key === "Escape") running?.abort();
 });
 find("#stop").addEventListener("click", () => running?.abort());
-find("#speed").addEventListener("input", (event) => {
-  find("#speed-value").textContent = event.target.value;
+find("#promise-bias").addEventListener("input", (event) => {
+  find("#promise-bias-value").textContent = event.target.value;
 });
 annotatedBox.addEventListener("change", () => {
   columns.async.view.showAnnotated(annotatedBox.checked ? columns.async.figures.annotated : null);

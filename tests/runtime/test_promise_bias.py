@@ -1,4 +1,4 @@
-"""The speed of a request: nats added wherever a promise may start. It moves how often one does, and nothing else."""
+"""The promise bias: nats added wherever a promise may start. It moves how often one does, and nothing else."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ def engine(tiny_llama: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast) -> 
     return Engine(tiny_llama, tokenizer)
 
 
-def choose(logits: Tensor, legal: Sequence[Legal], speed: float, **options: float) -> list[int]:
-    params = SamplingParams(speed=speed, **options)  # type: ignore[arg-type]
+def choose(logits: Tensor, legal: Sequence[Legal], bias: float, **options: float) -> list[int]:
+    params = SamplingParams(promise_bias=bias, **options)  # type: ignore[arg-type]
     return sample(logits, [Draw(params, one, (row,)) for row, one in enumerate(legal)])
 
 
@@ -40,20 +40,20 @@ def shape(response: Response) -> tuple[list[int], str]:
 
 
 @given(st.integers(-24, 24), st.integers(-32, 32), st.sampled_from([torch.float32, torch.bfloat16]))
-def test_greedy_starts_a_promise_where_the_best_word_leads_by_less_than_the_speed(
-    speed: int, lead: int, dtype: torch.dtype
+def test_greedy_starts_a_promise_where_the_best_word_leads_by_less_than_the_bias(
+    bias: int, lead: int, dtype: torch.dtype
 ) -> None:
     logits = torch.tensor([[lead / 8, -9.0, 0.0]], dtype=dtype)  # eighths are exact in both
-    assert choose(logits, [TEXT], speed / 8) == [2 if speed > lead else 0]
+    assert choose(logits, [TEXT], bias / 8) == [2 if bias > lead else 0]
 
 
-def test_a_small_speed_is_not_lost_in_half_precision() -> None:
+def test_a_small_bias_is_not_lost_in_half_precision() -> None:
     assert choose(torch.tensor([[100.0, 0.0, 100.0]], dtype=torch.bfloat16), [TEXT], 0.01) == [2]
 
 
-def test_sampling_moves_the_odds_by_the_exponent_of_the_speed() -> None:
-    # Odds 1:1 become e:1 at speed 1, a share of e / (1 + e) = 0.731; within four standard deviations.
-    rows = [Draw(SamplingParams(temperature=1.0, speed=1.0), TEXT, (), number) for number in range(2000)]
+def test_sampling_moves_the_odds_by_the_exponent_of_the_bias() -> None:
+    # Odds 1:1 become e:1 at 1 nat, a share of e / (1 + e) = 0.731; within four standard deviations.
+    rows = [Draw(SamplingParams(temperature=1.0, promise_bias=1.0), TEXT, (), number) for number in range(2000)]
     drawn = sample(torch.tensor([[0.0, -inf, 0.0]] * 2000), rows)
     assert abs(drawn.count(2) / 2000 - 0.7311) < 4 * (0.7311 * 0.2689 / 2000) ** 0.5
 
@@ -92,20 +92,20 @@ def test_a_promise_may_start_in_text_only_and_only_where_threads_may_have_childr
         assert starts(childless, v.encode("xyz")) == [no] * 4
 
 
-def test_more_speed_more_chunks_and_zero_is_the_model(engine: Engine) -> None:
+def test_a_higher_bias_starts_more_chunks_and_zero_is_the_model(engine: Engine) -> None:
     def chunks(**options: float) -> int:
         found = 0
         for seed in (0, 2, 4):
             found += len(engine.generate(PROMPT, seed=seed, **{**WILD, "max_tokens": 400}, **options).threads) - 1
         return found
 
-    assert chunks(speed=3) > 2 * chunks() > chunks(speed=-3)
+    assert chunks(promise_bias=3) > 2 * chunks() > chunks(promise_bias=-3)
     once = engine.generate(PROMPT, seed=4, **WILD)
-    assert shape(engine.generate(PROMPT, seed=4, speed=0.0, **WILD)) == shape(once)
+    assert shape(engine.generate(PROMPT, seed=4, promise_bias=0.0, **WILD)) == shape(once)
 
 
 def test_any_schedule_and_any_batch_give_the_same_answer(engine: Engine) -> None:
-    options = {**WILD, "speed": 3.0, "seed": 0, "max_async_tokens": 200, "max_tokens": 600}
+    options = {**WILD, "promise_bias": 3.0, "seed": 0, "max_async_tokens": 200, "max_tokens": 600}
     expected = engine.generate(PROMPT, **options)
     assert any(len(thread.path) == 2 for thread in expected.threads)  # chunks start chunks of their own
     for width in (1, 2):
@@ -117,10 +117,10 @@ def test_any_schedule_and_any_batch_give_the_same_answer(engine: Engine) -> None
 
 def test_it_means_nothing_where_nothing_may_be_promised(engine: Engine) -> None:
     options = {"mode": "sequential", "temperature": 1.0, "max_tokens": 40}
-    assert shape(engine.generate(PROMPT, speed=3, **options)) == shape(engine.generate(PROMPT, **options))
+    assert shape(engine.generate(PROMPT, promise_bias=3, **options)) == shape(engine.generate(PROMPT, **options))
 
 
-@pytest.mark.parametrize("speed", [3.01, -4, nan, inf])
-def test_refuses_other_speeds(speed: float) -> None:
-    with pytest.raises(ValueError, match=r"speed is a number from -3 \(fewer chunks\) to 3 \(more chunks\), not"):
-        SamplingParams(speed=speed)
+@pytest.mark.parametrize("bias", [3.01, -4, nan, inf])
+def test_refuses_other_biases(bias: float) -> None:
+    with pytest.raises(ValueError, match=r"promise_bias is a number from -3 \(fewer chunks\) to 3 \(more chunks\)"):
+        SamplingParams(promise_bias=bias)
