@@ -27,7 +27,7 @@ from pastalm.runtime.attention import AttentionContext, attach
 from pastalm.runtime.engine import policy_of
 from pastalm.runtime.probe import window_of
 from pastalm.training.adapters import add_adapters, bare, is_adapted, merge
-from pastalm.training.base import load_base
+from pastalm.training.base import disable_dropout, load_base
 from pastalm.training.checkpoints import last_checkpoint, model_card, save, save_trained, unwrapped, whole_model
 from pastalm.training.config import PreferConfig
 from pastalm.training.losses import PairLoss, advantage, answer_log_probabilities, pair_loss
@@ -46,6 +46,7 @@ def optimise(round_: Round) -> None:
     with Journal(round_.folder / "samples.jsonl", FIELDS, rank()) as samples:
         set_seed(config.seed)
         model, tokenizer = load_base(config, merged=True)
+        disable_dropout(model)  # the reference is taken without; that of adapters, which are added later, stays
         vocabulary = Vocabulary(tokenizer)
         prompts = {one.index: one.prompt for one in round_.questions}
         pairs = Pairs(round_.pairs(), prompts, samples, vocabulary, in_views=bool(config.remote))
