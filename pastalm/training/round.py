@@ -171,15 +171,18 @@ class Round:
 
     def _advice(self, cut: int, total: int) -> str:
         """What to do about a round without pairs, ``cut`` of whose ``total`` answers a limit ended."""
-        reuse = f"another --lambda or --speed-term, with --reuse-samples {self.config.out} to keep what is sampled"
+        before = self.number - 1
+        kept = "what round 1 has sampled" if before else "what is sampled"
+        reuse = f"another --lambda or --speed-term, with --reuse-samples {self.config.out} to keep {kept}"
+        end = f" Or give --rounds {before}: the run then ends with the model of round {before}." if before else ""
         if not cut:
-            return f"take {reuse}, or other prompts or more --samples, each in another --out."
+            return f"take {reuse}, or other prompts or more --samples, each in another --out.{end}"
         advice = (
             f"{cut} of {total} answers were ended by --max-tokens {self.config.max_tokens} or the model's window, and "
             "such answers score 0: take a larger --max-tokens, or a --model that ends its answers"
         )
         others = "" if cut == total else f", or {reuse}, or more --samples"
-        return f"{advice}{others}, each in another --out."
+        return f"{advice}{others}, each in another --out.{end}"
 
     def summary(self) -> str:
         """A line that says what the answers of the round came to, from its figures."""
