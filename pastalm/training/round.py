@@ -19,7 +19,7 @@ from pastalm.runtime.engine import Engine
 from pastalm.training.config import PreferConfig
 from pastalm.training.processes import leads, own_device, processes, rank, wait_until
 from pastalm.training.sampling import FIELDS, SampleKey, Sampling, sample
-from pastalm.training.score import Answered, QualityFactor, Scored, best_and_worst, score_all
+from pastalm.training.score import Answered, QualityFactor, Scored, best_and_worst, candidates, score_all
 
 PROMPTS_AT_ONCE = 64  # whose answers are scored together: enough for a judge to have its hands full
 GROUPS = ("all", "chosen", "rejected")  # of answers, whose means are shown
@@ -124,6 +124,8 @@ class Round:
         ):
             if "verdicts" in factors:
                 self._export(samples, baseline)
+                waiting = [one for groups in self._unscored(samples, baseline, scores) for one in groups]
+                factors["verdicts"](candidates(waiting))  # of all prompts, so that it says how many are missing
             found = (
                 one
                 for groups in self._unscored(samples, baseline, scores)
@@ -134,14 +136,15 @@ class Round:
                 scores.append(asdict(one))
 
     def _export(self, samples: Journal, baseline: Journal) -> None:
-        """Write what is to be judged: prompts, each with the texts of all answers that are compared, once each."""
+        """Write what is to be judged: prompts, each with the texts of the answers, once each, and of those that they
+        are judged ``against``, the baseline's and the data set's."""
         lines = []
         for one in self.questions:
             own = [samples[one.index, k] for k in range(self.config.samples) if (one.index, k) in samples]
-            others = [baseline[one.index, 0]["text"]] if (one.index, 0) in baseline else []
-            texts = [*others, one.answer, *(answer["text"] for answer in own if answer["finished"])]
-            answers = list(dict.fromkeys(text for text in texts if text is not None))
-            lines.append({"id": one.key, "prompt": one.prompt, "answers": answers})
+            others = [baseline[one.index, 0]["text"], one.answer] if (one.index, 0) in baseline else []
+            against = list(dict.fromkeys(text for text in others if text is not None))
+            answers = list(dict.fromkeys(answer["text"] for answer in own if answer["finished"]))
+            lines.append({"id": one.key, "prompt": one.prompt, "against": against, "answers": answers})
         write_text(self.folder / TO_JUDGE, "".join(json.dumps(line) + "\n" for line in lines))
 
     def _unscored(self, samples: Journal, baseline: Journal, scores: Journal) -> Iterator[list[Answered]]:

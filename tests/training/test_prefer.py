@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -18,6 +19,7 @@ from transformers import PreTrainedTokenizerFast
 from typer.testing import CliRunner
 
 from pastalm import Engine
+from pastalm.annotation.judge import read_pairs
 from pastalm.annotation.verdict import JudgePrompt
 from pastalm.cli import app
 from pastalm.data.questions import read_questions
@@ -337,11 +339,15 @@ def test_a_judge_is_the_quality(model: Path, data: Path, whole: Path, tmp_path: 
         assert one["quality"] == (1.0 if (one["prompt"], one["sample"]) in finished else 0.0)
 
 
-def test_verdicts_that_are_brought_later(model: Path, data: Path, whole: Path, tmp_path: Path):
+def test_verdicts_that_are_brought_later(
+    model: Path, data: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     """The run stops with what is to be judged, asks nobody, and goes on when the verdicts are there."""
+    monkeypatch.setattr("pastalm.training.round.PROMPTS_AT_ONCE", 1)
     asked = {"judge_model": "people", "quality": "verdicts,redundancy", "rounds": 1, "steps": 1}
     config = settings(model, data, tmp_path / "a", reuse_samples=str(whole), **asked)
-    with pytest.raises(DataError, match=r"verdicts are missing: `pasta judge export .*--judge-model people`.* kept\.$"):
+    needed = r"^(\d+) verdicts are missing: `pasta judge export .*--judge-model people`.* kept\.$"
+    with pytest.raises(DataError, match=needed) as stopped:
         train_prefer(config)
     out, verdicts = tmp_path / "a", {}
     finished = [one for one in lines(whole / "round1" / "samples.jsonl") if one["finished"]]
@@ -350,10 +356,13 @@ def test_verdicts_that_are_brought_later(model: Path, data: Path, whole: Path, t
     assert [one["prompt"] for one in waiting] == [one["prompt"] for one in lines(data)]
     for index, one in enumerate(waiting):
         texts = {answer["text"] for answer in finished if answer["prompt"] == index}
-        assert set(one["answers"]) == texts | {baseline[index]} and len(set(one["answers"])) == len(one["answers"])
+        assert one["against"] == [baseline[index]] and sorted(one["answers"]) == sorted(texts)
         for first, second in permutations(texts | {baseline[index]}, 2):  # the longer is better, by 0.9
             share = 0.9 if (len(first), first) > (len(second), second) else 0.1
             verdicts[JudgePrompt(one["prompt"], first, second).key("people")] = share
+    pairs = read_pairs(out / "judge.jsonl")
+    assert len(pairs) == sum(len({*one["answers"]} - {*one["against"]}) for one in waiting)
+    assert str(2 * len(pairs)) == re.match(needed, str(stopped.value))[1]  # each in both orders
     with Journal(out / "judge.jsonl") as cache:
         for key, share in verdicts.items():
             cache.append({"id": key, "share": share})
