@@ -18,7 +18,8 @@ from pastalm.files.packages import require
 from pastalm.lang.positions import CONTIGUOUS
 from pastalm.lang.vocabulary import Vocabulary
 from pastalm.runtime.load import load_tokenizer, trained_positions
-from pastalm.training.base import SettingsError, settle_dtype, starting_point
+from pastalm.training.adapters import add_adapters
+from pastalm.training.base import SettingsError, load_base, settle_dtype, starting_point
 from pastalm.training.checkpoints import (
     STATE,
     drop_checkpoints,
@@ -75,6 +76,7 @@ def train_prefer(config: PreferConfig, quality: QualityFactor | None = None) -> 
     questions = read_questions(config.data, config.limit)
     if quality is None and "checker" in config.qualities():
         require_checks(questions, config.data)
+    _require_adapters(config)
     with locked(out):
         if leads():
             _begin(config, questions, named=quality is None)
@@ -97,6 +99,14 @@ def _require_contiguous(config: PreferConfig) -> None:
             f"{config.model} was trained with the positions {trained!r}, but those of a server behind --remote are "
             f"{CONTIGUOUS}: leave --remote out, or take a model of `pasta train sft --views server`."
         )
+
+
+def _require_adapters(config: PreferConfig) -> None:
+    """Raise :class:`SettingsError` for adapters that do not fit the model, before a run begins: they are put on it only
+    when all is sampled and scored."""
+    if config.lora and not read_state(config.out):
+        model, tokenizer = load_base(config, merged=True)
+        add_adapters(model, Vocabulary(tokenizer), config)
 
 
 def _overwritten(config: PreferConfig) -> list[Path]:

@@ -216,6 +216,10 @@ def test_both_rounds_go_on_with_the_adapter_of_stage_one(model: Path, data: Path
     shared = {"lora": 4, "dtype": "float32", "learning_rate": 1e-2, "steps": 2, "batch_size": 2}
     stage1 = train_sft(SftConfig(str(model), str(tmp_path / "sft.jsonl"), str(tmp_path / "sft"), row=128, **shared))
     config = settings(stage1 / "adapter", data, tmp_path / "out", lora=4, steps=2)
+    for wrong, message in (({"lora": 8}, "trained with --lora 4"), ({"lora_targets": "query"}, "no module query")):
+        with pytest.raises(SettingsError, match=message):
+            train_prefer(replace(config, **wrong), variety)
+        assert not (tmp_path / "out").exists()  # the command may be given again, put right
     trained = train_prefer(config, variety)
     assert gained(config, 1, stage1 / "adapter").abs().max() < 1e-3
     assert gained(config, 2, stage1 / "adapter").abs().max() < 1e-3
