@@ -84,6 +84,12 @@ def test_what_differs_is_not_taken_over(model: Path, data: Path, first: Path, tm
         SettingsError, match=r"holds a run with --max-tokens 40, but this one asks for 30: .*another --reuse-samples"
     ):
         train_prefer(settings(model, data, tmp_path / "other", reuse_samples=str(first), max_tokens=30, **ONE))
+    others = write_prompts(tmp_path / "others.jsonl", 3)
+    with pytest.raises(
+        SettingsError,
+        match=r"with --data '.*prompts\.jsonl', but this one asks for '.*others\.jsonl', which holds something else: ",
+    ):
+        train_prefer(settings(model, others, tmp_path / "other", reuse_samples=str(first), **ONE))
     with pytest.raises(SettingsError, match="nothing to --reuse-samples"):
         train_prefer(settings(model, data, tmp_path / "another", reuse_samples=str(tmp_path), **ONE))
 
