@@ -123,6 +123,8 @@ def _play(round_: Round, factors: Mapping[str, QualityFactor]) -> str:
         optimise(round_)
         if leads():
             print(round_.summary(), flush=True)
+    else:
+        round_.report_missed(round_.config.snapshot_shares())
     wait_until(round_.model.is_dir)
     if leads():
         drop_checkpoints(round_.folder)

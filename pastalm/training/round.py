@@ -83,6 +83,17 @@ class Round:
         """The model that the round ends with."""
         return self.folder / "model"
 
+    def snapshot(self, share: float) -> Path:
+        """The model as it is after a share of the round."""
+        return self.folder / f"snapshot-{100 * share:g}"
+
+    def report_missed(self, passed: Iterable[float]) -> None:
+        """Say which snapshots there will not be, of those at the shares of the round that training has ``passed``."""
+        missed = [f"{share:g}" for share in passed if not self.snapshot(share).is_dir()]
+        if missed and leads():
+            named = ", ".join(missed)
+            print(f"Round {self.number} has no snapshot at {named}: it was past that already.", flush=True)
+
     @property
     def paired(self) -> Path:
         """The pairs of the round, JSON lines."""

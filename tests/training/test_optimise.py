@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -43,3 +44,14 @@ def test_a_base_with_dropout_begins_without_an_advantage(interrupted: PreferConf
     for name in ("advantage", "chosen"):
         first, second = (event.value for event in events.Scalars(f"train/{name}"))
         assert first == pytest.approx(0, abs=1e-3) and abs(second) > 1e-3
+
+
+def test_a_round_that_goes_on_says_which_snapshots_it_has_passed(
+    interrupted: PreferConfig, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trained = train_prefer(replace(interrupted, snapshots="0.5,1"), variety)
+    assert "Round 1 has no snapshot at 0.5, 1: " in capsys.readouterr().out
+    train_prefer(replace(interrupted, snapshots="0.5"), variety)  # it is finished
+    assert capsys.readouterr().out.startswith("Round 1 has no snapshot at 0.5: ")
+    assert not list(Path(interrupted.out).rglob("snapshot-*"))
+    assert DROPOUT.items() <= json.loads((trained / "config.json").read_text()).items()
