@@ -195,7 +195,6 @@ def read_pairs(cache: Path) -> list[AnswerPair]:
 
 
 def _compared(fields: dict[str, Any]) -> Iterator[AnswerPair]:
-    """The pairs of a line of a stage 2 run: every answer with the baseline's and the data set's, which stand first."""
-    prompt, answers = fields["prompt"], fields["answers"]
-    for place, against in enumerate(answers[:2]):
-        yield from (AnswerPair(prompt, one, against) for one in answers[place + 1 :])
+    """The pairs of a line of a stage 2 run: every answer with each that it is judged against."""
+    for against in fields["against"]:
+        yield from (AnswerPair(fields["prompt"], one, against) for one in fields["answers"] if one != against)

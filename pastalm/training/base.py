@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import torch
+from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from pastalm.lang.positions import DEFAULT
@@ -19,6 +20,7 @@ from pastalm.runtime.load import load
 from pastalm.training.config import SftConfig, TrainingConfig
 
 Config = TypeVar("Config", bound=TrainingConfig)
+NOISE = ("drop", "jitter")  # in the names of a module's numbers that say how much it leaves out or blurs in training
 
 
 class SettingsError(ValueError):
@@ -55,6 +57,17 @@ def load_base(config: TrainingConfig, *, merged: bool = False) -> tuple[PreTrain
     adopt_end(model, tokenizer, config.model)
     adopt_tags(model, tokenizer)
     return model, tokenizer
+
+
+def disable_dropout(model: nn.Module) -> None:
+    """Have ``model`` compute in training what it computes in evaluation: its dropout, of modules and of numbers that
+    they keep for a function, becomes 0. The config, which is saved, stays as it is."""
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+        for name, value in vars(module).items():
+            if isinstance(value, float) and any(noise in name for noise in NOISE):
+                setattr(module, name, 0.0)
 
 
 def starting_point(config: TrainingConfig) -> tuple[str, Path | None]:

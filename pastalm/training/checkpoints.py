@@ -113,10 +113,13 @@ def require_equal(place: str, before: dict[str, Any], now: dict[str, Any], names
             )
     for key, name in DIGESTS.items():
         if before.get(key) and now.get(key) and before[key] != now[key]:
-            raise SettingsError(
-                f"{place} holds a run with {flag(name)} {now['settings'][name]!r}, which has changed since: give it as "
-                f"it was, or {instead}."
+            was, asked = before["settings"].get(name, now["settings"][name]), now["settings"][name]
+            differs = (
+                "which has changed since: give it as it was"
+                if was == asked
+                else f"but this one asks for {asked!r}, which holds something else: give the same"
             )
+            raise SettingsError(f"{place} holds a run with {flag(name)} {was!r}, {differs}, or {instead}.")
 
 
 def is_finished(out: str | Path, state: dict[str, Any]) -> bool:

@@ -279,13 +279,18 @@ class PreferConfig(TrainingConfig):
         self.snapshot_shares()
 
     def qualities(self) -> tuple[str, ...]:
-        """The factors of quality. Raises ``ValueError`` for unknown ones, and for a judge without a name."""
+        """The factors of quality. Raises ``ValueError`` for unknown ones, for one that is named twice, and for a judge
+        without a name."""
         default = "judge" if self.judge_model else "checker"
         found = tuple(name.strip() for name in (self.quality or default).split(",") if name.strip())
         unknown = [name for name in found if name not in QUALITIES]
         if unknown or not found:
             raise ValueError(f"Unknown --quality {self.quality!r}; choose some of {', '.join(QUALITIES)}.")
         judging = {"judge", "verdicts"} & set(found)
+        if len(set(found)) < len(found) or len(judging) > 1:
+            raise ValueError(
+                f"--quality {self.quality!r} names a factor twice (judge and verdicts are one): name each once."
+            )
         if bool(judging) != bool(self.judge_model):
             raise ValueError(
                 "--quality judge or verdicts and --judge-model NAME, whose verdicts count, need each other."

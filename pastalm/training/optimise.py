@@ -27,7 +27,7 @@ from pastalm.runtime.attention import AttentionContext, attach
 from pastalm.runtime.engine import policy_of
 from pastalm.runtime.probe import window_of
 from pastalm.training.adapters import add_adapters, bare, is_adapted, merge
-from pastalm.training.base import load_base
+from pastalm.training.base import disable_dropout, load_base
 from pastalm.training.checkpoints import last_checkpoint, model_card, save, save_trained, unwrapped, whole_model
 from pastalm.training.config import PreferConfig
 from pastalm.training.losses import PairLoss, advantage, answer_log_probabilities, pair_loss
@@ -46,6 +46,7 @@ def optimise(round_: Round) -> None:
     with Journal(round_.folder / "samples.jsonl", FIELDS, rank()) as samples:
         set_seed(config.seed)
         model, tokenizer = load_base(config, merged=True)
+        disable_dropout(model)  # the reference is taken without; that of adapters, which are added later, stays
         vocabulary = Vocabulary(tokenizer)
         prompts = {one.index: one.prompt for one in round_.questions}
         pairs = Pairs(round_.pairs(), prompts, samples, vocabulary, in_views=bool(config.remote))
@@ -54,7 +55,7 @@ def optimise(round_: Round) -> None:
         pairs.fill(config.batch_size * config.accumulate * processes())
         trainer = _trainer(model, vocabulary, pairs, collator, config)
         models = _Models(round_, trainer, tokenizer, config)
-        trainer.add_callback(Snapshots(config.snapshot_shares(), models.write_snapshot))
+        trainer.add_callback(Snapshots(round_, models.write_snapshot))
         if leads():
             print(plan(trainer, config), flush=True)
         checkpoint = last_checkpoint(round_.folder)
@@ -244,16 +245,26 @@ class PreferTrainer(SftTrainer):
 
 
 class Snapshots(TrainerCallback):
-    """Calls ``keep(share)`` when a share of a round's steps is through."""
+    """Calls ``keep(share)`` when a share of a round's steps is through, for each that the settings name."""
 
-    def __init__(self, shares: tuple[float, ...], keep: Callable[[float], None]) -> None:
-        self.shares, self.keep = shares, keep
+    def __init__(self, round_: Round, keep: Callable[[float], None]) -> None:
+        self.round, self.keep = round_, keep
+        self.shares = round_.config.snapshot_shares()
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """See :class:`transformers.TrainerCallback`."""
+        self.round.report_missed(share for share in self.shares if _step(share, state) <= state.global_step)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """See :class:`transformers.TrainerCallback`."""
         for share in self.shares:
-            if state.global_step == max(1, round(share * state.max_steps)):
+            if state.global_step == _step(share, state):
                 self.keep(share)
+
+
+def _step(share: float, state: Any) -> int:
+    """The step after which a share of the steps is through."""
+    return max(1, round(share * state.max_steps))
 
 
 class _Models:
@@ -271,7 +282,7 @@ class _Models:
     def write_snapshot(self, share: float) -> None:
         """The model as it is now, a copy of which goes through the main memory; training goes on with it untouched."""
         self.trainer.require_finite()
-        place = self.round.folder / f"snapshot-{100 * share:g}"
+        place = self.round.snapshot(share)
         live: Any = unwrapped(self.trainer)
         wrapped = self.trainer.model_wrapped
         sharded = self.trainer.is_fsdp_enabled

@@ -18,7 +18,8 @@ from pastalm.files.packages import require
 from pastalm.lang.positions import CONTIGUOUS
 from pastalm.lang.vocabulary import Vocabulary
 from pastalm.runtime.load import load_tokenizer, trained_positions
-from pastalm.training.base import SettingsError, settle_dtype, starting_point
+from pastalm.training.adapters import add_adapters
+from pastalm.training.base import SettingsError, load_base, settle_dtype, starting_point
 from pastalm.training.checkpoints import (
     STATE,
     drop_checkpoints,
@@ -75,6 +76,7 @@ def train_prefer(config: PreferConfig, quality: QualityFactor | None = None) -> 
     questions = read_questions(config.data, config.limit)
     if quality is None and "checker" in config.qualities():
         require_checks(questions, config.data)
+    _require_adapters(config)
     with locked(out):
         if leads():
             _begin(config, questions, named=quality is None)
@@ -99,6 +101,14 @@ def _require_contiguous(config: PreferConfig) -> None:
         )
 
 
+def _require_adapters(config: PreferConfig) -> None:
+    """Raise :class:`SettingsError` for adapters that do not fit the model, before a run begins: they are put on it only
+    when all is sampled and scored."""
+    if config.lora and not read_state(config.out):
+        model, tokenizer = load_base(config, merged=True)
+        add_adapters(model, Vocabulary(tokenizer), config)
+
+
 def _overwritten(config: PreferConfig) -> list[Path]:
     out = Path(config.out)
     return [out, out / "model", *(Round(config, number, "", ()).model for number in range(1, config.rounds + 1))]
@@ -113,6 +123,8 @@ def _play(round_: Round, factors: Mapping[str, QualityFactor]) -> str:
         optimise(round_)
         if leads():
             print(round_.summary(), flush=True)
+    else:
+        round_.report_missed(round_.config.snapshot_shares())
     wait_until(round_.model.is_dir)
     if leads():
         drop_checkpoints(round_.folder)

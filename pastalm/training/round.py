@@ -19,7 +19,7 @@ from pastalm.runtime.engine import Engine
 from pastalm.training.config import PreferConfig
 from pastalm.training.processes import leads, own_device, processes, rank, wait_until
 from pastalm.training.sampling import FIELDS, SampleKey, Sampling, sample
-from pastalm.training.score import Answered, QualityFactor, Scored, best_and_worst, score_all
+from pastalm.training.score import Answered, QualityFactor, Scored, best_and_worst, candidates, score_all
 
 PROMPTS_AT_ONCE = 64  # whose answers are scored together: enough for a judge to have its hands full
 GROUPS = ("all", "chosen", "rejected")  # of answers, whose means are shown
@@ -83,6 +83,17 @@ class Round:
         """The model that the round ends with."""
         return self.folder / "model"
 
+    def snapshot(self, share: float) -> Path:
+        """The model as it is after a share of the round."""
+        return self.folder / f"snapshot-{100 * share:g}"
+
+    def report_missed(self, passed: Iterable[float]) -> None:
+        """Say which snapshots there will not be, of those at the shares of the round that training has ``passed``."""
+        missed = [f"{share:g}" for share in passed if not self.snapshot(share).is_dir()]
+        if missed and leads():
+            named = ", ".join(missed)
+            print(f"Round {self.number} has no snapshot at {named}: it was past that already.", flush=True)
+
     @property
     def paired(self) -> Path:
         """The pairs of the round, JSON lines."""
@@ -124,6 +135,8 @@ class Round:
         ):
             if "verdicts" in factors:
                 self._export(samples, baseline)
+                waiting = [one for groups in self._unscored(samples, baseline, scores) for one in groups]
+                factors["verdicts"](candidates(waiting))  # of all prompts, so that it says how many are missing
             found = (
                 one
                 for groups in self._unscored(samples, baseline, scores)
@@ -134,14 +147,15 @@ class Round:
                 scores.append(asdict(one))
 
     def _export(self, samples: Journal, baseline: Journal) -> None:
-        """Write what is to be judged: prompts, each with the texts of all answers that are compared, once each."""
+        """Write what is to be judged: prompts, each with the texts of the answers, once each, and of those that they
+        are judged ``against``, the baseline's and the data set's."""
         lines = []
         for one in self.questions:
             own = [samples[one.index, k] for k in range(self.config.samples) if (one.index, k) in samples]
-            others = [baseline[one.index, 0]["text"]] if (one.index, 0) in baseline else []
-            texts = [*others, one.answer, *(answer["text"] for answer in own if answer["finished"])]
-            answers = list(dict.fromkeys(text for text in texts if text is not None))
-            lines.append({"id": one.key, "prompt": one.prompt, "answers": answers})
+            others = [baseline[one.index, 0]["text"], one.answer] if (one.index, 0) in baseline else []
+            against = list(dict.fromkeys(text for text in others if text is not None))
+            answers = list(dict.fromkeys(answer["text"] for answer in own if answer["finished"]))
+            lines.append({"id": one.key, "prompt": one.prompt, "against": against, "answers": answers})
         write_text(self.folder / TO_JUDGE, "".join(json.dumps(line) + "\n" for line in lines))
 
     def _unscored(self, samples: Journal, baseline: Journal, scores: Journal) -> Iterator[list[Answered]]:
@@ -171,15 +185,18 @@ class Round:
 
     def _advice(self, cut: int, total: int) -> str:
         """What to do about a round without pairs, ``cut`` of whose ``total`` answers a limit ended."""
-        reuse = f"another --lambda or --speed-term, with --reuse-samples {self.config.out} to keep what is sampled"
+        before = self.number - 1
+        kept = "what round 1 has sampled" if before else "what is sampled"
+        reuse = f"another --lambda or --speed-term, with --reuse-samples {self.config.out} to keep {kept}"
+        end = f" Or give --rounds {before}: the run then ends with the model of round {before}." if before else ""
         if not cut:
-            return f"take {reuse}, or other prompts or more --samples, each in another --out."
+            return f"take {reuse}, or other prompts or more --samples, each in another --out.{end}"
         advice = (
             f"{cut} of {total} answers were ended by --max-tokens {self.config.max_tokens} or the model's window, and "
             "such answers score 0: take a larger --max-tokens, or a --model that ends its answers"
         )
         others = "" if cut == total else f", or {reuse}, or more --samples"
-        return f"{advice}{others}, each in another --out."
+        return f"{advice}{others}, each in another --out.{end}"
 
     def summary(self) -> str:
         """A line that says what the answers of the round came to, from its figures."""

@@ -13,6 +13,7 @@ from pastalm.files.lines import DataError
 from pastalm.lang.script import Script, ScriptBlock
 from pastalm.progress import track
 from pastalm.runtime.engine import Engine, RequestError
+from pastalm.runtime.limits import Limits
 from pastalm.runtime.response import Response
 
 SampleKey = tuple[int, int]  # the number of a prompt and of a sample
@@ -52,24 +53,18 @@ def sample(
     """Draw the answers that ``journal`` lacks, ``sampling.samples`` a prompt, and write each as soon as it and those
     before it are there.
 
-    ``share`` (rank, processes) takes every so many-th prompt. Prompts that fill the model's window, or that its chat
-    template refuses, are left out. Returns how many answers the journal will hold when all processes are through.
+    ``share`` (rank, processes) takes every so many-th prompt. Prompts that the engine refuses, such as those that fill
+    the model's window, are left out, and the first process says how many. Returns how many answers the journal will
+    hold when all processes are through. Raises ``DataError`` where all prompts are refused.
     """
     rank, processes = share
-    window = engine.window
-
-    def fits(question: Question) -> bool:
-        try:
-            ids = engine.encode(question.prompt)
-        except RequestError:
-            return False
-        return window is None or len(ids) < window
-
-    asked = [one for one in questions if fits(one)]
+    refusals = {one.index: refusal for one in questions if (refusal := _refusal(engine, one))}
+    asked = [one for one in questions if one.index not in refusals]
     if not asked:
-        raise DataError(
-            f"Every prompt fills the model's window of {window} tokens, or its chat template refuses it; give others."
-        )
+        raise DataError(f"No prompt could be asked, so give others; the first: {refusals[questions[0].index]}")
+    if refusals and rank == 0:
+        counted = f"{what}: {len(refusals)} of {len(questions)} prompts could not be asked"
+        print(f"{counted}; the first: {next(iter(refusals.values()))}", flush=True)
     total = len(asked) * sampling.samples
     keys = [(one.index, k) for one in asked[rank::processes] for k in range(sampling.samples)]
     wanted = [key for key in keys if key not in journal]
@@ -77,6 +72,15 @@ def sample(
     for key, response in track(found, what, len(keys), done=len(keys) - len(wanted), unit="answers"):
         journal.append(sampled(key, response))
     return total
+
+
+def _refusal(engine: Engine, question: Question) -> str:
+    """Why a prompt cannot be asked; empty if it can."""
+    try:
+        engine.bounded(Limits(), engine.encode(question.prompt))
+    except RequestError as error:
+        return str(error)
+    return ""
 
 
 def _answers(

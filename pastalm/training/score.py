@@ -94,18 +94,26 @@ def score_all(
 ) -> list[Scored]:
     """The scores of all answers to some questions, given with the baseline's answer to each. Quality is the product of
     ``factors``, each asked for all complete answers at once."""
-    flat = [(question, answer, baseline) for question, answers, baseline in groups for answer in answers]
-    complete = [one for one in flat if one[1]["finished"]]
-    candidates = [_candidate(*one) for one in complete]
-    columns = {name: factor(candidates) for name, factor in factors.items()}
+    asked = candidates(groups)
+    columns = {name: factor(asked) for name, factor in factors.items()}
     parts = iter([dict(zip(columns, row)) for row in zip(*columns.values(), strict=True)])
     result = []
-    for question, answer, baseline in flat:
+    for question, answer, baseline in _flat(groups):
         found = next(parts) if answer["finished"] else {}
         speed, good = (speed_term(kind, answer, baseline), prod(found.values())) if found else (0.0, 0.0)
         both = score(speed, good, quality_weight)
         result.append(Scored(question.index, answer["sample"], speed, good, both, answer["finished"], found))
     return result
+
+
+def candidates(groups: Sequence[Answered]) -> list[Candidate]:
+    """The answers whose quality is asked: those that no limit ended."""
+    return [_candidate(*one) for one in _flat(groups) if one[1]["finished"]]
+
+
+def _flat(groups: Sequence[Answered]) -> Iterator[tuple[Question, dict[str, Any], dict[str, Any]]]:
+    """Each answer with its question and the baseline's answer to it."""
+    return ((question, answer, baseline) for question, answers, baseline in groups for answer in answers)
 
 
 def _candidate(question: Question, answer: dict[str, Any], baseline: dict[str, Any]) -> Candidate:

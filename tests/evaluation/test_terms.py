@@ -53,8 +53,8 @@ def folder(tmp_path: Path) -> Path:
     ]
     texts = ["good", "fair", "poor", "cut"]
     listed = [
-        {"id": "0", "prompt": "Which?", "answers": ["base", "own", *texts[:3]]},
-        {"id": "1", "prompt": "What?", "answers": ["base", "own", "good"]},
+        {"id": "0", "prompt": "Which?", "against": ["base", "own"], "answers": texts[:3]},
+        {"id": "1", "prompt": "What?", "against": ["base", "own"], "answers": ["good"]},
     ]
     places = [(0, n) for n in range(4)] + [(1, 0)]
     scored = [asdict(Scored(prompt, n, 1.0, 1.0, 1.0, bool(parts[n]), parts[n])) for prompt, n in places]

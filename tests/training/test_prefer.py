@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -18,6 +19,7 @@ from transformers import PreTrainedTokenizerFast
 from typer.testing import CliRunner
 
 from pastalm import Engine
+from pastalm.annotation.judge import read_pairs
 from pastalm.annotation.verdict import JudgePrompt
 from pastalm.cli import app
 from pastalm.data.questions import read_questions
@@ -214,6 +216,10 @@ def test_both_rounds_go_on_with_the_adapter_of_stage_one(model: Path, data: Path
     shared = {"lora": 4, "dtype": "float32", "learning_rate": 1e-2, "steps": 2, "batch_size": 2}
     stage1 = train_sft(SftConfig(str(model), str(tmp_path / "sft.jsonl"), str(tmp_path / "sft"), row=128, **shared))
     config = settings(stage1 / "adapter", data, tmp_path / "out", lora=4, steps=2)
+    for wrong, message in (({"lora": 8}, "trained with --lora 4"), ({"lora_targets": "query"}, "no module query")):
+        with pytest.raises(SettingsError, match=message):
+            train_prefer(replace(config, **wrong), variety)
+        assert not (tmp_path / "out").exists()  # the command may be given again, put right
     trained = train_prefer(config, variety)
     assert gained(config, 1, stage1 / "adapter").abs().max() < 1e-3
     assert gained(config, 2, stage1 / "adapter").abs().max() < 1e-3
@@ -337,11 +343,15 @@ def test_a_judge_is_the_quality(model: Path, data: Path, whole: Path, tmp_path: 
         assert one["quality"] == (1.0 if (one["prompt"], one["sample"]) in finished else 0.0)
 
 
-def test_verdicts_that_are_brought_later(model: Path, data: Path, whole: Path, tmp_path: Path):
+def test_verdicts_that_are_brought_later(
+    model: Path, data: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     """The run stops with what is to be judged, asks nobody, and goes on when the verdicts are there."""
+    monkeypatch.setattr("pastalm.training.round.PROMPTS_AT_ONCE", 1)
     asked = {"judge_model": "people", "quality": "verdicts,redundancy", "rounds": 1, "steps": 1}
     config = settings(model, data, tmp_path / "a", reuse_samples=str(whole), **asked)
-    with pytest.raises(DataError, match=r"verdicts are missing: `pasta judge export .*--judge-model people`.* kept\.$"):
+    needed = r"^(\d+) verdicts are missing: `pasta judge export .*--judge-model people`.* kept\.$"
+    with pytest.raises(DataError, match=needed) as stopped:
         train_prefer(config)
     out, verdicts = tmp_path / "a", {}
     finished = [one for one in lines(whole / "round1" / "samples.jsonl") if one["finished"]]
@@ -350,10 +360,13 @@ def test_verdicts_that_are_brought_later(model: Path, data: Path, whole: Path, t
     assert [one["prompt"] for one in waiting] == [one["prompt"] for one in lines(data)]
     for index, one in enumerate(waiting):
         texts = {answer["text"] for answer in finished if answer["prompt"] == index}
-        assert set(one["answers"]) == texts | {baseline[index]} and len(set(one["answers"])) == len(one["answers"])
+        assert one["against"] == [baseline[index]] and sorted(one["answers"]) == sorted(texts)
         for first, second in permutations(texts | {baseline[index]}, 2):  # the longer is better, by 0.9
             share = 0.9 if (len(first), first) > (len(second), second) else 0.1
             verdicts[JudgePrompt(one["prompt"], first, second).key("people")] = share
+    pairs = read_pairs(out / "judge.jsonl")
+    assert len(pairs) == sum(len({*one["answers"]} - {*one["against"]}) for one in waiting)
+    assert str(2 * len(pairs)) == re.match(needed, str(stopped.value))[1]  # each in both orders
     with Journal(out / "judge.jsonl") as cache:
         for key, share in verdicts.items():
             cache.append({"id": key, "share": share})

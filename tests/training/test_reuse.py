@@ -9,12 +9,13 @@ import pytest
 from transformers import PreTrainedTokenizerFast
 
 from pastalm import Engine
-from pastalm.data.questions import read_questions
+from pastalm.data.questions import Question, read_questions
 from pastalm.files.journal import Journal
+from pastalm.files.lines import DataError
 from pastalm.training.base import SettingsError
 from pastalm.training.prefer import train_prefer
 from pastalm.training.sampling import FIELDS, Sampling, sample
-from tests.training.prefer_model import settings, write_model, write_prompts
+from tests.training.prefer_model import WINDOW, settings, write_model, write_prompts
 
 ONE = {"rounds": 1, "steps": 1, "quality": "redundancy,repetition,coverage"}
 
@@ -84,8 +85,29 @@ def test_what_differs_is_not_taken_over(model: Path, data: Path, first: Path, tm
         SettingsError, match=r"holds a run with --max-tokens 40, but this one asks for 30: .*another --reuse-samples"
     ):
         train_prefer(settings(model, data, tmp_path / "other", reuse_samples=str(first), max_tokens=30, **ONE))
+    others = write_prompts(tmp_path / "others.jsonl", 3)
+    with pytest.raises(
+        SettingsError,
+        match=r"with --data '.*prompts\.jsonl', but this one asks for '.*others\.jsonl', which holds something else: ",
+    ):
+        train_prefer(settings(model, others, tmp_path / "other", reuse_samples=str(first), **ONE))
     with pytest.raises(SettingsError, match="nothing to --reuse-samples"):
         train_prefer(settings(model, data, tmp_path / "another", reuse_samples=str(tmp_path), **ONE))
+
+
+def test_prompts_that_cannot_be_asked_are_counted(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    engine, chat = Engine.from_pretrained(str(model), "cpu", "float32"), [{"role": "user", "content": "add 1"}]
+    prompts = [Question(chat, index=0), Question("add 1", index=1), Question("x" * WINDOW, index=2)]
+    with Journal(tmp_path / "a.jsonl", FIELDS) as journal:
+        assert sample(engine, prompts, Sampling(2, 1.0, 20, 0), journal, what="Baseline") == 2
+        assert {key[0] for key in journal} == {1}
+    told = "Baseline: 2 of 3 prompts could not be asked; the first: This tokenizer has no chat template: "
+    assert told in capsys.readouterr().out
+    with (
+        Journal(tmp_path / "b.jsonl", FIELDS) as journal,
+        pytest.raises(DataError, match=r"^No prompt could be asked, .* the first: .* the model's window is 16384; "),
+    ):
+        sample(engine, prompts[2:], Sampling(2, 1.0, 20, 0), journal)
 
 
 def test_the_models_own_top_p_is_not_drawn_by(model: Path, data: Path, tmp_path: Path):

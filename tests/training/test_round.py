@@ -16,10 +16,10 @@ ANSWER = {"critical_path": 20, "content_tokens": 30, "tokens": 40, "text": "ab"}
 ANSWER |= {"script": {"tokens": [1, 2], "block": [0, 0], "blocks": [[-1, "", 0, 0, 0]]}}
 
 
-def drawn_round(out: Path, finished: list[bool], monkeypatch: pytest.MonkeyPatch, **other: object) -> Round:
+def drawn_round(out: Path, finished: list[bool], monkeypatch: pytest.MonkeyPatch, number: int = 1) -> Round:
     """A round of one prompt whose answers are drawn already: equal but for who came to an end."""
     monkeypatch.setattr("pastalm.training.round.draw", lambda *_, **__: None)
-    round_ = Round(settings(Path("m"), Path("d"), out, **other), 1, "m", [Question("p")])
+    round_ = Round(settings(Path("m"), Path("d"), out), number, "m", [Question("p")])
     round_.folder.mkdir(parents=True)
     answers = [ANSWER | {"prompt": 0, "sample": k, "finished": end} for k, end in enumerate(finished)]
     (round_.folder / "samples.jsonl").write_text("".join(json.dumps(one) + "\n" for one in answers))
@@ -29,9 +29,9 @@ def drawn_round(out: Path, finished: list[bool], monkeypatch: pytest.MonkeyPatch
     return round_
 
 
-def advice(round_: Round) -> str:
+def advice(round_: Round, end: str = "") -> str:
     """What a round without pairs says."""
-    with pytest.raises(DataError, match=r"all have the same score.*another --out\.$") as caught:
+    with pytest.raises(DataError, match=rf"all have the same score.*another --out\.{end}$") as caught:
         round_.make_pairs({"none": lambda candidates: [0.0] * len(candidates)})
     return str(caught.value)
 
@@ -48,6 +48,13 @@ def test_a_round_without_pairs_says_what_to_do(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr("pastalm.training.round.best_and_worst", lambda answers: None)
     some = advice(drawn_round(tmp_path / "some", [True, False, True], monkeypatch))
     assert "1 of 3 answers were ended by --max-tokens 40" in some and "--reuse-samples" in some
+
+
+def test_a_later_round_without_pairs_names_the_model_that_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    end = r" Or give --rounds 1: the run then ends with the model of round 1\."
+    alike = advice(drawn_round(tmp_path / "alike", [True] * 3, monkeypatch, 2), end)
+    assert f"--reuse-samples {tmp_path / 'alike'} to keep what round 1 has sampled" in alike
+    advice(drawn_round(tmp_path / "cut", [False] * 3, monkeypatch, 2), end)
 
 
 def test_a_round_is_told_in_a_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

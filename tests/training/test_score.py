@@ -156,6 +156,8 @@ def test_what_quality_may_be():
         {"quality": "good"},
         {"quality": ","},
         {"quality": "judge"},
+        {"quality": "repetition, repetition"},
+        {"quality": "judge,verdicts", "judge_model": "j"},
         {"quality": "checker", "judge_model": "j"},
     ):
         with pytest.raises(ValueError, match=r"--quality .*\.$"):
