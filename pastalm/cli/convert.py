@@ -121,8 +121,7 @@ class Converter:
         if not self.target.abilities.lengths and Loss.LENGTHS in self.changes.drop:
             answer, lengths = drop_lengths(answer)
         elif self.target.abilities.lengths and self.changes.vocabulary is not None:
-            vocabulary = self.changes.vocabulary
-            answer = measure(answer, lambda text: len(vocabulary.encode(text)), position_policy(DEFAULT))
+            answer = _measured(answer, self.changes.vocabulary)
         return answer, (shortened, topics, lengths)
 
     def summary(self) -> str:
@@ -134,6 +133,13 @@ class Converter:
             _count(self.lengths, "length", "dropped"),
         ]
         return ", ".join([f"{self.converted} converted", *filter(None, counted)]) + "."
+
+
+def _measured(answer: Answer, vocabulary: Vocabulary) -> Answer:
+    try:
+        return measure(answer, lambda text: len(vocabulary.encode(text)), position_policy(DEFAULT))
+    except ValueError as error:
+        raise ConversionError(f"The lengths cannot be measured: {error}") from error
 
 
 def _count(number: int, noun: str, what: str) -> str:

@@ -97,7 +97,7 @@ class PastaLM(TemplateLM):
         """The ids of a text with the tokenizer's special tokens, none twice; without them if ``add_special_tokens`` is
         False."""
         if add_special_tokens is False:
-            return self.engine.codec.encode(string)
+            return self.engine.prompts.encode_text(string, add_special_tokens=False)
         return self.engine.prompts.encode(RawPrompt(string))
 
     def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:

@@ -47,6 +47,12 @@ def as_text(prompt: str | Sequence[Message]) -> str:
     return "\n\n".join(f"{message['role']}: {message['content']}" for message in prompt)
 
 
+def as_messages(messages: Sequence[Any]) -> list[Message]:
+    """The turns of a chat, each with its content as one text. Raises ``ValueError`` for what is no message, or holds
+    more than text."""
+    return [_checked(number, message) for number, message in enumerate(messages, 1)]
+
+
 class PromptEncoder:
     """Encodes prompts for one tokenizer. PASTA's tags are ordinary text in all of them: a prompt that talks about
     ``<br />`` must not open or close anything. Raises ``ValueError`` for a slow tokenizer."""
@@ -67,11 +73,11 @@ class PromptEncoder:
         if isinstance(settled, RawPrompt):
             self._require_room(settled.text, room)
             return self._encode_raw(settled.text)
-        if settled and isinstance(settled[0], int):
+        if not settled or isinstance(settled[0], int):  # nothing at all is no conversation
             return self._known(settled)
         text = self.render(settled)
         self._require_room(text, room)
-        return self._without_tags(text, add_special_tokens=False)  # the template has written them
+        return self.encode_text(text, add_special_tokens=False)  # the template has written them
 
     def settle(self, prompt: Prompt) -> RawPrompt | Sequence[Any]:
         """What a string stands for: a user's message or raw text. Any other prompt as it is."""
@@ -88,7 +94,7 @@ class PromptEncoder:
         if not self.tokenizer.chat_template:
             raise ValueError("This tokenizer has no chat template: give the prompt as one string instead of messages.")
         problems = []
-        for form in _forms([_checked(number, message) for number, message in enumerate(messages, 1)]):
+        for form in _forms(as_messages(messages)):
             try:
                 missing = self._missing(form)
             except Exception as error:  # templates raise whatever they like, jinja's errors and others
@@ -126,14 +132,14 @@ class PromptEncoder:
         enough = 2 * room + _CUT
         length = 4 * enough  # characters; below, a text is encoded as it is
         while length < len(text):
-            tokens = len(self._without_tags(text[:length], add_special_tokens=False))
+            tokens = len(self.encode_text(text[:length], add_special_tokens=False))
             if tokens >= enough:
                 raise LongPromptError(tokens)
             length *= 2
 
     def _encode_raw(self, text: str) -> list[int]:
         """Ids of a text with the special tokens that the tokenizer adds, none twice that the text begins with."""
-        ids, lead = self._without_tags(text, add_special_tokens=True), self._lead
+        ids, lead = self.encode_text(text, add_special_tokens=True), self._lead
         return ids[len(lead) :] if lead and ids[len(lead) : 2 * len(lead)] == lead else ids
 
     def _known(self, ids: Sequence[Any]) -> list[int]:
@@ -150,7 +156,9 @@ class PromptEncoder:
         starts = range(len(full) - len(bare) + 1)
         return full[: next((start for start in starts if full[start : start + len(bare)] == bare), 0)]
 
-    def _without_tags(self, text: str, *, add_special_tokens: bool) -> list[int]:
+    def encode_text(self, text: str, *, add_special_tokens: bool) -> list[int]:
+        """The ids that the tokenizer gives a text, PASTA's tags as ordinary text. Raises ``ValueError`` for half of a
+        character."""
         if not is_whole(text):
             raise ValueError("The prompt holds half of a surrogate pair, which is no character.")
         ids = list(self.tokenizer(text, add_special_tokens=add_special_tokens)["input_ids"])

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from types import FrameType
 from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import GenerationConfig, LogitsProcessorList, PreTrainedModel, StoppingCriteriaList
+from transformers import GenerationConfig, GenerationMixin, LogitsProcessorList, PreTrainedModel, StoppingCriteriaList
 from transformers.generation import (
     EosTokenCriteria,
     GenerateDecoderOnlyOutput,
@@ -28,6 +30,7 @@ from pastalm.runtime.response import Response
 
 _log = logging.getLogger(__name__)
 KNOWN = (TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper, EosTokenCriteria, MaxLengthCriteria)
+UNKEPT = ("output_scores", "output_logits", "output_attentions", "output_hidden_states")  # of an output object
 
 
 def generate(
@@ -54,9 +57,11 @@ def generate(
     ``torch.manual_seed`` decides the draws. ``pasta_tokenizer`` is the model's tokenizer with PASTA's tags; by default
     it is loaded from where the model was. ``mode`` to ``max_async_tokens`` are those of
     :class:`pastalm.runtime.request.RequestOptions`. An answer's ids are its text alone; ``annotated`` keeps tags and
-    topics. Raises :class:`RequestError` for what parallel decoding cannot do, such as beams, embeddings in place of
-    ids, and other logits processors and stopping criteria.
+    topics. Those of a ``stop`` string that ended it are the last, as with ``stop_strings``. Raises
+    :class:`RequestError` for what parallel decoding cannot do, such as beams, embeddings in place of ids, a streamer,
+    and other logits processors and stopping criteria.
     """
+    _require_no_streamer(model_kwargs.get("streamer"), inspect.currentframe())
     config = generation_config or model.generation_config
     _require_plain(config, model_kwargs, [*(logits_processor or ()), *(stopping_criteria or ())])
     tokenizer = pasta_tokenizer or load_tokenizer(str(model.name_or_path))
@@ -85,6 +90,16 @@ def generate(
     return GenerateDecoderOnlyOutput(sequences=sequences) if config.return_dict_in_generate else sequences
 
 
+def _require_no_streamer(given: Any, frame: FrameType | None) -> None:
+    """transformers gives its streamer to no ``custom_generate``, so it is looked up in the caller of this frame."""
+    caller = frame and frame.f_back
+    if caller is not None and caller.f_code is inspect.unwrap(GenerationMixin.generate).__code__:
+        given = caller.f_locals.get("streamer")
+    if given is not None:
+        given.end()  # whoever reads it in another thread would wait for ever
+        raise RequestError("pastalm.generate writes to no streamer: leave it out, or read the events of Engine.stream.")
+
+
 def _require_plain(config: GenerationConfig, model_kwargs: dict[str, Any], steering: Sequence[Any]) -> None:
     if (config.num_beams or 1) > 1:
         raise RequestError("pastalm.generate has no beams: leave num_beams out.")
@@ -98,6 +113,21 @@ def _require_plain(config: GenerationConfig, model_kwargs: dict[str, Any], steer
             f"pastalm.generate cannot apply {', '.join(others)}: turn off the setting of the call or of the "
             "generation config that asks for it, as with repetition_penalty=1.0."
         )
+    if any(_differs(one, config) for one in steering):
+        raise RequestError(
+            "pastalm.generate takes length and ends from the generation config: give max_new_tokens or eos_token_id "
+            "in place of stopping criteria."
+        )
+    unkept = [name for name in UNKEPT if config.return_dict_in_generate and getattr(config, name, None)]
+    if unkept:
+        raise RequestError(f"pastalm.generate keeps the ids alone: leave {', '.join(unkept)} out.")
+
+
+def _differs(one: Any, config: GenerationConfig) -> bool:
+    """Whether a criterion says another length or other ends than the generation config, which is what counts here."""
+    if isinstance(one, MaxLengthCriteria):
+        return bool(one.max_length != config.max_length)
+    return isinstance(one, EosTokenCriteria) and {*_ids(one.eos_token_id.tolist())} != {*_ids(config.eos_token_id)}
 
 
 @contextmanager

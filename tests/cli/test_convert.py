@@ -102,6 +102,20 @@ def test_skips_what_cannot_be_said(tmp_path: Path):
     assert [json.loads(line)["id"] for line in target.read_text().splitlines()] == [0, 2]
 
 
+def test_what_one_line_cannot_say_leaves_the_others(tmp_path: Path, tokenizer_dir: Path):
+    group = "<Parallel><Goal><Outline>1: {}</Outline></Goal><Path>1: {}</Path></Parallel>"
+    pairs = [("fine", "a"), ("two  spaces", "a"), ("a\ttab", "a"), ("no\u00a0break", "a"), ("half", "\ud800")]
+    source, target = lines(tmp_path / "a.jsonl", *(group.format(*pair) for pair in pairs)), tmp_path / "b.jsonl"
+    done = convert(source, target, "multiverse", "pasta-annotator", "--skip-lossy")
+    assert done.exit_code == 0 and done.stderr.splitlines()[-1] == "2 converted, 3 lines skipped."
+    assert "line 2: PASTA's topics are words with one space between them, 'two  spaces' is not" in done.stderr
+    shortened = convert(source, target, "multiverse", "pasta-annotator", "--shorten-topics")
+    assert shortened.stderr == "5 converted, 3 topics shortened.\n"
+    measured = convert(source, target, "multiverse", "pasta", "--skip-lossy", "--tokenizer", str(tokenizer_dir))
+    assert measured.exit_code == 0 and "line 5: The lengths cannot be measured: The text holds half" in measured.stderr
+    assert [json.loads(line)["id"] for line in target.read_text().splitlines()] == [0]
+
+
 def test_errors_name_the_flag_that_helps(tmp_path: Path, tokenizer_dir: Path):
     source, target = tmp_path / "a.txt", tmp_path / "b.txt"
     source.write_text(FULL)

@@ -8,7 +8,7 @@ import pytest
 from torch import Tensor
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
-from pastalm import Engine
+from pastalm import Engine, RequestError
 from pastalm.evaluation.baselines.outline import points
 from pastalm.evaluation.baselines.skeleton import Skeleton
 from pastalm.evaluation.comparison import Pair
@@ -147,6 +147,40 @@ def test_messages_keep_their_turns_and_begin_the_answer(
     assert first.startswith(before) and first.endswith("The skeleton:]1.") and "\nand {then}?\n" in first
     assert [prompt.rsplit("]", 1)[1] for prompt in others] == ["1. hello world:", "2. foo:", "3. bar:"]
     assert all("1. hello world\n2. foo\n3. bar\n" in prompt and "and {then}?" in prompt for prompt in others)
+
+
+def test_a_content_in_parts_is_asked_as_its_text(
+    tiny_llama: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    parts = [{"type": "text", "text": "foo"}, {"type": "text", "text": "?"}]
+    tokenizer.chat_template = "{% for m in messages %}[{{ m.role }}: {{ m.content }}]{% endfor %}"
+    try:
+        engine = Written(tiny_llama, tokenizer)
+        for content in (parts, "foo?"):
+            assert Skeleton(engine).generate([{"role": "user", "content": content}]).text == ANSWER
+    finally:
+        tokenizer.chat_template = None
+    assert engine.asked[:4] == engine.asked[4:]
+
+
+def test_circles_are_those_of_any_point(written: Written, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not Skeleton(written).generate(QUESTION).metrics.circles
+    monkeypatch.setitem(EXPANSIONS, 2, " xyzx" * 40)
+    assert Skeleton(written).generate(QUESTION).metrics.circles
+
+
+def test_none_is_the_default_of_an_option(written: Written) -> None:
+    nothing = dict.fromkeys(("mode", "max_tokens", "seed", "logprobs", "max_threads"))
+    assert Skeleton(written).generate(QUESTION, **nothing).text == ANSWER
+
+
+def test_what_it_cannot_do_it_refuses(written: Written) -> None:
+    with pytest.raises(RequestError, match="give a text or messages in place of token ids"):
+        Skeleton(written).generate(written.encode(QUESTION))
+    with pytest.raises(RequestError, match="has no logprobs"):
+        Skeleton(written).generate(QUESTION, logprobs=0)
+    with pytest.raises(ValueError, match="max_tokens must be a whole number"):
+        Skeleton(written).generate(QUESTION, max_tokens="5")
 
 
 def test_messages_without_a_template_are_refused(written: Written) -> None:

@@ -20,6 +20,7 @@ from pastalm.lang.prompt import RawPrompt
 from pastalm.lang.script import compile_script
 from pastalm.runtime.oracle import oracle
 from pastalm.tasks import sample
+from tests.tokenizers import tagged
 
 pytest.importorskip("lm_eval", reason="lm-evaluation-harness is not installed: pip install '.[harness]'")
 
@@ -135,6 +136,7 @@ def small(tiny_llama: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, fold
     """A random model with a window of 24, on the disk."""
     model = type(tiny_llama)(deepcopy(tiny_llama.config)).eval()
     model.load_state_dict(tiny_llama.state_dict())
+    model.resize_token_embeddings(len(tokenizer))
     model.config.max_position_embeddings = 24
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
@@ -183,6 +185,22 @@ def test_a_pair_longer_than_the_window_loses_its_beginning_and_an_empty_context_
     )
     first = model(torch.tensor([[lm.prefix_token_id]])).logits[0, -1].log_softmax(-1)
     assert empty[0] == pytest.approx(float(first.detach()[lm.engine.codec.encode("x")[0]]), abs=1e-4)
+
+
+def test_a_text_without_a_context_has_the_tokens_that_the_tokenizer_gives(
+    tiny_llama: LlamaForCausalLM, tmp_path: Path
+) -> None:
+    """Such as a space before its first word; what spells a special token of the model's own is that token."""
+    tokenizer = tagged("llama2")
+    lm = PastaLM(small(tiny_llama, tokenizer, tmp_path), "sequential", "cpu", "float32")
+    for text in ("foo the", "foo</s>"):
+        ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+        assert lm.tok_encode(text, add_special_tokens=False) == ids != lm.engine.codec.encode(text)
+    (found,) = lm.loglikelihood([instance("loglikelihood", "", "foo the")])
+    (rolled,) = lm.loglikelihood_rolling([instance("loglikelihood_rolling", "foo the")])
+    ids = torch.tensor([[lm.prefix_token_id, *tokenizer("foo the", add_special_tokens=False)["input_ids"]]])
+    rows = plainly(tmp_path)(ids[:, :-1]).logits[0].log_softmax(-1)
+    assert found[0] == rolled == pytest.approx(float(rows.gather(-1, ids[0, 1:, None]).sum().detach()), abs=1e-4)
 
 
 def test_a_choice_longer_than_the_window_is_refused(

@@ -262,8 +262,9 @@ def test_no_stop_strings(engine: Engine) -> None:
 
 
 def test_an_empty_prompt_is_refused(engine: Engine) -> None:
-    with pytest.raises(ValueError, match="The prompt is empty"):
-        engine.generate("")
+    for prompt in ("", []):
+        with pytest.raises(RequestError, match="The prompt is empty"):
+            engine.generate(prompt)
 
 
 def test_a_model_without_tags_decodes_sequentially_only() -> None:

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import LlamaForCausalLM, PreTrainedTokenizerFast, StoppingCriteriaList, TextIteratorStreamer
+from transformers.generation import EosTokenCriteria, MaxLengthCriteria
 
 import pastalm
 from pastalm import Engine, RequestError
@@ -81,6 +82,12 @@ def test_the_seed_of_torch_decides_what_is_drawn(
         ({"num_beams": 2}, "no beams"),
         ({"repetition_penalty": 1.5}, "cannot apply RepetitionPenaltyLogitsProcessor"),
         ({"max_time": 9.0}, "cannot apply MaxTimeCriteria"),
+        ({"stopping_criteria": StoppingCriteriaList([MaxLengthCriteria(8)])}, "give max_new_tokens or eos_token_id"),
+        ({"stopping_criteria": StoppingCriteriaList([EosTokenCriteria([7])])}, "give max_new_tokens or eos_token_id"),
+        (
+            {"return_dict_in_generate": True, "output_scores": True, "output_logits": True},
+            "keeps the ids alone: leave output_scores, output_logits out",
+        ),
     ],
 )
 def test_what_it_cannot_do_it_refuses(
@@ -89,6 +96,24 @@ def test_what_it_cannot_do_it_refuses(
     own = {"custom_generate": pastalm.generate, "pasta_tokenizer": tokenizer}
     with pytest.raises(RequestError, match=said):
         model.generate(**rows(tokenizer, "hello"), max_new_tokens=3, **own, **options)
+
+
+def test_who_reads_a_streamer_is_not_left_waiting(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast) -> None:
+    streamer = TextIteratorStreamer(tokenizer, skip_prompt=True, timeout=30)
+    options = {"custom_generate": pastalm.generate, "pasta_tokenizer": tokenizer, "streamer": streamer}
+    with pytest.raises(RequestError, match="writes to no streamer: leave it out"):
+        model.generate(**rows(tokenizer, "hello"), max_new_tokens=3, **options)
+    assert "".join(streamer) == ""
+
+
+def test_criteria_that_say_what_the_config_says_change_nothing(
+    model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    inputs, options = rows(tokenizer, "hello"), {"custom_generate": pastalm.generate, "pasta_tokenizer": tokenizer}
+    length = inputs["input_ids"].shape[1] + 3
+    same = StoppingCriteriaList([MaxLengthCriteria(length), EosTokenCriteria(tokenizer.eos_token_id)])
+    options |= {"max_new_tokens": 3, "do_sample": False, "eos_token_id": [tokenizer.eos_token_id]}
+    assert torch.equal(model.generate(**inputs, **options, stopping_criteria=same), model.generate(**inputs, **options))
 
 
 def test_the_tokenizer_is_found_beside_the_model(

@@ -16,9 +16,11 @@ from typing import Any
 from pastalm.evaluation.baselines.outline import EXPAND, MIN_POINTS, OUTLINE, head, points
 from pastalm.lang.answer import Answer
 from pastalm.lang.metrics import redundancy
-from pastalm.lang.prompt import Message, Prompt, RawPrompt
+from pastalm.lang.prompt import Message, Prompt, RawPrompt, as_messages
 from pastalm.lang.script import Script
 from pastalm.runtime.engine import Engine
+from pastalm.runtime.mode import Mode
+from pastalm.runtime.request import RequestError, RequestOptions
 from pastalm.runtime.response import Metrics, Response, ThreadResult
 from pastalm.runtime.thread import ThreadPath
 
@@ -40,13 +42,16 @@ class Skeleton:
 
         In the response ``critical_path`` is the skeleton's plus the longest point's, ``content_tokens`` are those of
         the answer's text, ``threads`` holds the skeleton and then a thread for each point, ``finish_reason`` is
-        "length" if a limit ended any point. Raises what :meth:`Engine.generate` does.
+        "length" if a limit ended any point. Raises what :meth:`Engine.generate` does, and :class:`RequestError` for
+        ``logprobs`` and for a prompt of ids.
         """
-        if options.get("mode", "async") != "async":
+        options = {name: one for name, one in options.items() if one is not None}
+        if options.get("mode", Mode.ASYNC) != Mode.ASYNC:
             return self.engine.generate(prompt, **options)
-        started, settled = perf_counter(), self.engine.prompts.settle(prompt)
-        settings: dict[str, Any] = {"max_tokens": 1024, **options, "mode": "sequential"}
-        prompt_tokens, limit = len(self.engine.encode(prompt)), settings["max_tokens"]
+        settings = {"max_tokens": 1024, **options, "mode": Mode.SEQUENTIAL}
+        _require_possible(settings)
+        started, prompt_tokens = perf_counter(), len(self.engine.encode(prompt))
+        settled, limit = self._settled(prompt), settings["max_tokens"]
         begun = self._begun(settled, OUTLINE.format(question=_question(settled)), "1.")
         skeleton = self.engine.generate(begun, **{**settings, "max_tokens": (limit + 1) // 2})
         left = max(1, limit - skeleton.metrics.tokens)
@@ -61,6 +66,15 @@ class Skeleton:
         """Answer prompts one after the other: a batch holds the points of one answer."""
         for prompt in prompts:
             yield self.generate(prompt, **options)
+
+    def _settled(self, prompt: Prompt) -> Settled:
+        """A prompt as text, or as turns that each hold one text."""
+        settled = self.engine.prompts.settle(prompt)
+        if isinstance(settled, RawPrompt):
+            return settled
+        if isinstance(settled[0], int):
+            raise RequestError("Skeleton-of-Thought asks in words: give a text or messages in place of token ids.")
+        return as_messages(settled)
 
     def _begun(self, prompt: Settled, request: str, start: str) -> RawPrompt:
         """``prompt`` with ``request`` as its last question, up to an answer that begins with ``start``."""
@@ -117,12 +131,22 @@ class Skeleton:
             text=text,
             annotated=text,
             threads=tuple(threads),
-            metrics=replace(metrics, redundancy=_redundancy(expansions)),
+            metrics=replace(
+                metrics,
+                redundancy=_redundancy(expansions),
+                circles=any(one.metrics.circles for one in [skeleton, *expansions]),
+            ),
             finish_reason="length" if any(thread.truncated for thread in threads[1:]) else "stop",
             prompt_tokens=prompt_tokens,
             answer=Answer((text,)),
             script=Script(ids, [0] * len(ids)),
         )
+
+
+def _require_possible(settings: dict[str, Any]) -> None:
+    RequestOptions(**settings)  # it checks itself
+    if "logprobs" in settings:
+        raise RequestError("Skeleton-of-Thought has no logprobs, since the points' titles are given: leave them out.")
 
 
 def _last(messages: Sequence[Message]) -> int:

@@ -9,7 +9,7 @@ from pastalm.lang.dialects.abilities import DEEPEST, Abilities, ConversionError,
 from pastalm.lang.dialects.dialect import Dialect
 from pastalm.lang.parse import AnnotationError, parse
 from pastalm.lang.render import render, render_annotator
-from pastalm.lang.tags import MAX_TOPIC_WORDS
+from pastalm.lang.tags import MAX_TOPIC_WORDS, normal_topic
 
 LONGEST = 9999  # of a promise, in tens
 NOT_IN_TOPICS = '"<>\n'
@@ -44,6 +44,8 @@ def _require_topic(topic: str) -> None:
         raise ConversionError(
             f"PASTA's topics hold no quotes, angle brackets or line breaks, {short(topic)} does: {cut}."
         )
+    if topic != normal_topic(topic):
+        raise ConversionError(f"PASTA's topics are words with one space between them, {short(topic)} is not: {cut}.")
 
 
 def _abilities(lengths: int) -> Abilities:

@@ -134,7 +134,8 @@ class RemoteEngine(Engine):
         return self._remote
 
     def release(self) -> None:
-        """End what is running and close all connections. The engine cannot be used afterwards."""
+        """Close all connections. What is running ends with :class:`RemoteError`, and so does whatever is asked
+        afterwards."""
         self._remote.close()
 
     def _scheduler_for(self, sequences: Any, max_batch: int) -> Any:

@@ -6,11 +6,11 @@ import asyncio
 from collections import deque
 from functools import partial
 from math import nan
-from threading import Condition, Thread
+from threading import Condition, RLock, Thread
 
 from pastalm.runtime.remote.completions import Completions
 from pastalm.runtime.remote.router import PrefixRouter
-from pastalm.runtime.remote.server import Completion, CompletionServer
+from pastalm.runtime.remote.server import Completion, CompletionServer, RemoteError
 from pastalm.runtime.remote.stream import TokenStream
 from pastalm.runtime.sequence import Sequence
 
@@ -37,6 +37,8 @@ class RemoteScheduler:
         self.requests = self.prompt_tokens = 0  # of sequences that are finished
         self.threads = 0  # whose tokens were taken in the last step
         self._arrived = Condition()
+        self._turn = RLock()  # of who steps, cancels or closes
+        self._closed = False
         self._loop = asyncio.new_event_loop()
         self._gate = asyncio.Semaphore(max_streams)
         self._thread = Thread(target=self._loop.run_forever, name="pasta remote", daemon=True)
@@ -68,13 +70,35 @@ class RemoteScheduler:
 
     def cancel(self, sequence: Sequence) -> None:
         """Take a sequence out, wherever it is; its completions end. A finished one stays as it is."""
-        if sequence in self.waiting:
-            self.waiting.remove(sequence)
-        if sequence in self.running:
-            self._retire(sequence)
+        with self._turn:
+            if sequence in self.waiting:
+                self.waiting.remove(sequence)
+            if sequence in self.running:
+                self._retire(sequence)
 
     def step(self) -> bool:
-        """Admit what fits, take the tokens that have come; returns whether there is more to do."""
+        """Admit what fits, take the tokens that have come; returns whether there is more to do. Behind :meth:`close` it
+        ends all sequences with :class:`RemoteError`."""
+        with self._turn:
+            if self._closed:
+                self._fail_all()
+            else:
+                self._advance()
+        return bool(self.running or self.waiting)
+
+    def close(self) -> None:
+        """End all completions, with :class:`RemoteError` for their sequences, and the thread that reads them."""
+        self._closed = True  # a step that is on its way is the last one
+        with self._turn:
+            self._fail_all()
+            if self._loop.is_closed():
+                return
+            asyncio.run_coroutine_threadsafe(self.server.close(), self._loop).result()
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._thread.join()
+            self._loop.close()
+
+    def _advance(self) -> None:
         while self.waiting and len(self.running) < self.max_batch:
             self._admit(self.waiting.popleft())
         with self._arrived:
@@ -84,17 +108,14 @@ class RemoteScheduler:
             completions.advance()
         for sequence in [one for one in self.running if one.finished]:
             self._retire(sequence)
-        return bool(self.running or self.waiting)
 
-    def close(self) -> None:
-        """End all completions and the thread that reads them."""
+    def _fail_all(self) -> None:
+        sequences = [*self.waiting, *self.running]
         self.waiting.clear()
-        for sequence in list(self.running):
-            self._retire(sequence)
-        asyncio.run_coroutine_threadsafe(self.server.close(), self._loop).result()
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
+        for sequence in sequences:
+            sequence.fail(RemoteError("This engine was released: make a new one."))
+            if sequence in self.running:
+                self._retire(sequence)
 
     def _admit(self, sequence: Sequence) -> None:
         place = self._places[sequence] = self.router.take(sequence.prompt)

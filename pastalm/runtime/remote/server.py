@@ -6,7 +6,8 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
-from typing import Any
+from json import JSONDecodeError
+from typing import Any, NoReturn
 
 import httpx2
 from openai import APIConnectionError, APIError, APIStatusError, AsyncOpenAI, InternalServerError, RateLimitError
@@ -17,8 +18,9 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.25, 15.0  # seconds between attempts, doubled eac
 ATTEMPTS = 16  # at a server that has answered before: two and a half minutes, in which it may start again
 FIRST_ATTEMPTS = 6  # at one that has not
 LONGEST_WISH = 60.0  # seconds of a Retry-After that are waited for
-FINISHED = ("stop", "length")  # all else, "abort" among them, is an answer that was cut off
 TRANSIENT = (APIConnectionError, InternalServerError, RateLimitError, httpx2.TransportError)
+BROKEN = (UnicodeDecodeError, JSONDecodeError)  # a stream that breaks off within a character or an event
+IDS = range(1 << 32)  # what a tokenizer can be asked about
 
 
 class RemoteError(ConnectionError):
@@ -98,19 +100,26 @@ class CompletionServer:
         it cannot be reached, or does not know the model."""
         failures = 0
         while True:
+            place = failures % len(self.clients)
             try:
-                known = {card.id: card async for card in await self.clients[failures % len(self.clients)].models.list()}
+                known = await self._models(place)
                 break
             except (APIError, httpx2.TransportError) as error:
                 failures += 1
-                await self._pause(error, failures, failures % len(self.clients), min(self.attempts, FIRST_ATTEMPTS))
+                await self._pause(error, failures, place, min(self.attempts, FIRST_ATTEMPTS))
         if self.model is None and len(known) == 1:
             self.model = next(iter(known))
         if self.model is None or self.model not in known:
             asked = "which of its models is meant" if self.model is None else f"the model {self.model!r}"
-            raise RemoteError(f"{self.urls[0]} does not know {asked}; it has {', '.join(known)}.")
+            raise RemoteError(f"{self.urls[place]} does not know {asked}; it has {', '.join(known) or 'none'}.")
         self.fields = token_fields_of(known[self.model])
-        return self.fields.longest(known[self.model])
+        longest = self.fields.longest(known[self.model])
+        if longest is not None and type(longest) is not int:
+            raise RemoteError(
+                f"{self.urls[place]} says that its longest answer has {longest!r} tokens, which is no number: mend its "
+                "list of models."
+            )
+        return longest
 
     async def tokens(self, asked: Completion, first: int = 0) -> AsyncIterator[int]:
         """The ids that the model writes, the one that stopped it among them.
@@ -131,9 +140,21 @@ class CompletionServer:
                         if asked.ended(written):
                             return
                 return
-            except (*TRANSIENT, APIError, _CutOffError) as error:
+            except _LeftOutError:
+                continue
+            except (*TRANSIENT, *BROKEN, APIError, _CutOffError) as error:
                 failures += 1
                 await self._pause(error, failures, place, self.attempts)
+
+    async def _models(self, place: int) -> dict[str, Any]:
+        """The models of a server by their names."""
+        try:
+            return {card.id: card async for card in await self.clients[place].models.list()}
+        except (AttributeError, TypeError, *BROKEN) as error:  # the client takes whatever it reads for a list
+            raise RemoteError(
+                f"{self.urls[place]} does not list its models as a completion server does: see whether this is its "
+                "address, which ends in /v1."
+            ) from error
 
     async def _attempt(self, asked: Completion, place: int) -> AsyncGenerator[int]:
         written: list[int] = []
@@ -147,14 +168,25 @@ class CompletionServer:
                 written += ids
                 for token in ids:
                     yield token
-                if any(choice.finish_reason in FINISHED for choice in piece.choices):
+                reasons = [choice.finish_reason for choice in piece.choices]
+                if "stop" in reasons:  # at a token of asked.stop it has been left by now
+                    self._refuse_stop(written, place)
+                if "length" in reasons:  # all other reasons, "abort" among them, are of an answer that was cut off
                     return
             else:
                 raise _CutOffError("the stream ended in the middle")
         rest = replace(asked.after(written), max_tokens=missing + len(ids))
-        for token in self._ids(await self._ask(rest, place), place):  # a whole answer leaves out none
+        left_out = self._ids(await self._ask(rest, place), place)  # a whole answer leaves out none
+        for token in left_out:
             yield token
-        raise _CutOffError("the stream left tokens out")
+        raise _LeftOutError if left_out else _CutOffError("the stream left tokens out")
+
+    def _refuse_stop(self, written: Sequence[int], place: int) -> NoReturn:
+        behind = f"the token {written[-1]}" if written else "the prompt"
+        raise RemoteError(
+            f"{self.urls[place]} ended a completion behind {behind}, where by the tokenizer here nothing ends: take "
+            "the tokenizer and the generation_config.json of the model that runs there."
+        )
 
     async def _ask(self, asked: Completion, place: int, **how: bool) -> Any:
         create: Any = self.clients[place].completions.create
@@ -169,6 +201,8 @@ class CompletionServer:
                 f"{self.urls[place]} answers with text alone; PASTA needs token ids ('return_token_ids', as vLLM has "
                 "it)."
             )
+        if not isinstance(ids, list | None) or any(type(one) is not int or one not in IDS for one in ids or ()):
+            raise RemoteError(f"{self.urls[place]} gives {str(ids)[:80]} for token ids; those are numbers from 0 on.")
         return ids or []
 
     async def _pause(self, error: Exception, failures: int, place: int, attempts: int) -> None:
@@ -182,9 +216,13 @@ class CompletionServer:
                 "it runs, and ask again."
             ) from error
         wished = error.response.headers.get("retry-after", "") if isinstance(error, APIStatusError) else ""
-        pause = min(float(wished), LONGEST_WISH) if wished.replace(".", "", 1).isdigit() else 0.0
+        pause = min(float(wished), LONGEST_WISH) if wished.replace(".", "", 1).isdecimal() else 0.0
         await asyncio.sleep(max(pause, min(FIRST_PAUSE * 2 ** (failures - 1), LONGEST_PAUSE)))
 
 
 class _CutOffError(Exception):
     """A stream that ended without saying why."""
+
+
+class _LeftOutError(Exception):
+    """A stream that was left, since the tokens that it left out came by a request of their own: nothing has failed."""

@@ -61,11 +61,12 @@ def knowing(*answers: tuple[Sequence[int], Script]) -> Writer:
 @dataclass
 class Fault:
     """What goes wrong with one request: ``status`` is answered at once, or the stream is dropped ``after`` so many
-    tokens, or it is silent from there on (``stall``)."""
+    tokens, behind the bytes of ``cut``, or it is silent from there on (``stall``)."""
 
     status: int = 0
     after: int = -1
     stall: bool = False
+    cut: bytes = b""
     headers: dict[str, str] = field(default_factory=dict)
 
 
@@ -100,7 +101,7 @@ class PlainServer:
             return StreamingResponse(self._stream(body, fault), media_type="text/event-stream")
         return [piece async for piece in self._pieces(body, fault)][-1]
 
-    async def _stream(self, body: dict[str, Any], fault: Fault) -> AsyncIterator[str]:
+    async def _stream(self, body: dict[str, Any], fault: Fault) -> AsyncIterator[str | bytes]:
         self.open += 1
         self.most_open = max(self.most_open, self.open)
         try:
@@ -109,6 +110,7 @@ class PlainServer:
                     yield f"data: {json.dumps(piece)}\n\n"
                     if piece["choices"][0]["finish_reason"]:
                         yield "data: [DONE]\n\n"
+            yield fault.cut
         finally:
             self.open -= 1
 

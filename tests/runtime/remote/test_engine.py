@@ -150,6 +150,36 @@ def test_a_client_that_leaves_ends_its_completions(vocabulary: Vocabulary, token
         assert plain.open == 0
 
 
+def test_a_release_ends_whatever_runs(vocabulary: Vocabulary, tokenizer: PreTrainedTokenizerFast) -> None:
+    """A call in another thread, a stream that is half read, and what is asked afterwards; a second release is none."""
+    ended: list[Exception] = []
+
+    def write(ids: Sequence[int], body: Any) -> int:
+        sleep(0.01)
+        return vocabulary.encode("x")[0]
+
+    def call() -> None:
+        with pytest.raises(RemoteError, match="was released") as caught:
+            engine.generate(PROMPT, max_tokens=900)
+        ended.append(caught.value)
+
+    with remote(write, tokenizer) as (engine, plain):
+        reader = Thread(target=call, daemon=True)
+        stream = engine.stream("bar", max_tokens=900)
+        next(stream)
+        reader.start()
+        while len(plain.asked) < 2:
+            sleep(0.01)
+        engine.release()
+        reader.join(30)
+        assert len(ended) == 1
+        with pytest.raises(RemoteError, match="was released"):
+            list(stream)
+        with pytest.raises(RemoteError, match="was released"):
+            list(engine.generate_batch([PROMPT, "bar"], max_batch=1))
+        engine.release()
+
+
 def test_completions_at_once_are_bounded(vocabulary: Vocabulary, tokenizer: PreTrainedTokenizerFast) -> None:
     answer = " ".join(f"<async topic='{letter}'>{letter * 9}</async>" for letter in "abcdef")
     script = script_of(answer, vocabulary)

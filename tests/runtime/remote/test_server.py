@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
+from fastapi import Response
 from transformers import LlamaForCausalLM
 
 from pastalm.runtime.remote.server import Completion, CompletionServer, RemoteError
@@ -67,6 +70,7 @@ def test_bias_forbids_a_token(url: str, tiny_llama: LlamaForCausalLM) -> None:
         [Fault(status=500), Fault(after=2), Fault(status=503)],
         [Fault(status=429, headers={"Retry-After": "0"}), None],
         [Fault(after=2, stall=True)],
+        [Fault(after=1, cut=b'data: {"choices": [{"text": "\xe6\x97'), Fault(after=2, cut=b'data: {"choices": \n\n')],
     ],
 )
 def test_what_a_fault_cuts_off_is_asked_for_anew(
@@ -96,6 +100,59 @@ def test_a_refusal_is_not_repeated(url: str, plain: PlainServer) -> None:
     with pytest.raises(RemoteError, match=r"refuses the request \(400\).*too long"):
         complete(url, Completion(PROMPT, 5000))
     assert len(plain.asked) == 1
+
+
+@pytest.mark.parametrize("given", ["5", -1, 1.0, None, True, 10**30])
+def test_what_is_no_token_id_is_refused(given: object, url: str, plain: PlainServer) -> None:
+    plain.write = lambda ids, _: given  # type: ignore[assignment, return-value]
+    with pytest.raises(RemoteError, match=r"/v1 gives \[.*\] for token ids; those are numbers from 0 on"):
+        complete(url, Completion(PROMPT, 2))
+
+
+def test_an_end_that_only_the_server_knows_is_named(tiny_llama: LlamaForCausalLM) -> None:
+    class Ending(PlainServer):
+        def stops(self, body: dict[str, Any]) -> list[int]:
+            return [77]
+
+    with (
+        serving(Ending(lambda ids, _: 77 if len(ids) > 4 else 9).app) as url,
+        pytest.raises(RemoteError, match="ended a completion behind the token 77, where by the tokenizer here nothing"),
+    ):
+        complete(url, Completion(PROMPT, 5, stop=(8,)))
+
+
+class Listing(PlainServer):
+    """Lists what it is told to list."""
+
+    listed: bytes
+
+    def _models(self) -> Any:
+        return Response(self.listed, media_type="application/json")
+
+
+LISTS = {
+    b"<html>Log in</html>": "does not list its models as a completion server does",
+    b'{"data": [': "does not list its models",
+    b"[]": "does not list its models",
+    b'{"data": ["tiny"]}': "does not list its models",
+    b"{}": "does not know the model 'tiny'; it has none",
+    json.dumps({"data": [{"id": MODEL, "max_model_len": "100"}]}).encode(): "'100' tokens, which is no number",
+}
+
+
+def test_an_address_that_is_another_ones(tiny_llama: LlamaForCausalLM) -> None:
+    async def longest(url: str) -> None:
+        server = CompletionServer([url], MODEL)
+        try:
+            await server.longest()
+        finally:
+            await server.close()
+
+    plain = Listing(writing(tiny_llama))
+    with serving(plain.app) as url:
+        for plain.listed, said in LISTS.items():
+            with pytest.raises(RemoteError, match=said):
+                asyncio.run(longest(url))
 
 
 def test_nobody_is_there() -> None:
@@ -130,7 +187,7 @@ def test_the_fields_of_llama_cpp(within: tuple[int, ...], tiny_llama: LlamaForCa
     plain.within = frozenset(known[place] for place in within)
 
     async def collect(url: str, asked: Completion) -> tuple[int | None, list[int]]:
-        server = CompletionServer([url], MODEL)
+        server = CompletionServer([url], MODEL, attempts=1)  # what is left out is no failure
         try:
             return await server.longest(), [token async for token in server.tokens(asked)]
         finally:
