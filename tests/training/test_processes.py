@@ -13,6 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from pastalm import __version__
 from pastalm.training.checkpoints import read_state
 from tests.processes import SECONDS, environment, errors, finish, launch, output, pasta, start, start_two
 from tests.training.fsdp_worker import sharded
@@ -76,16 +77,23 @@ def alone(base: Path, data: Path, tmp_path_factory: pytest.TempPathFactory) -> P
 
 @pytest.mark.slow
 def test_two_processes_are_as_one(base: Path, data: Path, alone: Path, tmp_path: Path) -> None:
-    asked = [*LAUNCH, "--multi_gpu", "-m", "pastalm.cli", *command(base, data, tmp_path, 2)]
-    done = subprocess.run(asked, env=environment(), capture_output=True, text=True, timeout=SECONDS)
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
-    assert done.stdout.count("Model written") == 1
+    log = tmp_path / "log"
+    launch(["--multi_gpu"], log, pasta, *command(base, data, tmp_path, 2))
+    assert log.read_text().count("Model written") == 1
     assert read_state(tmp_path)["figures"]["processes"] == 2
     for name in ("steps", "tokens", "targets"):
         assert read_state(tmp_path)["figures"][name] == read_state(alone)["figures"][name]
     held = [read_state(out)["figures"]["eval_loss"] for out in (tmp_path, alone)]
     assert held[0] == pytest.approx(held[1], abs=1e-4)
     assert_equal(alone, tmp_path, "checkpoint-4/model.safetensors")
+
+
+@pytest.mark.slow
+def test_the_launcher_starts_pasta_in_each_process() -> None:
+    asked = [*LAUNCH, "--multi_gpu", "-m", "pastalm.cli", "--version"]
+    done = subprocess.run(asked, env=environment(), capture_output=True, text=True, timeout=SECONDS)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+    assert done.stdout.count(__version__) == 2
 
 
 @pytest.mark.slow
