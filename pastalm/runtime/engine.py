@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Iterator
 from collections.abc import Sequence as Many
 from dataclasses import replace
-from threading import RLock
+from functools import partial
 from typing import Any
 
 import torch
@@ -36,6 +36,7 @@ from pastalm.runtime.response import Response
 from pastalm.runtime.runner import Runner
 from pastalm.runtime.scheduler import Scheduler
 from pastalm.runtime.sequence import Sequence
+from pastalm.runtime.step_lock import StepLock
 
 _log = logging.getLogger(__name__)
 
@@ -57,7 +58,8 @@ class Engine:
 
     The cache is kept between calls, as large as the largest call that did not fit it needed; :meth:`release` frees it.
     Calls may come from several threads, and iterators of several calls may be read in turn: their requests then share
-    the batch, and every answer is what it would be alone.
+    the batch, and every answer is what it would be alone. What a call shows its choices to (``observe``) may not use
+    the engine in the middle of that step: a ``RuntimeError`` says so.
     """
 
     def __init__(
@@ -89,7 +91,7 @@ class Engine:
         self.max_model_len, self.max_batch = max_model_len, max_batch
         self.constrained, self.unique_topics = constrained, unique_topics
         self._scheduler: Scheduler | None = None
-        self._lock = RLock()
+        self._steps = StepLock()
 
     @classmethod
     def from_pretrained(
@@ -180,7 +182,7 @@ class Engine:
         """Answer like :meth:`generate`, yielding events as they happen; the last holds the response."""
         sequence = self.request(prompt, **{**options, "eager": True})
         for _ in self._decode(deque([sequence]), 1):
-            with self._lock:
+            with self._steps.hold():
                 events = sequence.interpreter.transcript.drain()
             yield from events
         yield DoneEvent((), (1 << 60,), sequence.result())
@@ -307,7 +309,7 @@ class Engine:
     def release(self) -> None:
         """Free the cache that is kept between calls, and the graphs of steps over it. The next call makes them; calls
         that are running keep theirs."""
-        with self._lock:
+        with self._steps.hold():
             self._scheduler = None
             self.runner.graphs.clear()
             self.runner.choices.clear()
@@ -324,7 +326,7 @@ class Engine:
         added: deque[Sequence] = deque()
         try:
             while waiting or added:
-                with self._lock:
+                with self._steps.hold():
                     while waiting and sum(not one.finished for one in added) < max_batch:
                         scheduler.add(waiting[0])
                         added.append(waiting.popleft())
@@ -333,9 +335,8 @@ class Engine:
                 finished = added[0].finished
                 yield added.popleft() if finished else added[0]  # nobody holds one that is finished
         finally:
-            with self._lock:
-                for sequence in added:
-                    scheduler.cancel(sequence)
+            for sequence in added:
+                self._steps.between_steps(partial(scheduler.cancel, sequence))
 
     def _scheduler_for(self, sequences: Many[Sequence], max_batch: int) -> Scheduler:
         """The scheduler of the last call, or a new one if its cache is too small for these."""
@@ -343,7 +344,7 @@ class Engine:
             raise ValueError(f"A batch must be at least 1 request, not {max_batch}.")
         rows = min(max_batch, max(1, len(sequences)))
         slots = max((sequence.max_slots for sequence in sequences), default=1)
-        with self._lock:
+        with self._steps.hold():
             kept = self._scheduler
             if kept is None or kept.max_batch < rows or kept.max_model_len < slots:
                 kept = self._scheduler = self.scheduler(rows, slots)
