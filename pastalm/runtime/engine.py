@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from collections.abc import Sequence as Many
 from dataclasses import replace
 from functools import partial
@@ -172,6 +172,8 @@ class Engine:
     ) -> Iterator[Response]:
         """Answer many prompts, up to ``max_batch`` at once (None: the engine's), in their order. Each answer is what it
         would be alone. ``seeds``, one for each prompt, stand for ``seed``."""
+        if len(seeds) not in (0, len(prompts)):
+            raise RequestError(f"There are {len(seeds)} seeds for {len(prompts)} prompts: give one for each, or none.")
         each = [{**options, "seed": seed} for seed in seeds] or [options] * len(prompts)
         waiting = deque(self.request(prompt, **own) for prompt, own in zip(prompts, each, strict=True))
         for sequence in self._decode(waiting, self.max_batch if max_batch is None else max_batch):
@@ -204,9 +206,8 @@ class Engine:
             raise RequestError(
                 "The policy 'oracle' needs the true length of chunks: it serves training and replay only."
             )
-        unknown = [token for token in asked.logit_bias or () if token >= self.known_tokens]
-        if unknown:
-            raise RequestError(f"logit_bias names the token {unknown[0]}, which this model does not have.")
+        self._require_named("logit_bias", asked.logit_bias or (), self.known_tokens)
+        self._require_named("stop_token_ids", asked.stop_token_ids or (), max(self.known_tokens, len(self.tokenizer)))
         plain = asked.stop_token_ids is not None
         language = self.plain_language(asked.stop_token_ids or ()) if plain else self.language(asked.mode)
         ids = self.encode(prompt)
@@ -297,6 +298,13 @@ class Engine:
         if room is not None and tokens >= room:
             raise RequestError(f"{prompt}, but the cache holds {room}; raise max_model_len.")
 
+    @staticmethod
+    def _require_named(option: str, ids: Iterable[int], size: int) -> None:
+        """Raise :class:`RequestError` if an option names a token that is none of ``size``."""
+        unknown = next((token for token in ids if not 0 <= token < size), None)
+        if unknown is not None:
+            raise RequestError(f"{option} names the token {unknown}, which this model does not have.")
+
     def _require_known(self, what: str, ids: Many[int]) -> None:
         """Raise :class:`RequestError` for a token that the tokenizer has and the model's tables lack."""
         largest = max(ids, default=0)
@@ -322,6 +330,8 @@ class Engine:
     def _decode(self, waiting: deque[Sequence], max_batch: int) -> Iterator[Sequence]:
         """Add, step until finished: the one loop. Yields the first sequence that has not been finished yet after each
         step, and each one when it is. Whoever stops reading takes back what is left."""
+        if not isinstance(max_batch, int) or max_batch < 1:
+            raise ValueError(f"A batch must be a whole number of at least 1 request, not {max_batch!r}.")
         scheduler = self._scheduler_for(waiting, max_batch)
         added: deque[Sequence] = deque()
         try:
@@ -340,8 +350,6 @@ class Engine:
 
     def _scheduler_for(self, sequences: Many[Sequence], max_batch: int) -> Scheduler:
         """The scheduler of the last call, or a new one if its cache is too small for these."""
-        if max_batch < 1:
-            raise ValueError(f"A batch must be at least 1 request, not {max_batch}.")
         rows = min(max_batch, max(1, len(sequences)))
         slots = max((sequence.max_slots for sequence in sequences), default=1)
         with self._steps.hold():
