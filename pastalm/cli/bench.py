@@ -81,6 +81,7 @@ def bench(
     if shape and (model or remote):
         raise BenchError("Give --model or --shape, not both." if model else "A --shape runs here, not at a --remote.")
     wanted = _wanted(only, REMOTE_SECTIONS if remote else SECTIONS)
+    _check_peers(wanted, gguf, peer_url)
     grid = [_numbers(values, name) for values, name in ((sequences, "sequences"), (threads, "threads"))]
     lengths = _numbers(contexts, "contexts")
     answers = _answers(data, limit)
@@ -96,9 +97,11 @@ def bench(
     report = _report(engine, shape or name_of(model or BUNDLED))
     _measure_steps(report, engine, wanted, grid, lengths, repeats)
     _measure_answers(report, engine, wanted, answers, grid[0])
-    if "peers" in wanted:
-        _measure_peers(report, engine, answers, (model or BUNDLED, shape), gguf, peer_url, trust_remote_code)
-    _show(report, out, json)
+    try:
+        if "peers" in wanted:
+            _measure_peers(report, engine, answers, (model or BUNDLED, shape), gguf, peer_url, trust_remote_code)
+    finally:  # what has been measured is not lost if a peer fails
+        _show(report, out, json)
 
 
 def _wanted(only: str, sections: tuple[str, ...]) -> tuple[str, ...]:
@@ -108,6 +111,20 @@ def _wanted(only: str, sections: tuple[str, ...]) -> tuple[str, ...]:
     if unknown:
         raise BenchError(f"Unknown section {unknown[0]!r} in --only; choose from {', '.join(sections)}.")
     return wanted
+
+
+def _check_peers(wanted: Sequence[str], gguf: Path | None, peer_url: str) -> None:
+    """Refuse, before anything is measured, a peer that nobody asks for or that is not there."""
+    if gguf is None and not peer_url:
+        return
+    if "peers" not in wanted:
+        raise BenchError("--gguf and --peer-url name peers, but the section peers is not measured here.")
+    from pastalm.evaluation.bench.peers import require_llama_cpp, require_server
+
+    if gguf is not None:
+        require_llama_cpp(gguf)
+    if peer_url:
+        require_server(peer_url)
 
 
 def _numbers(values: str, name: str) -> list[int]:

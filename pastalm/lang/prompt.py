@@ -65,10 +65,13 @@ class PromptEncoder:
         """The ids of a prompt: a string is a user's message where the tokenizer has a chat template and raw text where
         it has none; messages go through the template; ids stay what they are.
 
-        Raises ``ValueError`` for messages without a template, or that it refuses or does not show, for ids that the
-        tokenizer does not have, and for text that holds half of a character; with ``room``, :class:`LongPromptError`
-        for text of far more tokens, without encoding it all.
+        Raises ``ValueError`` for what is no prompt, for messages without a template, or that it refuses or does not
+        show, for ids that the tokenizer does not have, and for text that holds half of a character; with ``room``,
+        :class:`LongPromptError` for text of far more tokens, without encoding it all.
         """
+        if not isinstance(prompt, str | RawPrompt | Sequence) or isinstance(prompt, bytes):
+            kind = type(prompt).__name__
+            raise ValueError(f"A prompt is a string, a RawPrompt, or a list of messages or token ids, not a {kind}.")
         settled = self.settle(prompt)
         if isinstance(settled, RawPrompt):
             self._require_room(settled.text, room)

@@ -267,7 +267,7 @@ def _places(sequence: Sequence, foreseen: list[Foreseen]) -> Iterator[PlaceAhead
 def _part(sequence: Sequence, places: list[PlaceAhead]) -> Part:
     """What a sequence feeds. The logits of all of it are wanted; how tokens are drawn is said later."""
     queries = [place.query for place in places]
-    return Part(sequence.row or 0, queries, range(len(places)), [UNWANTED] * len(places))
+    return Part(sequence.require_row(), queries, range(len(places)), [UNWANTED] * len(places))
 
 
 def _right(sequence: Sequence, places: list[PlaceAhead], start: int, before: list[int]) -> LogitsIndices:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from collections.abc import Sequence as Many
 from dataclasses import replace
-from threading import RLock
+from functools import partial
 from typing import Any
 
 import torch
@@ -36,6 +36,7 @@ from pastalm.runtime.response import Response
 from pastalm.runtime.runner import Runner
 from pastalm.runtime.scheduler import Scheduler
 from pastalm.runtime.sequence import Sequence
+from pastalm.runtime.step_lock import StepLock
 
 _log = logging.getLogger(__name__)
 
@@ -57,7 +58,8 @@ class Engine:
 
     The cache is kept between calls, as large as the largest call that did not fit it needed; :meth:`release` frees it.
     Calls may come from several threads, and iterators of several calls may be read in turn: their requests then share
-    the batch, and every answer is what it would be alone.
+    the batch, and every answer is what it would be alone. What a call shows its choices to (``observe``) may not use
+    the engine in the middle of that step: a ``RuntimeError`` says so.
     """
 
     def __init__(
@@ -89,7 +91,7 @@ class Engine:
         self.max_model_len, self.max_batch = max_model_len, max_batch
         self.constrained, self.unique_topics = constrained, unique_topics
         self._scheduler: Scheduler | None = None
-        self._lock = RLock()
+        self._steps = StepLock()
 
     @classmethod
     def from_pretrained(
@@ -170,6 +172,8 @@ class Engine:
     ) -> Iterator[Response]:
         """Answer many prompts, up to ``max_batch`` at once (None: the engine's), in their order. Each answer is what it
         would be alone. ``seeds``, one for each prompt, stand for ``seed``."""
+        if len(seeds) not in (0, len(prompts)):
+            raise RequestError(f"There are {len(seeds)} seeds for {len(prompts)} prompts: give one for each, or none.")
         each = [{**options, "seed": seed} for seed in seeds] or [options] * len(prompts)
         waiting = deque(self.request(prompt, **own) for prompt, own in zip(prompts, each, strict=True))
         for sequence in self._decode(waiting, self.max_batch if max_batch is None else max_batch):
@@ -180,7 +184,7 @@ class Engine:
         """Answer like :meth:`generate`, yielding events as they happen; the last holds the response."""
         sequence = self.request(prompt, **{**options, "eager": True})
         for _ in self._decode(deque([sequence]), 1):
-            with self._lock:
+            with self._steps.hold():
                 events = sequence.interpreter.transcript.drain()
             yield from events
         yield DoneEvent((), (1 << 60,), sequence.result())
@@ -202,9 +206,8 @@ class Engine:
             raise RequestError(
                 "The policy 'oracle' needs the true length of chunks: it serves training and replay only."
             )
-        unknown = [token for token in asked.logit_bias or () if token >= self.known_tokens]
-        if unknown:
-            raise RequestError(f"logit_bias names the token {unknown[0]}, which this model does not have.")
+        self._require_named("logit_bias", asked.logit_bias or (), self.known_tokens)
+        self._require_named("stop_token_ids", asked.stop_token_ids or (), max(self.known_tokens, len(self.tokenizer)))
         plain = asked.stop_token_ids is not None
         language = self.plain_language(asked.stop_token_ids or ()) if plain else self.language(asked.mode)
         ids = self.encode(prompt)
@@ -295,6 +298,13 @@ class Engine:
         if room is not None and tokens >= room:
             raise RequestError(f"{prompt}, but the cache holds {room}; raise max_model_len.")
 
+    @staticmethod
+    def _require_named(option: str, ids: Iterable[int], size: int) -> None:
+        """Raise :class:`RequestError` if an option names a token that is none of ``size``."""
+        unknown = next((token for token in ids if not 0 <= token < size), None)
+        if unknown is not None:
+            raise RequestError(f"{option} names the token {unknown}, which this model does not have.")
+
     def _require_known(self, what: str, ids: Many[int]) -> None:
         """Raise :class:`RequestError` for a token that the tokenizer has and the model's tables lack."""
         largest = max(ids, default=0)
@@ -307,7 +317,7 @@ class Engine:
     def release(self) -> None:
         """Free the cache that is kept between calls, and the graphs of steps over it. The next call makes them; calls
         that are running keep theirs."""
-        with self._lock:
+        with self._steps.hold():
             self._scheduler = None
             self.runner.graphs.clear()
             self.runner.choices.clear()
@@ -320,11 +330,13 @@ class Engine:
     def _decode(self, waiting: deque[Sequence], max_batch: int) -> Iterator[Sequence]:
         """Add, step until finished: the one loop. Yields the first sequence that has not been finished yet after each
         step, and each one when it is. Whoever stops reading takes back what is left."""
+        if not isinstance(max_batch, int) or max_batch < 1:
+            raise ValueError(f"A batch must be a whole number of at least 1 request, not {max_batch!r}.")
         scheduler = self._scheduler_for(waiting, max_batch)
         added: deque[Sequence] = deque()
         try:
             while waiting or added:
-                with self._lock:
+                with self._steps.hold():
                     while waiting and sum(not one.finished for one in added) < max_batch:
                         scheduler.add(waiting[0])
                         added.append(waiting.popleft())
@@ -333,17 +345,14 @@ class Engine:
                 finished = added[0].finished
                 yield added.popleft() if finished else added[0]  # nobody holds one that is finished
         finally:
-            with self._lock:
-                for sequence in added:
-                    scheduler.cancel(sequence)
+            for sequence in added:
+                self._steps.between_steps(partial(scheduler.cancel, sequence))
 
     def _scheduler_for(self, sequences: Many[Sequence], max_batch: int) -> Scheduler:
         """The scheduler of the last call, or a new one if its cache is too small for these."""
-        if max_batch < 1:
-            raise ValueError(f"A batch must be at least 1 request, not {max_batch}.")
         rows = min(max_batch, max(1, len(sequences)))
         slots = max((sequence.max_slots for sequence in sequences), default=1)
-        with self._lock:
+        with self._steps.hold():
             kept = self._scheduler
             if kept is None or kept.max_batch < rows or kept.max_model_len < slots:
                 kept = self._scheduler = self.scheduler(rows, slots)

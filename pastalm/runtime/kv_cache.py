@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+MOST = 1 << 48  # slots of all rows: more than any machine has, and torch has other words for what no integer holds
 GROWTH = 256  # slots that a cache grows by at the least: growing copies it
 # Slots are allotted and read in blocks: fewer shapes, and whole words of visibility. CHUNK (kernels/heads.h) equals it.
 BLOCK = 32
@@ -45,8 +46,10 @@ class KVCache:
     @torch.inference_mode()
     def grow(self, rows: int, slots: int) -> None:
         """Have at least so many rows, and slots in each; what is there stays. Raises what torch raises where there is
-        no room, and is then as before."""
+        no room, or ``MemoryError``, and is then as before."""
         rows, slots = max(rows, self.rows), max(in_growth(slots + 1), self.slots)
+        if rows * slots > MOST:
+            raise MemoryError(f"A cache of {rows} rows with {slots} slots is larger than any memory.")
         if (rows, slots) != (self.rows, self.slots):
             positions, *made = [self._larger(tensor, rows, slots) for tensor in self._tensors()]
             self.positions, layers = positions, list(self.keys)

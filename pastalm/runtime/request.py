@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -64,6 +64,14 @@ class RequestOptions:
             raise RequestError(f"Unknown mode {self.mode!r}; choose 'async' or 'sequential'.")
         if self.logprobs is not None and (type(self.logprobs) is not int or not 0 <= self.logprobs <= MAX_TOP):
             raise RequestError(f"logprobs is a whole number from 0 to {MAX_TOP}, not {self.logprobs}.")
+        for name, (sound, meant) in {
+            "logit_bias": (isinstance(self.logit_bias, Mapping), "a mapping of token ids to numbers"),
+            "stop": (isinstance(self.stop, str) or _are(str, self.stop), "a string or a list of strings"),
+            "stop_token_ids": (_are(int, self.stop_token_ids), "a list of token ids"),
+            "positions": (isinstance(self.positions, str), "the name of a policy"),
+        }.items():
+            if getattr(self, name) is not None and not sound:
+                raise RequestError(f"{name} is {meant}, not {getattr(self, name)!r}.")
         _ = self.limits, self.sampling  # they check themselves
 
     @property
@@ -82,6 +90,11 @@ class RequestOptions:
     def stops(self) -> list[str]:
         """The stop strings, without empty ones."""
         return [one for one in ([self.stop] if isinstance(self.stop, str) else self.stop or ()) if one]
+
+
+def _are(kind: type, values: Any) -> bool:
+    """Whether these are values of one kind."""
+    return isinstance(values, Collection) and all(isinstance(one, kind) for one in values)
 
 
 def policy_of(config: Any, asked: str | None = None) -> PositionPolicy:

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import count
 from math import inf
+from numbers import Real
 
 import torch
 from torch import Tensor
@@ -48,6 +49,9 @@ class SamplingParams:
     frequency_penalty: float = 0.0
 
     def __post_init__(self) -> None:
+        for name in ("temperature", "top_p", "promise_bias", "presence_penalty", "frequency_penalty"):
+            if not isinstance(getattr(self, name), Real):
+                raise ValueError(f"{name} must be a number, not {getattr(self, name)!r}.")
         if not 0 <= self.temperature < inf:
             raise ValueError(f"temperature must be a number from 0 (greedy) up, not {self.temperature}.")
         if not 0 < self.top_p <= 1:
@@ -61,8 +65,11 @@ class SamplingParams:
             if not -MAX_PENALTY <= getattr(self, name) <= MAX_PENALTY:
                 raise ValueError(f"{name} is a number from -{MAX_PENALTY} to {MAX_PENALTY}, not {getattr(self, name)}.")
         for token, bias in self.logit_bias:
-            if not isinstance(token, int) or token < 0 or not -MAX_BIAS <= bias <= MAX_BIAS:
-                raise ValueError(f"logit_bias is ids with numbers from -{MAX_BIAS} to {MAX_BIAS}, not {token}: {bias}.")
+            known = isinstance(token, int) and token >= 0 and isinstance(bias, Real)
+            if not known or not -MAX_BIAS <= bias <= MAX_BIAS:
+                raise ValueError(
+                    f"logit_bias is ids with numbers from -{MAX_BIAS} to {MAX_BIAS}, not {token!r}: {bias!r}."
+                )
 
     @property
     def redrawn(self) -> bool:

@@ -111,7 +111,7 @@ class Scheduler:
     def _admit(self, sequence: Sequence) -> None:
         sequence.started = perf_counter()
         sequence.row = heappop(self._free)
-        insort(self.running, sequence, key=lambda one: one.row or 0)
+        insort(self.running, sequence, key=Sequence.require_row)
         with sequence.guarded():
             slots = sequence.interpreter.limits.slots or self.max_model_len
             self.cache.grow(min(self.max_batch, 2 * sequence.row + 1), slots + self.ahead.spare)
@@ -156,7 +156,7 @@ class Scheduler:
         common = {one: sequence.common_prefix(one, one.read) for one in others}
         donor = max(common, key=lambda one: common[one], default=None)
         if donor and common[donor] >= SHORTEST_PREFIX:
-            self.cache.copy(donor.row or 0, sequence.row or 0, 1 + common[donor])
+            self.cache.copy(donor.require_row(), sequence.require_row(), 1 + common[donor])
             sequence.visibility.skip(common[donor])
             sequence.read = common[donor]
 
@@ -284,7 +284,7 @@ def _part(sequence: Sequence, operations: list[Operation], group: list[Thread]) 
     """What a sequence feeds, and what is drawn for a group of its threads; for none, its last token's logits only."""
     queries, last = sequence.visibility.apply(operations)
     draws = [sequence.draw(thread) for thread in group]
-    return Part(sequence.row or 0, queries, [last[one.path] for one in group] or [len(queries) - 1], draws)
+    return Part(sequence.require_row(), queries, [last[one.path] for one in group] or [len(queries) - 1], draws)
 
 
 def _pick(logits_KV: Tensor, indices: list[int]) -> Tensor:

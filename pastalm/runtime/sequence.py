@@ -70,6 +70,12 @@ class Sequence:
         """How many threads it would run in the next step."""
         return min(len(self.due), self.interpreter.limits.max_threads or len(self.due))
 
+    def require_row(self) -> int:
+        """Its place in the batch. Raises ``RuntimeError`` if it has none: it waits, or has been taken out."""
+        if self.row is None:
+            raise RuntimeError("This sequence has no row of the batch: it waits, or its scheduler has taken it out.")
+        return self.row
+
     def next_threads(self, most: int) -> list[Thread]:
         """Take out the threads that run in the next step, at most so many."""
         return [self.due.popleft() for _ in range(min(most, self.width))]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
 import pytest
 from typer.testing import CliRunner, Result
@@ -46,6 +48,31 @@ def test_only_the_sections_that_are_wanted(tmp_path: Path) -> None:
     assert not (found["breakdown"] or found["replay"] or found["load"] or found["peers"])
 
 
+class Broken(BaseHTTPRequestHandler):
+    """A server that has a model and completes nothing."""
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(b'{"data": [{"id": "theirs"}]}')
+
+
+def test_a_peer_that_fails_leaves_what_was_measured(tmp_path: Path) -> None:
+    (tmp_path / "traces.jsonl").write_text(json.dumps(LINE) + "\n")
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Broken)
+    Thread(target=server.serve_forever, daemon=True).start()
+    url = f"http://127.0.0.1:{server.server_port}/v1"
+    try:
+        flags = ("--shape", "tiny", "--only", "peers", "--peer-url", url, "--data", tmp_path / "traces.jsonl")
+        done = bench(*flags, "--out", tmp_path)
+    finally:
+        server.shutdown()
+        server.server_close()
+    assert done.exit_code == 2 and "does not answer /completions" in done.stderr
+    found = json.loads((tmp_path / "bench.json").read_text())
+    assert found["replay"] and [one["name"] for one in found["peers"]] == ["transformers generate"]
+
+
 @pytest.mark.parametrize(
     "flags, said",
     [
@@ -55,6 +82,9 @@ def test_only_the_sections_that_are_wanted(tmp_path: Path) -> None:
         (("--threads", "0,1"), "--threads are whole numbers"),
         (("--sequences", "many"), "--sequences are whole numbers"),
         (("--data", "no-such-file.jsonl"), "no-such-file.jsonl"),
+        (("--only", "steps", "--gguf", "x.gguf"), "the section peers is not measured here"),
+        (("--peer-url", "http://127.0.0.1:9/v1"), "does not answer /models"),
+        (("--peer-url", "localhost"), "does not answer /models"),
     ],
 )
 def test_refusals_are_one_sentence(tmp_path: Path, flags: tuple[str, ...], said: str) -> None:

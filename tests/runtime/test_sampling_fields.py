@@ -14,7 +14,7 @@ from pastalm import Engine
 from pastalm.lang.parse import parse
 from pastalm.lang.script import compile_script
 from pastalm.runtime.replay import Replay
-from pastalm.runtime.request import policy_of
+from pastalm.runtime.request import RequestError, policy_of
 from pastalm.runtime.scheduler import Scheduler
 from pastalm.runtime.seen_text import seen_counts, text_places
 from pastalm.runtime.sequence import Sequence
@@ -181,8 +181,42 @@ def test_a_malformed_promise_is_text_like_any_other(tokenizer: PreTrainedTokeniz
         ({"logprobs": 2.5}, "logprobs is a whole number from 0 to 20"),
         ({"logit_bias": {5.0: 1.0}}, "logit_bias is ids"),
         ({"logit_bias": {"5": 1.0}}, "logit_bias is ids"),
+        ({"logit_bias": {5: "1"}}, "logit_bias is ids"),
+        ({"logit_bias": [5]}, "logit_bias is a mapping"),
+        ({"temperature": "1"}, "temperature must be a number, not '1'"),
+        ({"top_p": [1]}, "top_p must be a number"),
+        ({"promise_bias": "more"}, "promise_bias must be a number"),
+        ({"presence_penalty": {}}, "presence_penalty must be a number"),
+        ({"frequency_penalty": "1"}, "frequency_penalty must be a number"),
+        ({"stop": 1}, "stop is a string or a list of strings, not 1"),
+        ({"stop": [1]}, "stop is a string or a list of strings"),
+        ({"stop": b"a"}, "stop is a string or a list of strings"),
+        ({"stop_token_ids": 5}, "stop_token_ids is a list of token ids"),
+        ({"stop_token_ids": ["a"]}, "stop_token_ids is a list of token ids"),
+        ({"stop_token_ids": [10**9]}, "stop_token_ids names the token 1000000000"),
+        ({"positions": ["pred10"]}, "positions is the name of a policy"),
     ],
 )
 def test_values_that_mean_nothing(engine: Engine, options: dict[str, Any], said: str) -> None:
     with pytest.raises(ValueError, match=said):
         engine.generate("hello", **options)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"max_batch": "2"}, "whole number of at least 1 request, not '2'"),
+        ({"max_batch": 1.5}, "whole number of at least 1 request, not 1.5"),
+        ({"seeds": [1]}, "There are 1 seeds for 2 prompts"),
+        ({"seeds": [1, 2, 3]}, "There are 3 seeds for 2 prompts"),
+    ],
+)
+def test_values_that_mean_nothing_for_a_batch(engine: Engine, options: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        next(engine.generate_batch(["hello"] * 2, **SHORT, **options))
+
+
+@pytest.mark.parametrize("prompt", [None, 5, {"role": "user"}, b"hi", torch.tensor([1, 2])])
+def test_what_is_no_prompt(engine: Engine, prompt: Any) -> None:
+    with pytest.raises(RequestError, match=f"A prompt is a string.*, not a {type(prompt).__name__}"):
+        engine.generate(prompt)

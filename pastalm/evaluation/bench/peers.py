@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -83,14 +84,19 @@ class _Forced(LogitsProcessor):
         return forced
 
 
+def require_llama_cpp(file: Path) -> None:
+    """Raises :class:`PeerError` where llama-cpp-python is not installed or the GGUF file is not there."""
+    if find_spec("llama_cpp") is None:
+        raise PeerError("llama.cpp as a peer needs the package llama-cpp-python: pip install llama-cpp-python")
+    if not file.is_file():
+        raise PeerError(f"There is no GGUF file {file} for llama.cpp as a peer.")
+
+
 def llama_cpp_times(file: Path, answers: Sequence[AnnotatedAnswer], threads: int) -> PeerTimes:
-    """llama.cpp with a GGUF file, by llama-cpp-python. Raises :class:`PeerError` where that is not installed."""
-    try:
-        from llama_cpp import Llama
-    except ImportError as error:
-        raise PeerError(
-            "llama.cpp as a peer needs the package llama-cpp-python: pip install llama-cpp-python"
-        ) from error
+    """llama.cpp with a GGUF file, by llama-cpp-python. Raises what :func:`require_llama_cpp` raises."""
+    require_llama_cpp(file)
+    from llama_cpp import Llama
+
     texts = [(_text(known.prompt).encode(), known.answer.plain.encode()) for known in answers]
     longest = max(len(prompt) + len(text) for prompt, text in texts) + 8
     model = Llama(str(file), n_ctx=longest, n_threads=threads, verbose=False)
@@ -112,10 +118,19 @@ def _text(prompt: Any) -> str:
     return prompt if isinstance(prompt, str) else "\n".join(message["content"] for message in prompt)
 
 
+def require_server(url: str) -> str:
+    """The name of a completion server's first model. Raises :class:`PeerError` if it does not answer with one."""
+    ask = _asker(url.rstrip("/"))
+    try:
+        return str(ask("/models", None)["data"][0]["id"])
+    except (LookupError, TypeError) as error:
+        raise PeerError(f"The peer at {url} names no model; its URL may have to end in /v1.") from error
+
+
 def server_times(url: str, engine: Engine, answers: Sequence[AnnotatedAnswer]) -> PeerTimes:
     """A completion server such as vLLM's, asked over HTTP. Raises :class:`PeerError` for one that does not answer."""
     ask = _asker(url.rstrip("/"))
-    name = ask("/models", None)["data"][0]["id"]
+    name = require_server(url)
     counts, times = [], []
     for known in [answers[0], *answers]:
         wanted = len(engine.codec.encode(known.answer.plain))
@@ -133,7 +148,7 @@ def _asker(url: str) -> Callable[[str, Any], Any]:
         try:
             with urlopen(Request(url + path, data, {"Content-Type": "application/json"}), timeout=TIMEOUT) as reply:
                 return json.load(reply)
-        except OSError as error:
+        except (OSError, ValueError) as error:  # not there; no URL, or no JSON
             raise PeerError(f"The peer at {url} does not answer {path}: {error}") from error
 
     return ask

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Sequence as Many
-from threading import RLock
 from typing import Any, NoReturn
 
 from transformers import PreTrainedTokenizerBase
@@ -21,6 +20,7 @@ from pastalm.runtime.remote.scheduler import RemoteScheduler
 from pastalm.runtime.remote.server import ATTEMPTS, CompletionServer
 from pastalm.runtime.request import RequestError
 from pastalm.runtime.sequence import Sequence
+from pastalm.runtime.step_lock import StepLock
 
 _log = logging.getLogger(__name__)
 
@@ -71,7 +71,7 @@ class RemoteEngine(Engine):
             max_batch,
             max_streams=max_streams,
         )
-        self._lock = RLock()
+        self._steps = StepLock()
         try:
             longest = self._remote.longest()
         except BaseException:
