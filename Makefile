@@ -18,7 +18,8 @@ OLD := .venv-oldest
 OLD_READY := $(OLD)/.ready-$(OLDEST)
 # Tests of the runtime that another transformers cannot change: what a model gives is held by test_families.py.
 OF_TORCH := remote $(addsuffix .py,$(addprefix test_,kernels compiled graphs kernel_metadata triton_attention assistant \
-	quantize narrow sampler sampling_fields promise_bias step_input visibility interpreter text_run scheduler load_sharing calls))
+	quantize narrow sampler sampling_fields promise_bias step_input visibility interpreter text_run scheduler step_lock ahead \
+	ahead_failures sequential load_sharing calls))
 
 $(BASE): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

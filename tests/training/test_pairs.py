@@ -211,7 +211,7 @@ def test_prompts_that_fill_the_window_are_left_out(engine: Engine, tmp_path: Pat
         questions = [Question("x" * (WINDOW + 1)), Question("x", index=1)]
         assert sample(engine, questions, Sampling(1, 1.0, 20, 0), journal) == 1
         assert list(journal) == [(1, 0)]
-        with pytest.raises(DataError, match=f"window of {WINDOW}"):
+        with pytest.raises(DataError, match=f"window is {WINDOW}"):
             sample(engine, questions[:1], Sampling(1, 1.0, 20, 0), journal)
 
 
