@@ -5,7 +5,9 @@ PYTHON_BIN := $(VENV)/bin/python
 BASE := $(VENV)/.base
 READY := $(VENV)/.ready
 WEIGHTS := $(VENV)/.weights
-# Python writes byte code when it first imports a module: of what lies in the environment a tenth is ever imported.
+# Python writes byte code when it first imports a module: of what lies in the environment a tenth is ever imported. Some
+# container images forbid it to; every process of the tests would then compile torch and transformers anew.
+unexport PYTHONDONTWRITEBYTECODE
 INSTALL := $(PYTHON_BIN) -m pip install --quiet --no-compile
 # What lm-evaluation-harness imports at once. The extra `harness` brings all that some task may want, three times as long.
 HARNESS := lm_eval sacrebleu portalocker colorama tabulate lxml
