@@ -19,7 +19,7 @@ from typing import Any
 
 from pastalm.annotation.verdict import VERSION, AnswerPair, JudgePrompt
 from pastalm.files.atomic import write_text
-from pastalm.files.journal import Journal
+from pastalm.files.journal import Journal, read_journal
 from pastalm.files.lines import DataError, json_line
 from pastalm.files.rows import objects
 from pastalm.lang.prompt import as_text
@@ -202,13 +202,22 @@ def _require_each_once(named: Sequence[str], letters: str) -> None:
         raise DataError(f"the answer {lacking[0]} is not ranked; rank all of {', '.join(letters)}.")
 
 
-def shares_of(pairs: Sequence[AnswerPair], files: Iterable[Path]) -> dict[JudgePrompt, tuple[float, str]]:
+def undecided(pairs: Iterable[AnswerPair], model: str, caches: Sequence[Path]) -> list[AnswerPair]:
+    """The pairs on which a cache lacks a verdict of the judge ``model``, in either order."""
+    known = [{line.get("id") for line in read_journal(cache)} if cache.exists() else set() for cache in caches]
+    return [pair for pair in pairs if not all(order.key(model) in ids for order in pair.orders for ids in known)]
+
+
+def shares_of(
+    pairs: Sequence[AnswerPair], files: Iterable[Path], waiting: Sequence[AnswerPair] = ()
+) -> dict[JudgePrompt, tuple[float, str]]:
     """What the verdicts of some files say of each order of two answers: how much A is preferred, and where it stands.
-    Of a ranking that is more than the ``pairs``; only of these two verdicts must not contradict each other.
+    Of a ranking that is more than the ``pairs``; only of these two verdicts must not contradict each other. The items
+    are of all pairs, or of those that were ``waiting`` for this judge.
 
     Raises ``DataError`` with the place of a verdict that is wrong, on an unknown item, or on one that has a verdict.
     """
-    items = {item.id: item for item in _possible_items(pairs)}
+    items = {item.id: item for asked in (pairs, waiting) for item in _possible_items(asked)}
     wanted = {order for pair in pairs for order in pair.orders}
     places: dict[str, str] = {}
     found: dict[JudgePrompt, tuple[float, str]] = {}
@@ -225,12 +234,19 @@ def shares_of(pairs: Sequence[AnswerPair], files: Iterable[Path]) -> dict[JudgeP
 
 
 def _possible_items(pairs: Sequence[AnswerPair]) -> Iterator[JudgeItem]:
-    """All items that may have been exported: more answers to a prompt than there are letters make no ranking."""
-    texts = _by_instruction(pairs)
-    ranked = [pair for pair in pairs if len(texts[as_text(pair.prompt)]) <= len(ascii_uppercase)]
+    """All items that may have been exported, at any time: pairs come to be noted one behind the other. More answers to
+    a prompt than there are letters make no ranking."""
     yield from items_of(pairs, "pairs")
-    for orders in (1, 2):
-        yield from items_of(ranked, "rankings", orders)
+    noted: dict[str, set[str]] = {}
+    for pair in pairs:
+        instruction = as_text(pair.prompt)
+        texts = noted.setdefault(instruction, set())
+        before = len(texts)
+        texts.update((pair.first, pair.second))
+        if before < len(texts) <= len(ascii_uppercase):
+            shown = _shuffled(instruction, texts)
+            yield from (JudgeItem(1, instruction, shown), JudgeItem(2, instruction, shown))
+            yield JudgeItem(2, instruction, shown[::-1])
 
 
 def _said(item: JudgeItem, verdict: Any, place: str) -> Mapping[JudgePrompt, float]:
@@ -257,7 +273,7 @@ def take_verdicts(
     Raises ``DataError`` as :func:`shares_of`, for a verdict that contradicts a cache, and, unless ``partial``, for
     pairs that no verdict decides; then no cache has changed.
     """
-    found = shares_of(pairs, files)
+    found = shares_of(pairs, files, undecided(pairs, model, caches))
     wanted = [order for pair in pairs for order in pair.orders]
     decided = found.keys() & set(wanted)
     with ExitStack() as stack:

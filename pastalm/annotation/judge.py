@@ -23,6 +23,7 @@ from pastalm.lang.prompt import as_text
 
 ALTERNATIVES = 5  # likeliest tokens asked for at each place
 BY_FILE = "file"  # in the place of an endpoint: the verdicts come by `pasta judge`
+VERDICTS = "judge.jsonl"  # the cache of verdicts in the folder of an evaluation or of a run of stage 2
 TO_JUDGE = "to_judge.jsonl"  # in the folder of a round of stage 2: prompts with the answers that are compared
 MOST_REFUSED = 8  # requests refused before the first answer: then all will be
 
@@ -162,11 +163,11 @@ class FileJudge(Judge):
                 name = sha256(json.dumps(list(pair.values())).encode()).hexdigest()
                 if name not in wanted:
                     wanted.append({"id": name} | pair)
-        folder = self.cache.path.parent
+        place = self.cache.path.parent if self.cache.path.name == VERDICTS else self.cache.path
         raise VerdictsNeededError(
-            f"{len(missing)} comparisons wait for verdicts of {self.settings.model}: `pasta judge export {folder} "
-            f"items.jsonl`, have them judged, `pasta judge import {folder} items.jsonl --judge-model "
-            f"{self.settings.model}`, then this command again."
+            f"{len(missing)} comparisons wait for verdicts of {self.settings.model}: `pasta judge export {place} "
+            f"items.jsonl --judge-model {self.settings.model}`, have them judged, `pasta judge import {place} "
+            f"items.jsonl --judge-model {self.settings.model}`, then this command again."
         )
 
 

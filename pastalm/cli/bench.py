@@ -95,12 +95,12 @@ def bench(
     else:
         engine = load_engine(model or BUNDLED, device, dtype, trust_remote_code=trust_remote_code, **options)
     report = _report(engine, shape or name_of(model or BUNDLED))
-    _measure_steps(report, engine, wanted, grid, lengths, repeats)
-    _measure_answers(report, engine, wanted, answers, grid[0])
     try:
+        _measure_steps(report, engine, wanted, grid, lengths, repeats)
+        _measure_answers(report, engine, wanted, answers, grid[0])
         if "peers" in wanted:
             _measure_peers(report, engine, answers, (model or BUNDLED, shape), gguf, peer_url, trust_remote_code)
-    finally:  # what has been measured is not lost if a peer fails
+    finally:  # what has been measured is not lost if what comes behind it fails
         _show(report, out, json)
 
 

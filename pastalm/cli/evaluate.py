@@ -121,6 +121,8 @@ def evaluate(
 
     judge = JudgeFlags(judge_model, judge_url, judge_key_env, judge_concurrency, judge_cache, reference, calibration)
     biases = _biases(promise_biases)
+    if biases and promise_bias:
+        raise EvalError("--promise-bias and --promise-biases both say how readily chunks start; give one of them.")
     questions = read_questions(prompts, limit)
     if reference is not None:
         read_reference(reference, questions)  # what it lacks is said before anything is done
@@ -197,13 +199,14 @@ def _evaluated(
     judge: JudgeFlags,
 ) -> dict[str, Any]:
     """The report of one folder: all answers, those that are missing decoded now, and what the judge says of them."""
+    from pastalm.annotation.judge import VERDICTS
     from pastalm.evaluation.report import REPORT
 
     found = _answered(out, settings, questions, name, reuse, engines)
     if not judge.wanted or not (out / REPORT).exists():  # a judge in trouble costs no figures, and no earlier verdicts
         report = found.write(out)
     if judge.wanted:
-        with judge.open(out / "judge.jsonl") as opened:
+        with judge.open(out / VERDICTS) as opened:
             report = found.write(out, found.judge(opened, judge.reference, judge.calibration))
     return report
 

@@ -57,6 +57,12 @@ def export(
     orders: Annotated[
         int, typer.Option(min=1, max=2, help="In how many orders each ranking is shown; the second is the reverse.")
     ] = 1,
+    judge_model: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME", help="The model that judges: what it has decided is left out. Default: nothing is."
+        ),
+    ] = "",
     limit: Limit = None,
 ) -> None:
     """Write blind items: an instruction and answers under letters, in an order that tells nothing.
@@ -64,13 +70,17 @@ def export(
     A reader fills in the verdict of each: a ranking such as B > A = C, or for two answers the better one and how sure
     it is in percent, such as A 80, or tie.
     """
-    from pastalm.annotation.exchange import FORMS, items_of, write_items
+    from pastalm.annotation.exchange import FORMS, items_of, undecided, write_items
 
     if form not in FORMS:
         raise DataError(f"--form {form!r} is unknown; choose one of {', '.join(FORMS)}.")
     if out.exists():
         raise DataError(f"{out} is there already, perhaps with verdicts; choose another OUT.")
-    items = items_of(_comparisons(folders, limit).pairs, form, orders)
+    asked = _comparisons(folders, limit)
+    pairs = undecided(asked.pairs, judge_model, asked.caches) if judge_model else asked.pairs
+    if not pairs:
+        raise DataError(f"{judge_model} has decided everything that is asked here.")
+    items = items_of(pairs, form, orders)
     write_items(items, out)
     typer.echo(f"{len(items)} items written to {out}.", err=True)
 
@@ -136,11 +146,11 @@ class Comparisons(NamedTuple):
 
 def _comparisons(folders: Sequence[Path], limit: int | None = None) -> Comparisons:
     """What a folder has noted, which may be another judge's cache; of several, or where none is noted, all answers."""
-    from pastalm.annotation.judge import pairs_path, read_pairs
+    from pastalm.annotation.judge import VERDICTS, pairs_path, read_pairs
     from pastalm.annotation.verdict import of_first_prompts
     from pastalm.evaluation.ranked import ANSWERS, read_ranked
 
-    caches = [folder if folder.suffix == ".jsonl" else folder / "judge.jsonl" for folder in folders]
+    caches = [one if one.suffix == ".jsonl" or one.is_file() else one / VERDICTS for one in folders]
     noted = pairs_path(caches[0]).exists() or not (folders[0] / ANSWERS).exists()
     if len(folders) == 1 and noted:
         return Comparisons(caches, of_first_prompts(read_pairs(caches[0]), limit))
@@ -152,7 +162,10 @@ def _known(caches: Sequence[Path]) -> list[dict[str, Any]]:
     """The verdicts that the caches have."""
     from pastalm.files.journal import read_journal
 
-    return [line for cache in caches if cache.exists() for line in read_journal(cache)]
+    known = [line for cache in caches if cache.exists() for line in read_journal(cache)]
+    if any(not {"id", "share", "model"} <= line.keys() for line in known):
+        raise DataError(f"{caches[0]} holds lines that are no verdicts of a judge.")
+    return known
 
 
 def _shares(known: Sequence[dict[str, Any]]) -> dict[str, float | None]:

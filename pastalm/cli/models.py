@@ -68,7 +68,7 @@ def load_engine(
         if remote:
             if any(options.pop(name, None) for name in ("compile", "quantize")):
                 raise NoModelError("--compile and --quantize are about a model here, not about one behind --remote.")
-            return Engine.remote(remote, None, model, **options)
+            return Engine.remote(remote, None, model, trust_remote_code=trust_remote_code, **options)
         return Engine.from_pretrained(model, device, dtype, trust_remote_code=trust_remote_code, **options)
 
 

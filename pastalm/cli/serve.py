@@ -92,6 +92,8 @@ def serve(
     _require_extra()
     hush()  # before the first import of a library that has bars
     model = _one_model(model_argument, model)
+    if remote and max_batch_threads:
+        raise ServeError("--max-batch-threads is about a model here, not about one behind --remote: leave it out.")
     from pastalm.serving.config import ServerConfig
     from pastalm.serving.server import bind, is_loopback
 

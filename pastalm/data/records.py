@@ -165,7 +165,7 @@ class _Reader:
         turns, answer = self.prompt(), self.answer()
         if turns and turns[-1]["role"] == "assistant":
             last = turns.pop()["content"]
-            if answer not in (None, last):
+            if answer not in (None, "", last):
                 name = self.one(ANSWERS)
                 self.problems.append(f"its messages end with an answer, and {name!r} gives another; leave one out.")
             answer = last

@@ -12,8 +12,7 @@ from pastalm.evaluation.report import CONTROLLED, TWO_SIDED, WIN_RATE
 from pastalm.files.lines import DataError
 
 AXES = ("realised", "theoretical")
-ALIKE = ("prompts", "max_tokens", "baseline_print")  # settings that reports in one figure have in common
-JUDGED = ("model", "reference")  # and what they say of their judge
+ALIKE = ("prompts", "max_tokens")  # settings that reports in one figure have in common
 FRONT, DOMINATED = "#0b5394", "#9a9a9a"
 # Where a label may stand, in points from its mark, with its alignment; the first free place is taken.
 NEAR = 20  # points; a label that stands further from its mark has a line to it
@@ -97,16 +96,29 @@ def read_models(reports: Sequence[dict[str, Any]], axis: str = AXES[0]) -> Trade
 def _require_alike(reports: Sequence[dict[str, Any]]) -> None:
     """Raise ``DataError`` for a report on other prompts, with other room for an answer, against another baseline or by
     another judge than the first's."""
-    first = reports[0]
-    for other in reports[1:]:
-        for what, one, two in (
-            ("number of prompts", first["number"], other["number"]),
-            *((key, first["settings"].get(key), other["settings"].get(key)) for key in ALIKE),
-            *((f"judge's {key}", *((one.get("judge") or {}).get(key) for one in (first, other))) for key in JUDGED),
-        ):
-            if one != two:
-                told = f"{first['name']} has {what} {one!r}, {other['name']} {two!r}"
+    first, *others = ({"name": one["name"], **_grounds(one)} for one in reports)
+    for other in others:
+        for what, value in first.items():
+            if what != "name" and value != other[what]:
+                told = f"{first['name']} has {what} {value!r}, {other['name']} {other[what]!r}"
                 raise DataError(f"These reports cannot stand in one figure: {told}.")
+
+
+def _grounds(report: dict[str, Any]) -> dict[str, Any]:
+    """What reports in one figure have in common. A baseline is what its weights are, or else its name; one model is
+    called by several names where it is measured under several promise biases."""
+    settings, judge = report["settings"], report.get("judge") or {}
+    baseline = settings.get("baseline_print") or settings.get("baseline")
+    reference = judge.get("reference")
+    if judge and reference == report.get("baseline"):
+        reference = baseline or settings.get("model_print") or settings.get("model")
+    return {
+        "number of prompts": report["number"],
+        **{key: settings.get(key) for key in ALIKE},
+        "baseline": baseline,
+        "judge's model": judge.get("model"),
+        "judge's reference": reference,
+    }
 
 
 def _qualities(reports: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from pastalm.annotation.judge import TO_JUDGE
 from pastalm.annotation.verdict import AnswerPair
 from pastalm.evaluation.bootstrap import Bootstrap, Estimate
-from pastalm.files.journal import read_journal
+from pastalm.files.journal import ranks, read_journal
 from pastalm.files.lines import DataError
 from pastalm.files.rows import objects
 from pastalm.lang.prompt import as_text
@@ -57,8 +57,8 @@ def term_agreements(folder: Path, shares: Mapping[str, float | None], model: str
         pairs for scores in sorted(folder.glob("round*/scores.jsonl")) for pairs in _judged(scores, shares, model)
     ]
     prompts = [pairs for pairs in prompts if pairs]
-    terms = [name for name in (prompts[0][0].first if prompts else ()) if name not in JUDGES]
-    return [agreement(term, prompts) for term in (terms if len(terms) > 2 else terms[:1])]
+    terms = [name for name in (prompts[0][0].first if prompts else ()) if name not in (*JUDGES, TOGETHER)]
+    return [agreement(term, prompts) for term in (*terms, *[TOGETHER] * (len(terms) > 1))]
 
 
 def agreement(term: str, prompts: Sequence[Sequence[JudgedPair]]) -> TermAgreement:
@@ -89,7 +89,8 @@ def _scored(scores: Path) -> dict[str, list[tuple[str, Parts]]]:
     folder = scores.parent
     try:
         prompts = [as_text(fields["prompt"]) for _, fields in objects(folder / TO_JUDGE)]
-        texts = {(line["prompt"], line["sample"]): line["text"] for line in read_journal(folder / "samples.jsonl")}
+        samples = (line for path in ranks(folder / "samples.jsonl") for line in read_journal(path))
+        texts = {(line["prompt"], line["sample"]): line["text"] for line in samples}
         for line in read_journal(scores):
             if parts := dict(line["parts"]):
                 both = parts | {TOGETHER: prod(value for name, value in parts.items() if name not in JUDGES)}

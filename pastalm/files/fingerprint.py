@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from hashlib import sha256
 from pathlib import Path
@@ -19,7 +20,7 @@ def model_folder(place: Path) -> Path:
 def fingerprint(model: str) -> str:
     """A digest of a model's directory, or of its GGUF file: names and sizes of the files, and the ends of each. Empty
     for a hub id."""
-    place = Path(model).expanduser()
+    place = Path(os.path.expanduser(model))
     if place.is_file():
         return _digest([place])
     return _digest(sorted(model_folder(place).glob("*"))) if place.is_dir() else ""

@@ -133,9 +133,19 @@ def ranks(path: Path) -> list[Path]:
 def read_journal(path: Path) -> list[dict[str, Any]]:
     """What a journal holds, in the order of its lines, also while a run writes it; a torn last line is left out.
 
-    Raises ``OSError``, or ``ValueError`` for a file that is none.
+    Raises ``OSError``, or ``DataError`` with the place of a line that is no object.
     """
-    return [json.loads(line) for line in path.read_bytes().split(b"\n")[:-1]]
+    return [_object(line, path, number) for number, line in enumerate(path.read_bytes().split(b"\n")[:-1], 1)]
+
+
+def _object(line: bytes, path: Path, number: int) -> dict[str, Any]:
+    try:
+        value = json.loads(line)
+    except (ValueError, RecursionError):
+        value = None
+    if not isinstance(value, dict):
+        raise DataError(f"{path}, line {number}: no JSON object, so no program has written it; remove that line.")
+    return value
 
 
 def _line(value: dict[str, Any]) -> bytes:

@@ -36,9 +36,14 @@ def apply_adapter(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, fo
         )
     merged = adapted.merge_and_unload()
     merged.config.pasta_positions = read_positions(folder) or getattr(merged.config, "pasta_positions", None)
-    if (folder / "generation_config.json").is_file():
-        merged.generation_config = GenerationConfig.from_pretrained(folder)
+    merged.generation_config = adapter_generation_config(folder) or merged.generation_config
     return merged.eval()
+
+
+def adapter_generation_config(folder: Path) -> GenerationConfig | None:
+    """What the adapter in ``folder`` says about answers, if it says anything."""
+    there = (folder / "generation_config.json").is_file()
+    return GenerationConfig.from_pretrained(folder) if there else None
 
 
 def load_weights(adapted: Any, folder: Path) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
@@ -53,7 +54,7 @@ def find_checkpoint(name: str) -> Checkpoint:
     if name in BASES and not Path(name).exists():
         packaged = BASES[name].packaged()
         return Checkpoint(str(packaged.parent), packaged.name) if packaged else Checkpoint(BASES[name].hub_id)
-    place = Path(name).expanduser()
+    place = _expanded(name)
     if place.suffix == ".gguf" and not place.is_dir():
         if not place.is_file():
             raise LoadError(f"There is no GGUF file {place}.")
@@ -107,13 +108,18 @@ def _on_its_base(folder: Path) -> Checkpoint:
         raise LoadError(f"This installation has no model {folder.name!r}; give a directory or a hub id.")
     _check_settings(folder)
     base = read_settings(folder / ADAPTER_CONFIG).get("base_model_name_or_path")
-    if not base or Path(base).expanduser() == folder:
+    if not base or _expanded(base) == folder:
         raise LoadError(f"{folder / ADAPTER_CONFIG} names no base model; name one there as base_model_name_or_path.")
-    if base == ASSISTANT or _is_adapter(Path(base).expanduser()):
+    if base == ASSISTANT or _is_adapter(_expanded(base)):
         raise LoadError(
             f"{folder} holds an adapter for {base}, which is an adapter too; name the folder of a whole model."
         )
     return replace(find_checkpoint(base), adapter=folder)
+
+
+def _expanded(name: str) -> Path:
+    """The path that a name is, the home folder in it written out; of nobody's it stays as it is."""
+    return Path(os.path.expanduser(name))
 
 
 def _is_adapter(folder: Path) -> bool:

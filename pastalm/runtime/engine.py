@@ -249,7 +249,7 @@ class Engine:
         self._require_known("answer", script.tokens)
         eos = self.eos or frozenset([NO_TOKEN])  # an end is never fed to the model
         vocabulary = self.tags() if self.eos else Vocabulary(self.tags().tokenizer, eos)
-        known = Replay(script, min(eos))
+        known = Replay(script, min(eos), vocabulary.async_end)
         limits = Limits(max_tokens=max(1, known.total), max_threads=max_threads, max_depth=max(1, len(script.blocks)))
         language = Language(self.codec, eos, vocabulary, asynchronous=True, constrained=False)
         limits = self.bounded(limits, prompt)

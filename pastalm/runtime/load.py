@@ -28,7 +28,7 @@ from transformers import (
 from transformers.utils import logging
 
 from pastalm.lang.tokenizer import add_tags
-from pastalm.runtime.adapter import apply_adapter, read_positions
+from pastalm.runtime.adapter import adapter_generation_config, apply_adapter, read_positions
 from pastalm.runtime.bases import BASES
 from pastalm.runtime.checkpoint import Checkpoint, LoadError, find_checkpoint
 from pastalm.runtime.device import choose_device, choose_dtype
@@ -80,8 +80,11 @@ def load_tokenizer(name_or_path: str, *, trust_remote_code: bool = False) -> Pre
 
 
 def load_generation_config(name_or_path: str) -> GenerationConfig | None:
-    """What a model's files say about its answers, by the same names; None where they say nothing."""
+    """What a model's files, or those of an adapter, say about its answers, by the same names; None where they say
+    nothing."""
     checkpoint = find_checkpoint(name_or_path)
+    if checkpoint.adapter and (found := adapter_generation_config(checkpoint.adapter)):
+        return found
     try:
         return GenerationConfig.from_pretrained(checkpoint.where, local_files_only=_is_offline(checkpoint))
     except OSError:

@@ -12,15 +12,18 @@ from pastalm.runtime.thread import ThreadPath
 class Replay:
     """The teacher that gives each thread the tokens that ``script`` holds for it.
 
-    The main thread ends with ``eos``; without one, the script ends it, and no chunk may go on after that.
+    The main thread ends with ``eos``; without one, the script ends it, and no chunk may go on after that. A chunk that
+    a limit has cut ends with ``chunk_end``.
     """
 
-    def __init__(self, script: Script, eos: int | None) -> None:
+    def __init__(self, script: Script, eos: int | None, chunk_end: int | None = None) -> None:
         self.paths = block_paths(script)
         self.tokens: dict[ThreadPath, list[int]] = {path: script.of(block) for block, path in enumerate(self.paths)}
         self.lengths = {path: script.blocks[block].content for block, path in enumerate(self.paths)}
         for path in self.paths[1:]:
             del self.tokens[path][0]  # <async>, which the runtime writes
+            if chunk_end is not None and self.tokens[path][-1:] != [chunk_end]:
+                self.tokens[path].append(chunk_end)
         if eos is not None and self.tokens[()][-1:] != [eos]:
             self.tokens[()].append(eos)
         self.next = dict.fromkeys(self.tokens, 0)

@@ -196,10 +196,14 @@ class Runner:
         return logits.clone(), chosen  # the next replay writes over it
 
     @torch.inference_mode()
+    def make_layers(self, cache: KVCache) -> None:
+        """Make the layers of a cache now, by a pass that leaves nothing in it."""
+        self._feed_nothing(cache, 1, 1)
+
     def reserve(self, cache: KVCache) -> None:
         """Make the layers of a cache now, and the graphs of greedy steps over it: the largest first, whose memory
         serves the others too."""
-        self._feed_nothing(cache, 1, 1)
+        self.make_layers(cache)
         if self.graphs.active:
             nothing = Part(0, [Query(0, 0, JUNK, NOTHING)], [0], [UNWANTED])
             for shape in track(buckets(cache.rows, cache.slots), "Capturing steps", unit="graphs"):

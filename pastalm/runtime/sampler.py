@@ -125,26 +125,27 @@ class LegalMasks:
     def index(self, legal: Legal) -> int:
         """Which row of the table a set has."""
         if legal.key not in self._rows:
-            number = self._rows[legal.key] = len(self._rows)
-            if number == len(self.table):
-                self.table = torch.cat([self.table, torch.zeros_like(self.table)])
-                self.following = torch.cat([self.following, torch.zeros_like(self.following)])
+            instead = self.index(legal.instead) if legal.instead else None
+            others = {token: self.index(other) for token, other in legal.in_place_of.items() if token < self.size}
+            number = len(self._rows)
             illegal = torch.full((self.size,), legal.only, dtype=torch.bool)
             illegal[[token for token in legal.ids if token < self.size]] = not legal.only
+            following = torch.full((self.size,), number, dtype=torch.int16)
+            if instead is not None:
+                following[illegal] = instead
+            for token, other in others.items():
+                following[token] = other
+            self._make_room(number)
             self.table[number].copy_(illegal)
-            following = self._following(number, illegal, legal)  # which may make room, in other tensors
             self.following[number].copy_(following)
+            self._rows[legal.key] = number  # last: whatever ends this sooner leaves a row that nobody reads
         return self._rows[legal.key]
 
-    def _following(self, number: int, illegal_V: Tensor, legal: Legal) -> Tensor:
-        """A row of ``following``: int16 [V]."""
-        found = torch.full((self.size,), number, dtype=torch.int16)
-        if legal.instead:
-            found[illegal_V] = self.index(legal.instead)
-        for token, other in legal.in_place_of.items():
-            if token < self.size:
-                found[token] = self.index(other)
-        return found
+    def _make_room(self, number: int) -> None:
+        """Have a row of this number, in both tables or in neither."""
+        if number == len(self.table):
+            larger = [torch.cat([table, torch.zeros_like(table)]) for table in (self.table, self.following)]
+            self.table, self.following = larger
 
 
 @dataclass(frozen=True)

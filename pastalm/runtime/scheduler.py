@@ -114,6 +114,8 @@ class Scheduler:
         insort(self.running, sequence, key=Sequence.require_row)
         with sequence.guarded():
             slots = sequence.interpreter.limits.slots or self.max_model_len
+            if not self.cache.keys:
+                self.runner.make_layers(self.cache)  # small as it is: it then grows in all layers, or in none
             self.cache.grow(min(self.max_batch, 2 * sequence.row + 1), slots + self.ahead.spare)
             self._open_round(sequence)
 
@@ -172,9 +174,15 @@ class Scheduler:
             _fail(step.logits_indices, error)
             return
         self.threads = sum(map(len, step.logits_indices.values()))
-        for sequence, indices in step.logits_indices.items():
-            with sequence.guarded():
-                self._accept(sequence, indices, tokens, step.logits)
+        left = deque(step.logits_indices.items())
+        try:
+            while left:
+                sequence, indices = left.popleft()
+                with sequence.guarded():
+                    self._accept(sequence, indices, tokens, step.logits)
+        except BaseException as error:  # an interrupt: the others have been fed what nobody will read
+            _fail([sequence for sequence, _ in left], error)
+            raise
 
     def _arrived(self, sequences: list[Sequence]) -> Step | None:
         try:
@@ -198,11 +206,15 @@ class Scheduler:
         shares = self.shares([sequence.width for sequence in sequences])
         groups: dict[Sequence, list[Thread]] = {}
         parts: dict[Sequence, Part] = {}
-        for sequence, share in zip(sequences, shares, strict=True):
-            with sequence.guarded():
-                groups[sequence] = sequence.next_threads(share)
-                operations = [op for thread in groups[sequence] for op in sequence.interpreter.take(thread)]
-                parts[sequence] = _part(sequence, operations, groups[sequence])
+        try:
+            for sequence, share in zip(sequences, shares, strict=True):
+                with sequence.guarded():
+                    groups[sequence] = sequence.next_threads(share)
+                    operations = [op for thread in groups[sequence] for op in sequence.interpreter.take(thread)]
+                    parts[sequence] = _part(sequence, operations, groups[sequence])
+        except BaseException as error:  # an interrupt: the others have handed out what nobody will feed
+            _fail(parts, error)
+            raise
         launched, index = self._launch(parts), count()
         if launched is None or launched.choice is None:
             return None

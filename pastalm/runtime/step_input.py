@@ -234,10 +234,9 @@ class StepBuffers:
             self._copied.record(torch.cuda.current_stream(self.device))
 
     def _allocate(self, size: int) -> None:
-        pinned = self.device.type == "cuda"
-        self._host = torch.zeros(size, dtype=torch.uint8, pin_memory=pinned)
-        self.memory = self._host if self.device.type == "cpu" else torch.zeros_like(self._host, device=self.device)
-        self._inputs = {}
+        host = torch.zeros(size, dtype=torch.uint8, pin_memory=self.device.type == "cuda")
+        memory = host if self.device.type == "cpu" else torch.zeros_like(host, device=self.device)
+        self._host, self.memory, self._inputs = host, memory, {}  # all or none: there may be no room for the second
 
 
 def _size(shape: StepShape) -> int:

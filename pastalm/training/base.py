@@ -13,7 +13,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from pastalm.lang.positions import DEFAULT
 from pastalm.lang.tokenizer import end_tokens
-from pastalm.runtime.adapter import adopt_tags, read_positions
+from pastalm.runtime.adapter import adapter_generation_config, adopt_tags, read_positions
 from pastalm.runtime.checkpoint import ADAPTER_CONFIG, find_checkpoint
 from pastalm.runtime.device import multiplies_bfloat16
 from pastalm.runtime.load import load
@@ -54,6 +54,7 @@ def load_base(config: TrainingConfig, *, merged: bool = False) -> tuple[PreTrain
     )
     if adapter:
         model.config.pasta_positions = read_positions(adapter)
+        model.generation_config = adapter_generation_config(adapter) or model.generation_config
     adopt_end(model, tokenizer, config.model)
     adopt_tags(model, tokenizer)
     return model, tokenizer

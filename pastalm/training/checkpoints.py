@@ -32,7 +32,7 @@ from pastalm.runtime.adapter import note_positions
 from pastalm.training.adapters import add_adapters, bare, is_adapted, merge
 from pastalm.training.base import SettingsError, starting_point
 from pastalm.training.config import TrainingConfig, fixed, flag
-from pastalm.training.processes import leads, rank
+from pastalm.training.processes import leads, processes, rank
 
 STATE = "run.json"
 PATHS = frozenset({"model", "data", "baseline"})  # settings that name files of the machine where a run was
@@ -171,6 +171,22 @@ def last_checkpoint(out: str | Path) -> Path | None:
     return max((path for path in checkpoints(out) if _complete(path)), key=step_of, default=None)
 
 
+def resumed_from(out: str | Path) -> str | None:
+    """The newest complete checkpoint in ``out``, for the Trainer to go on from, if there is one. Raises
+    :class:`SettingsError` for one that another number of processes has written: they share the rows of a step, so these
+    would see some rows again and others never."""
+    checkpoint = last_checkpoint(out)
+    if checkpoint is None:
+        return None
+    wrote = len(list(checkpoint.glob("rng_state*.pth")))  # each process keeps its own
+    if wrote not in (0, processes()):
+        raise SettingsError(
+            f"{checkpoint} was written by a run of {wrote} processes, and this is one of {processes()}: start "
+            f"{wrote}, or give another --out."
+        )
+    return str(checkpoint)
+
+
 def drop_checkpoints(out: str | Path) -> None:
     """Remove all checkpoints in ``out``."""
     for path in checkpoints(out):
@@ -251,6 +267,7 @@ def _save_adapter(model: Any, config: TrainingConfig, card: str) -> PreTrainedMo
     with saving(place):
         model.save_pretrained(place, save_embedding_layers=False)
         note_positions(place, getattr(bare(model).config, "pasta_positions", None))
+        bare(model).generation_config.save_pretrained(place)
         (place / "README.md").write_text(card, encoding="utf-8")  # PEFT has put an empty form there
     return merge(model)
 
@@ -262,6 +279,7 @@ def whole_model(model: Any, state: dict[str, Tensor], vocabulary: Vocabulary, co
     built: Any = AutoModelForCausalLM.from_config(
         config_copy, dtype=torch.float32, attn_implementation=library_attention(plain)
     )
+    built.generation_config = deepcopy(plain.generation_config)
     if is_adapted(model):
         built = add_adapters(built, vocabulary, config)
     missing, unexpected = built.load_state_dict(state, strict=False)

@@ -28,7 +28,7 @@ from pastalm.runtime.engine import policy_of
 from pastalm.runtime.probe import window_of
 from pastalm.training.adapters import add_adapters, bare, is_adapted, merge
 from pastalm.training.base import disable_dropout, load_base
-from pastalm.training.checkpoints import last_checkpoint, model_card, save, save_trained, unwrapped, whole_model
+from pastalm.training.checkpoints import model_card, resumed_from, save, save_trained, unwrapped, whole_model
 from pastalm.training.config import PreferConfig
 from pastalm.training.losses import PairLoss, advantage, answer_log_probabilities, pair_loss
 from pastalm.training.pairs import AnswerCollator, PairCollator, Pairs, SampledAnswer
@@ -58,8 +58,7 @@ def optimise(round_: Round) -> None:
         trainer.add_callback(Snapshots(round_, models.write_snapshot))
         if leads():
             print(plan(trainer, config), flush=True)
-        checkpoint = last_checkpoint(round_.folder)
-        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        trainer.train(resume_from_checkpoint=resumed_from(round_.folder))
         models.write_last()
     del model, trainer, models
     gc.collect()  # the Trainer holds on to itself, and the next round needs the room

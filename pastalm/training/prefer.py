@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pastalm.annotation.endpoint import Settings
-from pastalm.annotation.judge import Judge
+from pastalm.annotation.judge import VERDICTS, Judge
 from pastalm.data.questions import Question, read_questions
 from pastalm.files.journal import Journal, ranks, read_journal
 from pastalm.files.packages import require
@@ -48,8 +48,6 @@ from pastalm.training.score import (
     score,
     unrepeated,
 )
-
-VERDICTS = "judge.jsonl"  # in a run's folder: the judge's cache, by name of the judge
 
 # What the baseline's answers and those of round 1 depend on, and so must be equal where these are taken over. The
 # number type may differ, since it changes nothing but how numbers round.
@@ -191,7 +189,7 @@ def _judge_key(config: PreferConfig) -> str:
 
 def _waiting(config: PreferConfig) -> str:
     return (
-        f"`pasta judge export {config.out} items.jsonl`, have them judged, "
+        f"`pasta judge export {config.out} items.jsonl --judge-model {config.judge_model}`, have them judged, "
         f"`pasta judge import {config.out} items.jsonl --judge-model {config.judge_model}`, and give the same command "
         "again: all that is sampled is kept."
     )

@@ -17,8 +17,9 @@ from pastalm.lang.positions import position_policy
 from pastalm.lang.vocabulary import Vocabulary
 from pastalm.runtime.probe import window_of
 from pastalm.training.adapters import TagRows, add_adapters, settle_tag_rate
-from pastalm.training.base import load_base, settle_dtype, settle_positions
+from pastalm.training.base import SettingsError, load_base, settle_dtype, settle_positions
 from pastalm.training.checkpoints import (
+    STATE,
     checkpoints,
     drop_checkpoints,
     is_finished,
@@ -29,6 +30,7 @@ from pastalm.training.checkpoints import (
     require_elsewhere,
     require_folder,
     require_same,
+    resumed_from,
     run_state,
     save_trained,
     step_of,
@@ -52,18 +54,21 @@ def train_sft(config: SftConfig) -> Path:
     where the model itself lies, and for training that diverges; ``SaveError`` for a disk that is full.
     """
     config = settle_dtype(config)
-    require_elsewhere(config.model, [Path(config.out), *checkpoints(config.out)])
+    out = Path(config.out)
+    require_elsewhere(config.model, [out, out / "adapter", *checkpoints(out)])
     require_folder(config.out)
     records = read_data(config)
     held_out = read_data(replace(config, data=config.eval_data)) if config.eval_data else []
     with locked(config.out):
         _train(config, records, held_out)
-    return Path(config.out)
+    return out
 
 
 def _train(config: SftConfig, records: Sequence[AnnotatedAnswer], held_out: Sequence[AnnotatedAnswer]) -> None:
     """All that the run in ``config.out`` has not done."""
     before = read_state(config.out) if config.resume else {}
+    if config.resume and not before and (strange := last_checkpoint(config.out)):
+        raise SettingsError(f"{strange} is of a run that has left no {STATE}: give {INSTEAD}, which removes it.")
     require_same(config, run_state(config, records), before, INSTEAD)
     set_seed(config.seed)
     model, tokenizer = load_base(config)
@@ -86,9 +91,9 @@ def _train(config: SftConfig, records: Sequence[AnnotatedAnswer], held_out: Sequ
 
 def _run(trainer: SftTrainer, tokenizer: PreTrainedTokenizerBase, config: SftConfig, state: dict[str, Any]) -> None:
     """Train, save the model, and complete the run state."""
-    checkpoint = last_checkpoint(config.out) if config.resume else None
+    checkpoint = resumed_from(config.out)
     say(plan(trainer, config))
-    loss = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None).training_loss
+    loss = trainer.train(resume_from_checkpoint=checkpoint).training_loss
     figures = _figures(trainer, checkpoint, loss) | trainer.held_out()
     save_trained(trainer, tokenizer, config, DTYPE, model_card(config, DTYPE, figures))
     if leads():
@@ -137,9 +142,9 @@ def _trainer(
     return trainer
 
 
-def _figures(trainer: SftTrainer, checkpoint: Path | None, loss: float) -> dict[str, Any]:
+def _figures(trainer: SftTrainer, checkpoint: str | None, loss: float) -> dict[str, Any]:
     """What the run state keeps. Figures of a run that went on from a checkpoint count what came after it."""
-    done = {"steps": trainer.state.global_step, "resumed_from": step_of(checkpoint) if checkpoint else 0}
+    done = {"steps": trainer.state.global_step, "resumed_from": step_of(Path(checkpoint)) if checkpoint else 0}
     logged = [line["loss"] for line in trainer.state.log_history if "loss" in line]
     ends = {"first_loss": logged[0], "last_loss": logged[-1]} if logged else {}
     return {**done, "loss": round(loss, 5), **ends, "processes": processes(), **trainer.throughput.report()}

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from pastalm.annotation.agreement import agreement, agreements
-from pastalm.annotation.exchange import items_of, read_verdict, shares_of, take_verdicts, write_items
-from pastalm.annotation.judge import FileJudge, VerdictsNeededError, read_pairs
+from pastalm.annotation.exchange import items_of, read_verdict, shares_of, take_verdicts, undecided, write_items
+from pastalm.annotation.judge import TO_JUDGE, FileJudge, VerdictsNeededError, read_pairs
 from pastalm.annotation.verdict import AnswerPair, Verdict
 from pastalm.files.journal import read_journal
 from pastalm.files.lines import DataError
@@ -112,6 +112,34 @@ def test_verdicts_go_into_every_cache_or_into_none(cache: Path, tmp_path: Path):
     other.unlink()
     assert take_verdicts([cache, other], pairs, "anna", [path]) == (14, 0)
     assert read_journal(cache) == read_journal(other) and len(read_journal(other)) == 14
+
+
+@pytest.mark.parametrize("form", ["rankings", "pairs"])
+def test_what_was_exported_stays_good_when_more_is_asked(cache: Path, tmp_path: Path, form: str):
+    path = filled(tmp_path / "items.jsonl", "good", exported(cache, tmp_path / "items.jsonl", form))
+    with pytest.raises(VerdictsNeededError):  # the same answers against a further reference
+        ask(cache, [*(AnswerPair(one.prompt, one.first, "gold") for one in PAIRS), *THREE])
+    taken = take_verdicts([cache], read_pairs(cache), "anna", [path], partial=True)
+    assert taken == (14, 8) and ask(cache, PAIRS) == [Verdict((1.0, 1.0))] * 4
+
+
+def noted(folder: Path, number: int, *answers: str) -> None:
+    """What a round of stage 2 wants to be judged."""
+    place = folder / f"round{number}" / TO_JUDGE
+    place.parent.mkdir()
+    place.write_text(json.dumps({"id": "0", "prompt": "Which?", "against": ["base", "own"], "answers": answers}) + "\n")
+
+
+def test_a_second_round_is_judged_beside_what_the_first_has_said(tmp_path: Path):
+    cache = tmp_path / "judge.jsonl"
+    for number, order in enumerate((["one", "base", "two", "own"], ["own", "three", "base", "four"]), 1):
+        noted(tmp_path, number, *(text for text in order if text not in ("base", "own")))
+        (item,) = items_of(undecided(read_pairs(cache), "anna", [cache]), "rankings")
+        assert set(item.answers) == set(order)
+        letters = dict(zip(item.answers, item.letters, strict=True))
+        (tmp_path / "v.jsonl").write_text(json.dumps({"id": item.id, "ranking": [letters[text] for text in order]}))
+        assert take_verdicts([cache], read_pairs(cache), "anna", [tmp_path / "v.jsonl"]) == (8, 0)
+    assert undecided(read_pairs(cache), "anna", [cache]) == []
 
 
 def test_people_fill_in_markdown(cache: Path, tmp_path: Path):

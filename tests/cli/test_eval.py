@@ -123,6 +123,8 @@ def test_promise_biases_in_one_run(model_dir: Path, prompts: Path, tmp_path: Pat
     ]
     again = evaluate(model_dir, prompts, tmp_path, *flags, "--promise-biases", "-1,0,2", "--json")
     assert [report["name"] for report in json.loads(again.stdout)] == ["mine -1", "mine +0", "mine +2"]
+    refused = evaluate(model_dir, prompts, tmp_path, "--promise-biases", "1", "--promise-bias", "2")
+    assert refused.exit_code == 2 and "give one of them" in refused.stderr
     refused = evaluate(model_dir, prompts, tmp_path, "--promise-biases", "many")
     assert refused.exit_code == 2 and "--promise-biases are numbers" in refused.stderr
 

@@ -129,6 +129,29 @@ def test_wrong_verdicts_are_refused_with_their_place(folders: list[Path], tmp_pa
     assert not any((folder / "judge.jsonl").exists() for folder in folders)
 
 
+def test_only_what_a_judge_has_not_decided_is_asked(
+    folders: list[Path], evaluate: Callable[..., Result], tmp_path: Path
+) -> None:
+    cache, items, verdicts = tmp_path / "anna.jsonl", tmp_path / "items.jsonl", tmp_path / "verdicts.jsonl"
+    flags = ("--judge-model", "anna", "--judge-url", "file", "--judge-cache", str(cache))
+    waits = evaluate(folders[0], *flags)
+    assert waits.exit_code == 2 and f"`pasta judge export {cache} items.jsonl" in " ".join(waits.stderr.split())
+    done = judge("export", cache, items, "--judge-model", "anna")
+    assert done.exit_code == 0 and "2 items written" in done.stderr, done.output
+    read(items, verdicts, "good plain")
+    assert judge("import", cache, verdicts, "--judge-model", "anna").exit_code == 0
+    again = judge("export", cache, tmp_path / "more.jsonl", "--judge-model", "anna")
+    assert again.exit_code == 2 and "anna has decided everything" in again.stderr
+    assert evaluate(folders[0], *flags).exit_code == 0
+
+
+def test_a_damaged_cache_is_one_sentence(folders: list[Path]) -> None:
+    for text, says in (("\n", "line 1: no JSON object"), ("{}\n", "no verdicts of a judge")):
+        (folders[0] / "judge.jsonl").write_text(text)
+        refused = judge("agree", *folders, "anna")
+        assert refused.exit_code == 2 and says in " ".join(refused.stderr.split()), refused.output
+
+
 def test_what_is_left_out_is_said(folders: list[Path], tmp_path: Path) -> None:
     for words, says in (
         (("export", *folders, tmp_path / "nowhere", tmp_path / "items.jsonl"), "nowhere is no folder of `pasta eval`"),

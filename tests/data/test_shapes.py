@@ -46,6 +46,7 @@ SHAPES: dict[str, tuple[dict[str, Any], list[dict[str, str]]]] = {
     "trl": ({"prompt": [USER], "completion": [REPLY]}, [USER]),
     "history": ({"instruction": "q", "output": PLAIN, "history": [["q", PLAIN]]}, [USER, REPLY, USER]),
     "nulls": ({"messages": None, "prompt": "q", "input": None, "system": None, "answer": PLAIN, "id": None}, [USER]),
+    "empty answer": ({"messages": [USER, REPLY], "answer": ""}, [USER]),
     "null texts": ({"messages": [USER, REPLY], "prompt": None, "answer": None, "output": None}, [USER]),
 }
 FORMS = ["jsonl", "crlf.jsonl", "json", "parquet", "jsonl.gz", "json.gz", "parquet.gz", "folder", "saved"]

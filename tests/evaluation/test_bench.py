@@ -99,6 +99,13 @@ def test_the_parts_of_a_step_are_all_of_it_and_the_code_is_as_before(engine: Eng
     assert engine.runner.run_model == before and attention.attend is attend
 
 
+def test_what_the_window_has_no_room_for_is_left_out(engine: Engine) -> None:
+    assert engine.runner.window is not None
+    many = engine.runner.window // 100
+    found = list(measure_breakdown(engine, [(1, 1), (1, many)], 16, 3))
+    assert [(one.sequences, one.threads) for one in found] == [(1, 1)]
+
+
 def test_a_choice_that_is_a_graph_of_its_own_is_sampling(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     runner, calls = engine.runner, []
     replayed = Graphs(lambda function: function)

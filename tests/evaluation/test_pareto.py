@@ -122,7 +122,11 @@ def test_a_name_is_no_formula_and_no_control_character(tmp_path: Path):
         ({"settings": {"prompts": "other.json", "max_tokens": 100}}, "a has prompts 'set.json', b 'other.json'"),
         (
             {"settings": {"prompts": "set.json", "max_tokens": 100, "baseline_print": "12"}},
-            "a has baseline_print None, b '12'",
+            "a has baseline None, b '12'",
+        ),
+        (
+            {"settings": {"prompts": "set.json", "max_tokens": 100, "baseline_print": "", "baseline": "org/x"}},
+            "a has baseline None, b 'org/x'",
         ),
         ({"judge": {"model": "j", "reference": "r"}}, "a has judge's model None, b 'j'"),
     ],
@@ -130,6 +134,29 @@ def test_a_name_is_no_formula_and_no_control_character(tmp_path: Path):
 def test_other_prompts_or_room_do_not_compare(other: dict[str, Any], says: str):
     with pytest.raises(DataError, match=says):
         read_models([made("a", 1, 50), made("b", 2, 40) | other])
+
+
+@pytest.mark.parametrize(
+    "weights, alike",
+    [
+        ({"model": "m", "model_print": "7"}, True),  # the curve of a promise bias: one model, called by its value
+        ({"model": "m", "baseline": "sft"}, True),
+        ({"model": "m", "baseline": "org/x", "baseline_print": "9"}, True),
+        ({}, False),
+    ],
+)
+def test_a_judge_s_reference_is_what_the_baseline_is_not_what_it_is_called(weights: dict[str, Any], alike: bool):
+    def report(name: str, called: str) -> dict[str, Any]:
+        one = made(name, 1, 50) | {"baseline": called, "judge": {"model": "j", "reference": called}}
+        one["settings"] |= weights or {"model": name}
+        return one
+
+    reports = [report("m -1", "m -1 (sequential)"), report("m +1", "m +1 (sequential)")]
+    if alike:
+        assert len(read_models(reports).models) == 2
+    else:
+        with pytest.raises(DataError, match=r"m -1 has judge's reference 'm -1', m \+1 'm \+1'"):
+            read_models(reports)
 
 
 def test_without_times_there_is_no_realised_speedup():

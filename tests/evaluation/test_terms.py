@@ -90,6 +90,26 @@ def judged(folder: Path) -> tuple[dict[str, float | None], str]:
     return shares(folder, "good fair own base poor"), "anna"
 
 
+def test_samples_of_several_processes_are_one_round(folder: Path) -> None:
+    found, name = judged(folder)
+    whole = folder / "round1" / "samples.jsonl"
+    lines = whole.read_text().splitlines(keepends=True)
+    whole.write_text("".join(lines[::2]))
+    whole.with_name("samples.rank1.jsonl").write_text("".join(lines[1::2]))
+    assert {one.term for one in term_agreements(folder, found, name)} == {"redundancy", "coverage", TOGETHER}
+
+
+@pytest.mark.parametrize("kept, terms", [({"verdicts"}, []), ({"verdicts", "coverage"}, ["coverage"])])
+def test_a_product_of_fewer_than_two_terms_is_not_shown(folder: Path, kept: set[str], terms: list[str]) -> None:
+    found, name = judged(folder)
+    scores = folder / "round1" / "scores.jsonl"
+    lines = read_journal(scores)
+    for line in lines:
+        line["parts"] = {part: value for part, value in line["parts"].items() if part in kept}
+    write(scores, lines)
+    assert [one.term for one in term_agreements(folder, found, name)] == terms
+
+
 def test_pairs_with_the_baseline_alone_say_nothing_of_two_samples(folder: Path) -> None:
     assert term_agreements(folder, shares(folder, "good fair own base poor", "pairs"), "anna") == []
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
-from transformers import PreTrainedTokenizerFast
+from transformers import GenerationConfig, PreTrainedTokenizerFast
 
 from pastalm.lang.vocabulary import Vocabulary
 from pastalm.runtime.load import LoadError, load, load_generation_config, load_tokenizer, trained_positions
@@ -39,6 +39,15 @@ def adapter(tmp_path: Path, tokenizer: PreTrainedTokenizerFast) -> Path:
                 weight.normal_()
     wrapped.save_pretrained(folder, save_embedding_layers=False)
     return folder
+
+
+def test_what_it_says_about_answers_goes_before_its_base(adapter: Path) -> None:
+    base = load_generation_config(str(adapter))
+    assert base and not base.do_sample
+    GenerationConfig(do_sample=True, temperature=0.5, eos_token_id=[1, 7]).save_pretrained(adapter)
+    found = load_generation_config(str(adapter))
+    assert found and (found.temperature, found.eos_token_id) == (0.5, [1, 7])
+    assert load(str(adapter), "cpu", "float32")[0].generation_config.eos_token_id == [1, 7]
 
 
 def test_it_is_merged_into_its_base(adapter: Path) -> None:

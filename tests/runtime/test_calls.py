@@ -136,6 +136,30 @@ def test_a_pass_that_is_interrupted_ends_all_in_it_and_nothing_else(
     assert texts([engine.generate(prompt, **OPTIONS) for prompt in PROMPTS]) == texts(list(expected.values()))
 
 
+@pytest.mark.parametrize("call", [2, 4])
+def test_an_interrupt_while_tokens_are_handed_out_ends_those_that_have_not_got_theirs(
+    engine: Engine, expected: dict[str, Response], call: int
+) -> None:
+    calls = iter(range(1, 1000))
+
+    def interrupted(*_: object) -> None:
+        if next(calls) == call:
+            raise KeyboardInterrupt
+
+    list(engine.generate_batch(PROMPTS[:2], max_batch=2, max_tokens=40))
+    stream, other = engine.stream("hello", observe=interrupted, **OPTIONS), engine.stream("foo", **OPTIONS)
+    with pytest.raises(KeyboardInterrupt):
+        for _ in zip(stream, other, strict=False):
+            pass
+    try:
+        rest = list(other)
+    except InterruptedError:
+        assert call != 2
+    else:  # it was in no step with the other one, or had its token already
+        assert call != 4 and rest[-1].response.annotated == expected["foo"].annotated
+    assert texts([engine.generate(prompt, **OPTIONS) for prompt in PROMPTS]) == texts(list(expected.values()))
+
+
 def test_calls_from_several_threads(engine: Engine, expected: dict[str, Response]) -> None:
     with ThreadPoolExecutor(4) as pool:
         found = list(pool.map(lambda prompt: engine.generate(prompt, **OPTIONS), PROMPTS * 3))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from copy import deepcopy
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -312,6 +313,16 @@ def test_a_replay_needs_no_end_token() -> None:
         assert response.text == parse(annotated).plain and response.finish_reason == "stop"
 
 
+def test_a_cut_answer_can_be_replayed(engine: Engine) -> None:
+    whole = engine.replay("hello", ANNOTATED)
+    script = deepcopy(whole.script)
+    assert engine.vocabulary
+    last = max(place for place, token in enumerate(script.tokens) if token == engine.vocabulary.async_end)
+    del script.tokens[last], script.block[last]
+    again = engine.replay_script(engine.encode("hello"), script, engine.policy())
+    assert (again.text, again.annotated) == (whole.text, whole.annotated)
+
+
 def test_loading_a_directory(saved: Path) -> None:
     response = Engine.from_pretrained(str(saved), device="cpu").generate("hello", max_tokens=3)
     assert response.metrics.tokens == 3
@@ -328,6 +339,7 @@ def test_a_directory_below_home(saved: Path, monkeypatch: pytest.MonkeyPatch) ->
     ("arguments", "message"),
     [
         (("./nowhere",), "There is no directory ./nowhere"),
+        (("~nobody-of-this-name/x",), "There is no directory ~nobody-of-this-name/x"),
         (("nowhere/",), "There is no directory nowhere/"),
         ((".", "gpu"), "Unknown device 'gpu'"),
         ((".", "cpu", "int7"), "Unknown dtype 'int7'"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from math import inf, nan
 
 import pytest
@@ -92,6 +93,30 @@ def test_masks_take_ids_beyond_the_models_head() -> None:
     rows = [masks.index(Legal(("x",), (1, 7))), masks.index(ANY), masks.index(Legal(("x",), (1, 7)))]
     assert rows == [0, 1, 0]
     assert masks.table[:2].tolist() == [[False, True, False], [False] * 3]
+
+
+class Interrupted(tuple):
+    """Ids whose reading is interrupted the first time."""
+
+    times = iter(range(1000))
+
+    def __iter__(self) -> Iterator[int]:
+        if next(self.times) == 0:
+            raise KeyboardInterrupt
+        return super().__iter__()
+
+
+def test_a_mask_that_was_not_finished_is_made_anew() -> None:
+    masks = LegalMasks(5, CPU)
+    masks.index(ANY)
+    legal = Legal(("few",), Interrupted((1, 3)), only=True, instead=Legal(("one",), (2,), only=True))
+    with pytest.raises(KeyboardInterrupt):
+        masks.index(legal)
+    number = masks.index(legal)
+    assert masks.table[number].tolist() == [True, False, True, False, True]
+    other = masks.index(legal.instead)
+    assert masks.following[number].tolist() == [other, number, other, number, other]
+    assert masks.index(ANY) == 0 and masks.following[0].tolist() == [0] * 5
 
 
 def blocked(weights: list[int]) -> Tensor:

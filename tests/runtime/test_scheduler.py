@@ -100,6 +100,31 @@ def test_a_request_without_memory_ends_alone(engine: Engine, tokens: int) -> Non
     assert scheduler.idle and scheduler.cache.slots <= 256, "the cache is not as it was"
 
 
+def test_the_first_request_of_all_may_lack_memory(
+    tokenizer: PreTrainedTokenizerFast, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the layers lack is known before the cache has grown to it."""
+    make, enlarge = KVCache.layer, KVCache._larger
+
+    def narrow_layer(cache: KVCache, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+        if cache.slots > 1000:
+            torch.empty(1 << 60)  # what torch says where there is no memory
+        return make(cache, layer, key, value)
+
+    def narrow_larger(old: Tensor, rows: int, slots: int) -> Tensor:
+        if old.dim() > 2 and slots > 1000:
+            torch.empty(1 << 60)
+        return enlarge(old, rows, slots)
+
+    monkeypatch.setattr(KVCache, "layer", narrow_layer)
+    monkeypatch.setattr(KVCache, "_larger", staticmethod(narrow_larger))
+    engine = Engine(tiny("llama", len(tokenizer)), tokenizer)
+    for _ in range(2):
+        with pytest.raises(OutOfMemoryError):
+            engine.generate("hello world", mode="sequential", max_tokens=5000)
+        assert engine.generate("hello world", **OPTIONS).metrics.tokens
+
+
 def test_a_step_without_memory_goes_on_without_the_last_request(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -96,6 +96,17 @@ def test_a_large_step_makes_the_buffer_grow() -> None:
     assert again.tokens.tolist() == [[10]]
 
 
+def test_a_buffer_grows_on_host_and_device_or_on_neither(monkeypatch: pytest.MonkeyPatch) -> None:
+    buffers = StepBuffers(torch.device("meta"))
+    before = len(buffers._host), len(buffers.memory)
+    with monkeypatch.context() as patch, pytest.raises(MemoryError):
+        patch.setattr(torch, "zeros_like", lambda *_, **__: (_ for _ in ()).throw(MemoryError()))
+        buffers._allocate(1 << 20)
+    assert (len(buffers._host), len(buffers.memory)) == before
+    buffers._allocate(1 << 20)
+    assert len(buffers._host) == len(buffers.memory) == 1 << 20
+
+
 def test_draws_stand_in_rows() -> None:
     how = SamplingParams(0.5, 0.9, 3, 1.5)
     draws = [Draw(SamplingParams(), ANY), Draw(how, ANY, (1,), 4)]

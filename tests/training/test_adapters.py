@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
+    GenerationConfig,
     LlamaConfig,
     LlamaForCausalLM,
     PhiConfig,
@@ -105,7 +106,9 @@ def test_a_model_can_be_put_together_from_gathered_weights(
     state = {name: weight.detach().clone() for name, weight in trained.state_dict().items()}
     if tied:
         state = {name: weight for name, weight in state.items() if "lm_head" not in name}
+    model.generation_config.update(do_sample=True, temperature=0.6)
     built = whole_model(trained, state, vocabulary, settings)
+    assert built.generation_config.temperature == 0.6
     for name, weight in trained.state_dict().items():
         torch.testing.assert_close(built.state_dict()[name], weight, msg=name)
     state.pop(next(name for name in state if "q_proj" in name))
@@ -133,6 +136,7 @@ def test_both_saved_forms_are_the_trained_model(base: Path, data: Path, tmp_path
     assert checkpoint.is_dir()
     (tmp_path / "again").mkdir()
     checkpoint.rename(tmp_path / "again" / "checkpoint-4")
+    (tmp_path / "whole" / "run.json").rename(tmp_path / "again" / "run.json")
     train_sft(replace(settings, out=str(tmp_path / "again")))
     again = AutoModelForCausalLM.from_pretrained(tmp_path / "again", dtype=torch.float32)
     for (name, left), right in zip(saved.named_parameters(), again.named_parameters(), strict=True):
@@ -194,6 +198,7 @@ def test_a_head_with_a_bias_is_trained_whole(data: Path, tmp_path: Path) -> None
 def test_training_goes_on_with_an_adapter(base: Path, data: Path, tmp_path: Path) -> None:
     """One adapter on the first base, not a second one on a merged model."""
     first = train_sft(config(base, data, tmp_path / "first", lora=2, positions="const40"))
+    GenerationConfig(do_sample=True, temperature=0.6, top_p=0.9).save_pretrained(first / "adapter")
     again = config(first / "adapter", data, tmp_path / "again", lora=2, steps=1, learning_rate=1e-9)
     second = train_sft(again)
     left, right = (load_file(place / "adapter" / "adapter_model.safetensors") for place in (first, second))
@@ -204,7 +209,9 @@ def test_training_goes_on_with_an_adapter(base: Path, data: Path, tmp_path: Path
     assert settings["base_model_name_or_path"] == str(base)
     engines = [Engine.from_pretrained(str(place), dtype="float32") for place in (first / "adapter", second / "adapter")]
     assert {engine.positions for engine in engines} == {"const40"}
-    one, other = (engine.generate("add 3", max_tokens=8).script.tokens for engine in engines)
+    whole = Engine.from_pretrained(str(second), dtype="float32")
+    assert all(one.defaults == {"temperature": 0.6, "top_p": 0.9} for one in (*engines, whole))
+    one, other = (engine.generate("add 3", max_tokens=8, temperature=0).script.tokens for engine in engines)
     assert one == other
     for wrong, message in (({"lora": 4}, "--lora 2"), ({"lora_alpha": 8.0}, "--lora-alpha 32")):
         with pytest.raises(SettingsError, match=rf"was trained with {message}.* start from the merged model\."):

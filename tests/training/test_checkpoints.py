@@ -174,11 +174,29 @@ def test_the_model_that_a_run_starts_from_is_not_overwritten(
     (model / "checkpoint-2").mkdir(parents=True)
     (tmp_path / "link").symlink_to(model)
     monkeypatch.chdir(tmp_path)
-    for start, out in (("base", "./base"), (model, "link"), ("base/checkpoint-2", "base"), ("a/hub-id", "a/hub-id")):
+    places = (("base/checkpoint-2", "base"), ("base/adapter", "base"), ("a/hub-id", "a/hub-id"))
+    for start, out in (("base", "./base"), (model, "link"), *places):
         for resume in (True, False):
             with pytest.raises(SettingsError, match=r"is also where this run writes, .*give another --out\.$"):
                 train_sft(config(start, data, out, resume=resume))
     assert [path.name for path in model.iterdir()] == ["checkpoint-2"]
+
+
+def test_a_checkpoint_of_more_processes_is_refused(whole: Path, base: Path, data: Path, tmp_path: Path) -> None:
+    out = unfinished(whole, tmp_path / "out")
+    state = last_checkpoint(out) / "rng_state.pth"
+    state.rename(state.with_name("rng_state_0.pth"))
+    shutil.copyfile(state.with_name("rng_state_0.pth"), state.with_name("rng_state_1.pth"))
+    with pytest.raises(SettingsError, match=r"was written by a run of 2 processes, and this is one of 1: start 2, or"):
+        train_sft(config(base, data, out))
+
+
+def test_checkpoints_of_nobody_s_run_are_not_gone_on_from(whole: Path, base: Path, data: Path, tmp_path: Path) -> None:
+    out = unfinished(whole, tmp_path / "out")
+    (out / "run.json").unlink()
+    with pytest.raises(SettingsError, match=r"of a run that has left no run\.json: give another --out, or --no-re"):
+        train_sft(config(base, data, out))
+    assert last_checkpoint(out)
 
 
 def test_data_and_folder_are_looked_at_before_the_model_is_loaded(

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import wraps
 from typing import Any
 
-from pastalm.evaluation.bench.steps import WARM_UP, now, running
+from pastalm.evaluation.bench.steps import WARM_UP, fits, now, running
 from pastalm.runtime import attention, compiled
 from pastalm.runtime.engine import Engine
 from pastalm.runtime.sampler import Sampler
@@ -54,8 +54,9 @@ class StepBreakdown:
 def measure_breakdown(
     engine: Engine, widths: Sequence[tuple[int, int]], context: int, steps: int
 ) -> Iterator[StepBreakdown]:
-    """The parts of a step for each pair of sequences and threads."""
-    for sequences, threads in widths:
+    """The parts of a step for each pair of sequences and threads; those that the model's window has no room for are
+    left out."""
+    for sequences, threads in (width for width in widths if fits(engine, width[1], context, 2 * steps)):
         scheduler = running(engine, sequences, threads, context, 2 * steps)
         for _ in range(WARM_UP):
             scheduler.step()

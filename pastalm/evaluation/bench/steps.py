@@ -67,7 +67,7 @@ def measure_steps(
     wanted = {(least[0], number, least[2]) for number in threads} | {(number, *least[1:]) for number in sequences}
     wanted |= {(least[0], number, context) for number in (least[1], max(threads)) for context in contexts}
     for count, number, context in sorted(wanted):
-        if _fits(engine, number, context, steps):
+        if fits(engine, number, context, steps):
             yield measure_step(engine, count, number, context, steps)
 
 
@@ -114,7 +114,8 @@ def _words(number: int) -> str:
     return "".join(f" {'abcdefghij'[k % 10]}" for k in range(number))
 
 
-def _fits(engine: Engine, threads: int, context: int, steps: int) -> bool:
+def fits(engine: Engine, threads: int, context: int, steps: int) -> bool:
+    """Whether a sequence with so many threads and so long a prompt has room for so many steps."""
     window, longest = engine.runner.window, engine.max_model_len
     needed = context + 130 * threads + 2 * steps + 64  # a promise of 90 tokens moves the main thread on by so many
     return all(room is None or needed < room for room in (window, longest))

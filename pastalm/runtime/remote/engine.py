@@ -37,7 +37,8 @@ class RemoteEngine(Engine):
     fast tokenizer, or a directory or hub id that has it; ``api_key`` None is what the environment has as
     ``PASTA_REMOTE_KEY``. ``max_model_len`` bounds prompt and answer together (None: what the server says). At most
     ``max_streams`` completions run at once. ``timeout`` and ``attempts`` are those of
-    :class:`~pastalm.runtime.remote.server.CompletionServer`.
+    :class:`~pastalm.runtime.remote.server.CompletionServer`. ``trust_remote_code`` runs code that comes with the
+    tokenizer.
 
     Each thread is a completion of its own; after a sync the joined text is sent as a new prompt. So a model answers as
     well as here only if it was trained for that (``pasta train sft --views server``). The grammar of tags is enforced
@@ -58,9 +59,10 @@ class RemoteEngine(Engine):
         max_streams: int = 256,
         timeout: float = 60.0,
         attempts: int = ATTEMPTS,
+        trust_remote_code: bool = False,
     ) -> None:
         urls = [base_url] if isinstance(base_url, str) else list(base_url)
-        self.tokenizer, self.eos = _tokenizer_and_ends(tokenizer)
+        self.tokenizer, self.eos = _tokenizer_and_ends(tokenizer, trust_remote_code)
         self.codec, self.prompts = TextCodec(self.tokenizer), PromptEncoder(self.tokenizer)
         self.vocabulary = Vocabulary(self.tokenizer, self.eos) if has_tags(self.tokenizer) else None
         self.positions, self.max_batch = CONTIGUOUS, max_batch
@@ -129,8 +131,11 @@ class RemoteEngine(Engine):
         return position_policy(CONTIGUOUS)
 
     def scheduler(self, max_batch: int, max_model_len: int, max_batch_threads: int | None = None) -> Any:
-        """The one scheduler there is: it holds the connections."""
-        self._remote.max_batch = max(max_batch, self._remote.max_batch)
+        """The one scheduler there is: it holds the connections. Raises :class:`RequestError` for a number of threads
+        in a step: steps are the server's."""
+        if max_batch_threads is not None:
+            raise RequestError("A completion server shapes its own steps: max_batch_threads says nothing there.")
+        self._remote.max_batch = max_batch
         return self._remote
 
     def release(self) -> None:
@@ -139,14 +144,16 @@ class RemoteEngine(Engine):
         self._remote.close()
 
     def _scheduler_for(self, sequences: Any, max_batch: int) -> Any:
-        return self.scheduler(max_batch, 0)
+        return self.scheduler(max(max_batch, self._remote.max_batch), 0)
 
 
-def _tokenizer_and_ends(given: PreTrainedTokenizerBase | str) -> tuple[PreTrainedTokenizerBase, frozenset[int]]:
+def _tokenizer_and_ends(
+    given: PreTrainedTokenizerBase | str, trust_remote_code: bool
+) -> tuple[PreTrainedTokenizerBase, frozenset[int]]:
     """The tokenizer, and the tokens that end an answer by it and by what else lies beside it."""
     if not isinstance(given, str):
         return given, frozenset(end_tokens(given))
-    trained, tokenizer = trained_positions(given), load_tokenizer(given)
+    trained, tokenizer = trained_positions(given), load_tokenizer(given, trust_remote_code=trust_remote_code)
     if trained not in (None, CONTIGUOUS):
         _log.warning("The model was trained with the positions %r, but those of a server are contiguous.", trained)
     return tokenizer, frozenset(end_tokens(tokenizer, load_generation_config(given)))

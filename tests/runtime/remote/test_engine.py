@@ -196,6 +196,25 @@ def test_many_requests_at_once(vocabulary: Vocabulary, tokenizer: PreTrainedToke
     assert [one.text for one in found] == [parse(text).plain for text in texts.values()]
 
 
+def test_a_scheduler_decodes_as_many_as_it_was_asked_for(
+    vocabulary: Vocabulary, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    texts = [f"foo {n}" for n in range(6)]
+    script = script_of("bar 12 34 end", vocabulary)
+    with remote(knowing(*((vocabulary.encode(text), script) for text in texts)), tokenizer) as (engine, _):
+        scheduler = engine.scheduler(2, 0)
+        asked = [engine.request(text) for text in texts]
+        for one in asked:
+            scheduler.add(one)
+        most = 0
+        while not all(one.finished for one in asked):
+            scheduler.step()
+            most = max(most, len(scheduler.running))
+        assert most == 2
+        with pytest.raises(RequestError, match="max_batch_threads says nothing there"):
+            engine.scheduler(2, 0, 4)
+
+
 def test_all_threads_of_a_prompt_ask_one_of_several_servers(
     vocabulary: Vocabulary, tokenizer: PreTrainedTokenizerFast
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -39,6 +40,30 @@ def test_run(url: str, tokenizer: PreTrainedTokenizerFast, tmp_path: Path) -> No
     assert found.exit_code == 0, found.output
     assert parse(ANSWER).plain in found.stdout
     assert url in found.stderr  # what the figures were measured on
+
+
+def test_a_tokenizer_s_own_code_is_run_if_it_is_trusted(
+    url: str, tokenizer: PreTrainedTokenizerFast, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
+    own = tmp_path / "own"
+    tokenizer.save_pretrained(own)
+    (own / "own.py").write_text(
+        "from transformers import PreTrainedTokenizerFast\n\nclass OwnTokenizer(PreTrainedTokenizerFast):\n    pass\n"
+    )
+    place = own / "tokenizer_config.json"
+    fields = {"tokenizer_class": "OwnTokenizer", "auto_map": {"AutoTokenizer": [None, "own.OwnTokenizer"]}}
+    place.write_text(json.dumps(json.loads(place.read_text()) | fields))
+    command = ["run", PROMPT, "--model", str(own), "--remote", url, "--no-compare"]
+    refused = CliRunner().invoke(app, command)
+    assert refused.exit_code == 2 and "--trust-remote-code" in refused.stderr
+    found = CliRunner().invoke(app, [*command, "--trust-remote-code"])
+    assert found.exit_code == 0 and parse(ANSWER).plain in found.stdout, found.output
+
+
+def test_threads_of_a_step_are_the_server_s(url: str) -> None:
+    refused = CliRunner().invoke(app, ["serve", "bundled", "--remote", url, "--max-batch-threads", "4"])
+    assert refused.exit_code == 2 and "not about one behind --remote" in refused.stderr
 
 
 def test_run_without_a_server(
