@@ -59,9 +59,7 @@ def export(
     ] = 1,
     judge_model: Annotated[
         str,
-        typer.Option(
-            metavar="NAME", help="The model that judges: what it has decided is left out. Default: nothing is."
-        ),
+        typer.Option(metavar="NAME", help="The model that judges; what it has decided is left out."),
     ] = "",
     limit: Limit = None,
 ) -> None:
