@@ -83,6 +83,9 @@ class SimulatedRunner:
 
     ahead = False
 
+    def make_layers(self, cache: KVCache) -> None:
+        """See :class:`pastalm.runtime.runner.Runner`; there are none."""
+
     def launch(self, cache: KVCache, parts: Sequence[Part]) -> Launched:
         """See :class:`pastalm.runtime.runner.Runner`; the tokens come from the sequences' teachers."""
         tokens, logits = self.step(cache, parts)

@@ -108,7 +108,9 @@ def take(
     typer.echo(f"{said}, {open_} still open." if open_ else f"{said}: all that were wanted.", err=True)
     if asked.answers:
         known = _known(asked.caches)
-        _print_agreement(asked, known, [judge_model, *sorted({line["model"] for line in known} - {judge_model})])
+        _print_agreement(
+            asked, known, [judge_model, *sorted({line["model"] for line in known if "model" in line} - {judge_model})]
+        )
 
 
 def agree(
@@ -161,7 +163,7 @@ def _known(caches: Sequence[Path]) -> list[dict[str, Any]]:
     from pastalm.files.journal import read_journal
 
     known = [line for cache in caches if cache.exists() for line in read_journal(cache)]
-    if any(not {"id", "share", "model"} <= line.keys() for line in known):
+    if any(not {"id", "share"} <= line.keys() for line in known):
         raise DataError(f"{caches[0]} holds lines that are no verdicts of a judge.")
     return known
 

@@ -200,6 +200,7 @@ class Runner:
         """Make the layers of a cache now, by a pass that leaves nothing in it."""
         self._feed_nothing(cache, 1, 1)
 
+    @torch.inference_mode()
     def reserve(self, cache: KVCache) -> None:
         """Make the layers of a cache now, and the graphs of greedy steps over it: the largest first, whose memory
         serves the others too."""

@@ -138,7 +138,8 @@ def test_a_bound_on_rows_delays_children_and_changes_no_answer(
     passes = Passes(scheduler, monkeypatch)
     requests = [engine.request("hello world", seed=seed, **FORKING) for seed in range(3)]
     run(scheduler, *requests)
-    widths = [[len(part.draws) for part in parts] for parts in passes.parts]
+    first, *widths = ([len(part.draws) for part in parts] for parts in passes.parts)
+    assert first == [0], "the pass that makes the layers of a new cache"
     assert max(map(sum, widths)) <= max(max_batch_threads, 3) and min(map(min, widths)) == 1
     for request, one in zip(requests, alone, strict=True):
         got = request.result()
