@@ -76,7 +76,7 @@ def export(
         raise DataError(f"{out} is there already, perhaps with verdicts; choose another OUT.")
     asked = _comparisons(folders, limit)
     pairs = undecided(asked.pairs, judge_model, asked.caches) if judge_model else asked.pairs
-    if not pairs:
+    if judge_model and not pairs:
         raise DataError(f"{judge_model} has decided everything that is asked here.")
     items = items_of(pairs, form, orders)
     write_items(items, out)

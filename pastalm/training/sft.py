@@ -91,7 +91,7 @@ def _train(config: SftConfig, records: Sequence[AnnotatedAnswer], held_out: Sequ
 
 def _run(trainer: SftTrainer, tokenizer: PreTrainedTokenizerBase, config: SftConfig, state: dict[str, Any]) -> None:
     """Train, save the model, and complete the run state."""
-    checkpoint = resumed_from(config.out)
+    checkpoint = resumed_from(config.out) if config.resume else None
     say(plan(trainer, config))
     loss = trainer.train(resume_from_checkpoint=checkpoint).training_loss
     figures = _figures(trainer, checkpoint, loss) | trainer.held_out()
