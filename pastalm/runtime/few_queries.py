@@ -9,6 +9,7 @@ from pastalm.runtime.attention import Scoring
 from pastalm.runtime.cache_metadata import CacheMetadata
 
 MOST = 2048  # queries times slots; beyond, torch's attention gains more by multiplying blocks of them,
+EACH = 8  # unless so few queries share the slots of their sequence that there are no blocks
 WIDE = 64  # queries, which a matrix unit multiplies in blocks too
 LANES = 16  # the kernel takes whole vectors of a head
 DTYPES = (torch.float32, torch.bfloat16)
@@ -32,6 +33,6 @@ class FewQueriesMetadata(CacheMetadata):
         whole = query_1HND.shape[3] % LANES == value_1HND.shape[3] % LANES == 0
         if not (plain and whole and query_1HND.dtype in DTYPES):
             return False
-        if self.shape.queries * self.shape.slots <= MOST:
+        if self.shape.queries * self.shape.slots <= MOST or self.shape.queries <= EACH * self.shape.rows:
             return True
         return self.shape.queries <= WIDE and torch.ops.pastalm.attends_in_tiles(query_1HND, key_1HND, value_1HND)

@@ -21,7 +21,7 @@ from pastalm.training.processes import leads, own_device, processes, rank, wait_
 from pastalm.training.sampling import FIELDS, SampleKey, Sampling, sample
 from pastalm.training.score import Answered, QualityFactor, Scored, best_and_worst, candidates, score_all
 
-PROMPTS_AT_ONCE = 64  # whose answers are scored together: enough for a judge to have its hands full
+PROMPTS_AT_ONCE = 16  # whose answers are scored together: enough for a judge to have its hands full, few to lose
 GROUPS = ("all", "chosen", "rejected")  # of answers, whose means are shown
 
 

@@ -75,8 +75,32 @@ def test_what_it_does_not_do_is_left_to_torch(width: int, how: Scoring) -> None:
     torch.testing.assert_close(*both, atol=0, rtol=0)
 
 
+def decoded(kind: type[CacheMetadata], queries: int) -> Tensor:
+    """What so many queries each of four sequences take, far beyond :data:`few_queries.MOST` slots in all."""
+    cache, buffers = KVCache(4, 600, CPU), StepBuffers(CPU)
+    parts = [part(row, queries, before=500 + row) for row in range(4)]
+    step = buffers.input(StepShape.of(parts))
+    step.fill_queries(parts, cache.slots)
+    make = torch.Generator().manual_seed(0)
+    query, key, value = (torch.randn(1, heads, 4 * queries, 16, generator=make) for heads in (4, 2, 2))
+    cache.layer(0, key, value)
+    for held in (*cache.keys.values(), *cache.values.values()):
+        held.copy_(torch.randn(held.shape, generator=make))
+    with torch.inference_mode():
+        return kind(cache, step).attend(0, query, key, value, Scoring())
+
+
+def test_many_sequences_with_few_queries_each_are_served(monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = decoded(CacheMetadata, few_queries.EACH)
+    monkeypatch.setattr(CacheMetadata, "attend", None)  # from here on nothing but the kernel
+    torch.testing.assert_close(decoded(FewQueriesMetadata, few_queries.EACH), expected, atol=1e-5, rtol=0)
+    with pytest.raises(TypeError):
+        decoded(FewQueriesMetadata, few_queries.EACH + 1)
+
+
 def test_many_queries_are_left_to_torch(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(few_queries, "MOST", 9 * 32)
+    monkeypatch.setattr(few_queries, "EACH", 3)
     both = [attended(kind, (2, 4), 4, 16, torch.float32, Scoring()) for kind in (FewQueriesMetadata, CacheMetadata)]
     torch.testing.assert_close(*both, atol=0, rtol=0)
 

@@ -21,21 +21,27 @@ using at::Tensor;
 using Slots = std::vector<int32_t>;
 
 constexpr int TOGETHER = 4;      // query heads that read a key at once
+constexpr int64_t SLOTS = 16;    // whose values are added up before the sums are put down
 constexpr int64_t GRAIN = 1024;  // keys of a row of queries that are worth a thread of the processor
 
-// The scores of H query heads, ``stride`` apart, for some slots.
+// ``run(first, H)`` for the ``group`` query heads of a key head, H of them from ``first`` on.
+template <int H = TOGETHER, class Run>
+inline void by_heads(int64_t group, const Run& run, int64_t first = 0) {
+  for (; group - first >= H; first += H) run(first, std::integral_constant<int, H>{});
+  if constexpr (H > 1)
+    if (group > first) by_heads<H - 1>(group, run, first);
+}
+
+// The scores of H query heads for a key, ``stride`` apart.
 template <class T, int H>
-void score(const float* query, const Head<T>& keys, const Slots& slots, float* scores, int64_t stride) {
-  for (size_t s = 0; s < slots.size(); s++) {
-    const T* key = keys.at(slots[s]);
-    Floats sums[H] = {};
-    for (int64_t i = 0; i < keys.width; i += LANES) {
-      Floats read = numbers(key + i);
+inline void score(const float* query, const T* key, int64_t width, float* scores, int64_t stride) {
+  Floats sums[H] = {};
+  for (int64_t i = 0; i < width; i += LANES) {
+    Floats read = numbers(key + i);
 #pragma GCC unroll 4
-      for (int h = 0; h < H; h++) sums[h] += read * load<Floats>(query + h * keys.width + i);
-    }
-    for (int h = 0; h < H; h++) scores[h * stride + s] = total(sums[h]);
+    for (int h = 0; h < H; h++) sums[h] += read * load<Floats>(query + h * width + i);
   }
+  for (int h = 0; h < H; h++) scores[h * stride] = total(sums[h]);
 }
 
 // Scores become weights that add up to one, if there are any; ``stride`` is a whole number of vectors.
@@ -53,34 +59,20 @@ void soften(float* scores, int64_t number, int64_t stride) {
   for (int64_t i = 0; i < number; i++) scores[i] /= sum;
 }
 
-// What H query heads take from the values of some slots.
+// Adds what H query heads take from the values of ``number`` slots.
 template <class T, int H>
-void take(const float* weights, int64_t stride, const Head<T>& values, const Slots& slots, float* out) {
+inline void take(const float* weights, int64_t stride, const Head<T>& values, const int32_t* slots, int64_t number,
+                 float* out) {
   for (int64_t i = 0; i < values.width; i += LANES) {
-    Floats sums[H] = {};
-    for (size_t s = 0; s < slots.size(); s++) {
+    Floats sums[H];
+    for (int h = 0; h < H; h++) sums[h] = load<Floats>(out + h * values.width + i);
+    for (int64_t s = 0; s < number; s++) {
       Floats read = numbers(values.at(slots[s]) + i);
 #pragma GCC unroll 4
       for (int h = 0; h < H; h++) sums[h] += read * weights[h * stride + s];
     }
     for (int h = 0; h < H; h++) std::memcpy(out + h * values.width + i, &sums[h], sizeof sums[h]);
   }
-}
-
-// The ``group`` query heads of a key head, H at once.
-template <class T, int H = TOGETHER>
-void attend_head(int64_t group, const float* query, const Head<T>& keys, const Head<T>& values, const Slots& slots,
-                 float* out) {
-  static thread_local std::vector<float> scores;
-  int64_t number = slots.size(), stride = (number + LANES - 1) / LANES * LANES;
-  if ((int64_t)scores.size() < H * stride) scores.resize(H * stride);
-  for (; group >= H; group -= H, query += H * keys.width, out += H * values.width) {
-    score<T, H>(query, keys, slots, scores.data(), stride);
-    for (int h = 0; h < H; h++) soften(scores.data() + h * stride, number, stride);
-    take<T, H>(scores.data(), stride, values, slots, out);
-  }
-  if constexpr (H > 1)
-    if (group > 0) attend_head<T, H - 1>(group, query, keys, values, slots, out);
 }
 
 // New keys (or values) [1, heads, N, width] go into their slots of the cache [rows, slots, heads, width].
@@ -116,8 +108,8 @@ struct Layer {
   const T* asked(int64_t n, int64_t head) const { return asking + n * query.stride(2) + head * query.stride(1); }
   T* result(int64_t n, int64_t head) const { return results + (n * heads + head) * wide; }
 
-  // A key head of a sequence.
-  Head<T> keys_of(int64_t sequence, int64_t head) const {
+  // A key head of a sequence; the others lie behind the first.
+  Head<T> keys_of(int64_t sequence, int64_t head = 0) const {
     return {key + (rows[sequence] * keys.size(1) * shared + head) * width, shared * width, width};
   }
   Head<T> values_of(int64_t sequence, int64_t head) const {
@@ -125,22 +117,38 @@ struct Layer {
   }
 };
 
-// One query after the other.
+// One query after the other. Slots are read in their order, all heads of one before the next: as they lie.
 template <class T>
 void attend_query(const Layer<T>& layer, int64_t n) {
-  static thread_local std::vector<float> asked, taken;
+  static thread_local std::vector<float> asked, scores, taken;
   static thread_local Slots slots;
-  asked.resize(layer.group * layer.width), taken.resize(layer.group * layer.wide), slots.clear();
+  slots.clear();
   for (int64_t slot = 0; slot < layer.slots; slot++)
     if (layer.seen(n)[slot]) slots.push_back(slot);
-  for (int64_t head = 0; head < layer.shared; head++) {
-    for (int64_t h = 0; h < layer.group; h++)
-      for (int64_t i = 0; i < layer.width; i++)
-        asked[h * layer.width + i] = layer.scaling * (float)layer.asked(n, head * layer.group + h)[i];
-    auto keys = layer.keys_of(layer.sequence(n), head), values = layer.values_of(layer.sequence(n), head);
-    attend_head<T>(layer.group, asked.data(), keys, values, slots, taken.data());
-    std::copy_n(taken.data(), layer.group * layer.wide, layer.result(n, head * layer.group));
-  }
+  int64_t number = slots.size(), stride = whole(number, LANES);
+  asked.resize(layer.heads * layer.width), scores.resize(layer.heads * stride);
+  taken.assign(layer.heads * layer.wide, 0.f);
+  for (int64_t head = 0; head < layer.heads; head++)
+    for (int64_t i = 0; i < layer.width; i++)
+      asked[head * layer.width + i] = layer.scaling * (float)layer.asked(n, head)[i];
+  auto each = [&](auto run) {
+    for (int64_t shared = 0; shared < layer.shared; shared++)
+      by_heads(layer.group, [&](int64_t first, auto heads) { run(shared, shared * layer.group + first, heads); });
+  };
+  auto keys = layer.keys_of(layer.sequence(n));
+  for (int64_t s = 0; s < number; s++)
+    each([&](int64_t shared, int64_t head, auto heads) {
+      const T* key = keys.at(slots[s]) + shared * layer.width;
+      score<T, heads()>(&asked[head * layer.width], key, layer.width, &scores[head * stride + s], stride);
+    });
+  for (int64_t head = 0; head < layer.heads; head++) soften(scores.data() + head * stride, number, stride);
+  for (int64_t s = 0; s < number; s += SLOTS)
+    each([&](int64_t shared, int64_t head, auto heads) {
+      auto values = layer.values_of(layer.sequence(n), shared);
+      int64_t few = std::min(SLOTS, number - s);
+      take<T, heads()>(&scores[head * stride + s], stride, values, &slots[s], few, &taken[head * layer.wide]);
+    });
+  std::copy_n(taken.data(), taken.size(), layer.result(n, 0));
 }
 
 template <class T>

@@ -14,14 +14,15 @@
 namespace pastalm {
 
 constexpr int DEEP = 64;             // inputs of a tile of int8 weights
-constexpr int BLOCK = LANES * DEEP;  // its bytes
+constexpr int OUTPUTS = 16;            // and its outputs
+constexpr int BLOCK = OUTPUTS * DEEP;  // its bytes
 constexpr int AHEAD = 4 * BLOCK;     // so many bytes before they are used, weights are asked for
 
-// 16 outputs of R rows: x [R, inputs].
+// As many of a tile's outputs as a vector has numbers, of R rows: x [R, inputs].
 template <int R>
-void sixteen(const float* x, int64_t inputs, const int8_t* weights, Floats* sums) {
+void outputs_of(const float* x, int64_t inputs, const int8_t* weights, Floats* sums) {
   Floats own[R] = {};
-  for (int64_t i = 0; i < inputs; i += 4, weights += 4 * LANES) {
+  for (int64_t i = 0; i < inputs; i += 4, weights += 4 * OUTPUTS) {
     __builtin_prefetch(weights + AHEAD);
     Ints four = load<Ints>(weights);
 #pragma GCC unroll 4
@@ -92,7 +93,7 @@ void sixteen_in_tiles(const RoundedRows& x, const int8_t* weights, int32_t (*sum
   _tile_zero(3);
   for (int64_t i = 0; i < x.inputs; i += DEEP, weights += BLOCK) {
     for (int line = 0; line < BLOCK; line += 64) __builtin_prefetch(weights + AHEAD + line);
-    _tile_loadd(4, weights, 4 * LANES);
+    _tile_loadd(4, weights, 4 * OUTPUTS);
     add_group<0>(x, i);
     if constexpr (G > 1) add_group<1>(x, i);
     if constexpr (G > 2) add_group<2>(x, i);

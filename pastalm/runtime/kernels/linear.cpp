@@ -25,6 +25,7 @@ using at::TensorList;
 
 constexpr int MOST = 8;             // rows that are multiplied without a matrix unit; more go another way
 constexpr int TRANSPOSED = 32;      // up to so many rows, torch is faster with the weight as the left factor
+constexpr int INPUTS = 16;          // of which a plain weight has whole multiples, so that any vector takes them
 constexpr int64_t GRAIN = 1 << 16;  // weights that are worth a thread of the processor
 
 // One weight of a product: its outputs begin at ``first`` of a row of the result.
@@ -33,7 +34,7 @@ struct Weight {
   const float* scale;
   int64_t size, first;
 
-  // Sixteen outputs from ``o`` on, as int8 weights give them, into a row of the result.
+  // A vector of outputs from ``o`` on, as int8 weights give them, into a row of the result.
   template <class T>
   void put(Floats sums, int64_t o, T* row) const {
     int64_t number = std::min<int64_t>(LANES, size - o);
@@ -88,10 +89,16 @@ inline void outputs(const float* x, const T* weight, T* y, int64_t inputs, int64
     for (int r = 0; r < R; r++) y[r * row + o] = total(sums[o][r]);
 }
 
+// How many outputs of so many rows have their sums in registers at once, beside the inputs.
+constexpr int together(int rows) {
+  if (LANES == 16) return rows <= 4 ? 4 : 2;  // of 32 registers
+  return rows <= 2 ? 4 : rows <= 5 ? 2 : 1;   // of 16
+}
+
 // R rows by weights as torch has them.
 template <int R, class T>
 void plain_rows(const Product<T>& product) {
-  constexpr int O = R <= 4 ? 4 : 2;
+  constexpr int O = together(R);
   int64_t inputs = product.inputs;
   const float* x = as_floats(product.x, R, inputs, inputs);
   shared_out(product, O, [&](const Weight& weight, int64_t o, int64_t end) {
@@ -109,12 +116,13 @@ template <int R, class T>
 void int8_rows(const Product<T>& product) {
   int64_t inputs = whole(product.inputs, DEEP);
   const float* x = as_floats(product.x, R, product.inputs, inputs);
-  shared_out(product, LANES, [&](const Weight& weight, int64_t o, int64_t end) {
-    for (; o < end; o += LANES) {
-      Floats sums[R];
-      sixteen<R>(x, inputs, static_cast<const int8_t*>(weight.numbers) + o * inputs, sums);
-      for (int r = 0; r < R; r++) weight.put(sums[r], o, product.y + r * product.row);
-    }
+  shared_out(product, OUTPUTS, [&](const Weight& weight, int64_t o, int64_t end) {
+    for (; o < end; o += OUTPUTS)
+      for (int64_t first = 0; first < OUTPUTS && o + first < end; first += LANES) {
+        Floats sums[R];
+        outputs_of<R>(x, inputs, static_cast<const int8_t*>(weight.numbers) + o * inputs + 4 * first, sums);
+        for (int r = 0; r < R; r++) weight.put(sums[r], o + first, product.y + r * product.row);
+      }
   });
 }
 
@@ -152,11 +160,11 @@ void int8_rows_in_tiles(const Product<T>& product) {
   int64_t inputs = whole(product.inputs, DEEP);
   RoundedRows x(as_floats(product.x, product.number, product.inputs, inputs), product.number, inputs);
   auto* multiply = IN_TILES[(product.number - 1) / PAIRED];
-  shared_out(product, LANES, [&](const Weight& weight, int64_t o, int64_t end) {
+  shared_out(product, OUTPUTS, [&](const Weight& weight, int64_t o, int64_t end) {
     alignas(64) int32_t sums[std::size(IN_TILES)][SIDE][SIDE];
     Tiles tiles;
     written();
-    for (; o < end; o += LANES) {
+    for (; o < end; o += OUTPUTS) {
       multiply(x, static_cast<const int8_t*>(weight.numbers) + o * inputs, sums);
       for (int64_t n = 0; n < product.number; n++) weight.put(of_row(sums, x, n), o, product.y + n * product.row);
     }
@@ -179,7 +187,7 @@ bool in_tiles(const Tensor& x, TensorList weights) {
 
 // Whether these kernels multiply so many rows.
 bool is_few(const Tensor& x, TensorList weights) {
-  bool fit = weights[0].scalar_type() == at::kChar || x.size(1) % LANES == 0;
+  bool fit = weights[0].scalar_type() == at::kChar || x.size(1) % INPUTS == 0;
   bool known = x.scalar_type() == at::kBFloat16 || x.scalar_type() == at::kFloat;
   return x.size(0) > 0 && known && ((x.size(0) <= MOST && fit) || in_tiles(x, weights));
 }
@@ -227,8 +235,8 @@ bool is_plain(const Tensor& weight, const Tensor& same, const Tensor& x) {
 
 // Whether a weight is the ``same`` in int8, as int8.h has it, with a scale for each output.
 bool is_packed(const Tensor& weight, const Tensor& scale, const Tensor& same) {
-  int64_t blocks = whole(same.size(0), LANES) / LANES, deep = whole(same.size(1), DEEP) / DEEP;
-  bool lies = weight.sizes() == at::IntArrayRef({blocks, deep, DEEP / 4, LANES, 4}) && weight.is_contiguous();
+  int64_t blocks = whole(same.size(0), OUTPUTS) / OUTPUTS, deep = whole(same.size(1), DEEP) / DEEP;
+  bool lies = weight.sizes() == at::IntArrayRef({blocks, deep, DEEP / 4, OUTPUTS, 4}) && weight.is_contiguous();
   bool scaled = scale.scalar_type() == at::kFloat && scale.numel() == same.size(0) && scale.is_contiguous();
   return weight.scalar_type() == at::kChar && lies && scaled;
 }

@@ -1,4 +1,5 @@
-// Sixteen numbers at once, on any processor: what the kernels of this folder are written in. Sums are float32.
+// As many numbers at once as a register holds, on any processor: what the kernels of this folder are written in. Sums
+// are float32.
 
 #pragma once
 
@@ -8,7 +9,7 @@
 #include <cstdint>
 #include <cstring>
 #include <vector>
-#ifdef __AVX512F__
+#ifdef __AVX__
 #include <immintrin.h>
 #endif
 
@@ -16,7 +17,14 @@ namespace pastalm {
 
 using BFloat = c10::BFloat16;
 
+// Not more than a register holds: of wider vectors gcc keeps sums in memory, and is three times as slow.
+#if defined(__AVX512F__)
 constexpr int LANES = 16;
+#elif defined(__AVX__)
+constexpr int LANES = 8;
+#else
+constexpr int LANES = 4;
+#endif
 
 typedef float Floats __attribute__((vector_size(LANES * 4)));
 typedef int32_t Ints __attribute__((vector_size(LANES * 4)));
@@ -34,6 +42,10 @@ inline V load(const T* from) {
 inline float total(Floats lanes) {
 #ifdef __AVX512F__
   return _mm512_reduce_add_ps((__m512)lanes);
+#elif defined(__AVX__)
+  __m128 four = _mm_add_ps(_mm256_castps256_ps128((__m256)lanes), _mm256_extractf128_ps((__m256)lanes, 1));
+  __m128 two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+  return _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)));
 #else
   float parts[LANES];
   std::memcpy(parts, &lanes, sizeof parts);
@@ -84,7 +96,7 @@ inline Ints nearest(Floats x) {
   return __builtin_convertvector((x + WHOLE) - WHOLE, Ints);
 }
 
-// The first ``number`` of sixteen numbers, stored as a type has them.
+// The first ``number`` numbers of a vector, stored as a type has them.
 
 inline void store(float* to, Floats from, int64_t number = LANES) { std::memcpy(to, &from, number * sizeof *to); }
 
