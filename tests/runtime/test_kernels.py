@@ -30,7 +30,7 @@ needed = pytest.mark.usefixtures("built")
 
 @needed
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("rows", [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 33])
+@pytest.mark.parametrize("rows", [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 24, 33, 128, 129])
 @pytest.mark.parametrize("inputs, size", [(16, 1), (64, 7), (576, 193), (24, 5)])
 def test_a_product_is_the_arithmetic(dtype: torch.dtype, rows: int, inputs: int, size: int) -> None:
     """Also for inputs that are no whole vectors, which go the other way."""
@@ -43,7 +43,7 @@ def test_a_product_is_the_arithmetic(dtype: torch.dtype, rows: int, inputs: int,
         torch.testing.assert_close(found, layer(x), atol=loose, rtol=loose)
         many = layer.weight.clone().zero_()
         shown = multiply(x, layer.weight, None, many, None)
-    few = 0 < rows <= 8 and inputs % 16 == 0
+    few = 0 < rows <= (128 if dtype is torch.float32 else 8) and inputs % 16 == 0
     unit = 1 < rows <= 32 and inputs % 32 == 0 and size >= 16 and has_unit(dtype)
     assert bool(shown.any()) == (few or unit), "few rows are multiplied as they lie"
 
@@ -90,7 +90,7 @@ def product_of(kind: torch.dtype, rows: int, inputs: int, sizes: tuple[int, ...]
 
 @needed
 @pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16, torch.int8])
-@pytest.mark.parametrize("rows", [1, 2, 8, 15, 16, 17, 32, 33])
+@pytest.mark.parametrize("rows", [1, 2, 8, 15, 16, 17, 32, 33, 65])
 def test_products_side_by_side(kind: torch.dtype, rows: int) -> None:
     """In sizes that a matrix unit takes, where the processor has one, and in others."""
     for inputs, sizes in ((64, (48, 16)), (160, (16, 17, 32)), (32, (16,)), (64, (20, 16)), (64, (70, 5))):
@@ -123,7 +123,7 @@ def threads() -> Iterator[Callable[[int], None]]:
 
 @needed
 @pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16, torch.int8])
-@pytest.mark.parametrize("rows", [1, 8])
+@pytest.mark.parametrize("rows", [1, 8, 40])
 @torch.inference_mode()
 def test_threads_share_a_product(kind: torch.dtype, rows: int, threads: Callable[[int], None]) -> None:
     given, found = product_of(kind, rows, 512, (2050, 70)), []

@@ -1,8 +1,10 @@
-// Products of a few rows of inputs with large weights, at the speed at which a processor reads the weights.
+// Products of rows of inputs with large weights: of a few rows, at the speed at which a processor reads the weights.
 //
 // A decode step multiplies one row a thread of an answer with every weight of the model. Its time is that of reading the
 // weights once, if they are read with few instructions and ahead of their use. The processor's own prefetching gives up
 // at the short rows of small models: asking for the next block of outputs while this one is multiplied doubles the speed.
+//
+// Many rows of float32, as a batch has them, lie side by side in vectors: a weight that is loaded is used for all.
 //
 // Weights are float32 or bfloat16 as torch has them, or int8 with a scale for each output, as int8.h has them.
 
@@ -23,10 +25,13 @@ using namespace pastalm;
 using at::Tensor;
 using at::TensorList;
 
-constexpr int MOST = 8;             // rows that are multiplied without a matrix unit; more go another way
-constexpr int TRANSPOSED = 32;      // up to so many rows, torch is faster with the weight as the left factor
-constexpr int INPUTS = 16;          // of which a plain weight has whole multiples, so that any vector takes them
-constexpr int64_t GRAIN = 1 << 16;  // weights that are worth a thread of the processor
+constexpr int MOST = 8;                      // rows that are multiplied each by itself, without a matrix unit
+constexpr int FLOAT_ROWS = 128;              // that are multiplied side by side; more, and of other types, by torch
+constexpr int SUMS = LANES == 16 ? 24 : 12;  // vectors of sums that registers hold beside what is multiplied
+constexpr int LINE = 16;                     // numbers of a line of the cache
+constexpr int TRANSPOSED = 32;               // up to so many rows, torch is faster with the weight as the left factor
+constexpr int INPUTS = 16;                   // a plain weight has whole multiples of them, so that any vector takes them
+constexpr int64_t GRAIN = 1 << 16;           // weights that are worth a thread of the processor
 
 // One weight of a product: its outputs begin at ``first`` of a row of the result.
 struct Weight {
@@ -111,6 +116,65 @@ void plain_rows(const Product<T>& product) {
   });
 }
 
+// O outputs of V vectors of rows: x [inputs, V * LANES]. A vector holds one input of many rows, so nothing is added up
+// across it.
+template <int V, int O>
+inline void side_by_side(const float* x, const float* weight, float* y, int64_t inputs, int64_t row, int64_t number) {
+  Floats sums[O][V] = {};
+  for (int64_t i = 0; i < inputs; i++) {
+    if (i % LINE == 0)
+#pragma GCC unroll 12
+      for (int o = 0; o < O; o++) __builtin_prefetch(weight + (o + O) * inputs + i);
+    Floats given[V];
+#pragma GCC unroll 2
+    for (int v = 0; v < V; v++) given[v] = load<Floats>(x + (i * V + v) * LANES);
+#pragma GCC unroll 12
+    for (int o = 0; o < O; o++)
+#pragma GCC unroll 2
+      for (int v = 0; v < V; v++) sums[o][v] += given[v] * weight[o * inputs + i];
+  }
+  float found[O][V * LANES];
+  std::memcpy(found, sums, sizeof found);
+  for (int64_t r = 0; r < number; r++)
+    for (int o = 0; o < O; o++) y[r * row + o] = found[o][r];
+}
+
+// ``size`` outputs of V vectors of rows, of which ``number`` are given.
+template <int V>
+void all_side_by_side(const float* x, const float* weight, float* y, int64_t inputs, int64_t row, int64_t number,
+                      int64_t size) {
+  constexpr int O = SUMS / V;
+  int64_t o = 0;
+  for (; o + O <= size; o += O) side_by_side<V, O>(x, weight + o * inputs, y + o, inputs, row, number);
+  for (; o < size; o++) side_by_side<V, 1>(x, weight + o * inputs, y + o, inputs, row, number);
+}
+
+// Rows [number, inputs] as [inputs, padded], zeros behind the given ones.
+void transpose(const float* x, int64_t number, int64_t inputs, int64_t padded, float* found) {
+  for (int64_t i = 0; i < inputs; i++)
+    for (int64_t r = 0; r < padded; r++) found[i * padded + r] = r < number ? x[r * inputs + i] : 0.f;
+}
+
+// Many float32 rows, two vectors of them at a time: a few outputs of all rows before the next.
+void many_rows(const Product<float>& product) {
+  constexpr int64_t TWO = 2 * LANES;
+  int64_t inputs = product.inputs, number = product.number;
+  float* x = room(whole(number, LANES) * inputs);
+  for (int64_t r = 0; r < number; r += TWO) {
+    int64_t few = std::min(TWO, number - r);
+    transpose(product.x + r * inputs, few, inputs, whole(few, LANES), x + r * inputs);
+  }
+  shared_out(product, SUMS, [&](const Weight& weight, int64_t o, int64_t end) {
+    for (; o < end; o += SUMS)
+      for (int64_t r = 0; r < number; r += TWO) {
+        int64_t few = std::min(TWO, number - r), size = std::min<int64_t>(SUMS, end - o);
+        auto* run = few > LANES ? all_side_by_side<2> : all_side_by_side<1>;
+        auto* numbers = static_cast<const float*>(weight.numbers) + o * inputs;
+        run(x + r * inputs, numbers, product.y + r * product.row + weight.first + o, inputs, product.row, few, size);
+      }
+  });
+}
+
 // R rows by int8 weights.
 template <int R, class T>
 void int8_rows(const Product<T>& product) {
@@ -189,7 +253,8 @@ bool in_tiles(const Tensor& x, TensorList weights) {
 bool is_few(const Tensor& x, TensorList weights) {
   bool fit = weights[0].scalar_type() == at::kChar || x.size(1) % INPUTS == 0;
   bool known = x.scalar_type() == at::kBFloat16 || x.scalar_type() == at::kFloat;
-  return x.size(0) > 0 && known && ((x.size(0) <= MOST && fit) || in_tiles(x, weights));
+  int64_t most = weights[0].scalar_type() == at::kFloat ? FLOAT_ROWS : MOST;
+  return x.size(0) > 0 && known && ((x.size(0) <= most && fit) || in_tiles(x, weights));
 }
 
 template <class T>
@@ -199,6 +264,8 @@ void multiply(const Product<T>& product, bool int8, bool in_tiles) {
   if constexpr (std::is_same_v<T, BFloat>)
     if (in_tiles) return plain_rows_in_tiles(product);
 #endif
+  if constexpr (std::is_same_v<T, float>)
+    if (product.number > MOST) return many_rows(product);
   with_rows(product.number, [&](auto rows) { int8 ? int8_rows<rows>(product) : plain_rows<rows>(product); });
 }
 
@@ -242,7 +309,7 @@ bool is_packed(const Tensor& weight, const Tensor& scale, const Tensor& same) {
 }
 
 // x [N, inputs] by weights [size, inputs] of one type, side by side: [N, their sizes in all]. ``many`` [size, inputs]
-// is each weight in the type of x, by which more rows than a few are multiplied. For a few, ``weights`` are the same, or
+// is each weight in the type of x, by which more rows are multiplied. For a few, ``weights`` are the same, or
 // with ``scales`` [size] int8 as int8.h has them.
 Tensor linears(const Tensor& x, TensorList weights, TensorList scales, TensorList many) {
   size_t number = weights.size();
@@ -251,11 +318,12 @@ Tensor linears(const Tensor& x, TensorList weights, TensorList scales, TensorLis
   for (size_t i = 0; i < number; i++) {
     auto &weight = weights[i], &same = many[i];
     bool fits = x.dim() == 2 && same.dim() == 2 && x.size(1) == same.size(1) && same.is_contiguous();
+    fits = fits && same.scalar_type() == x.scalar_type();
     TORCH_CHECK(fits && (scales.empty() ? is_plain(weight, same, x) : is_packed(weight, scales[i], same)),
                 "A product of ", x.sizes(), " with a weight of ", same.sizes(), " that lies as ", weight.sizes(), " in ",
                 weight.scalar_type());
   }
-  if (!is_few(x, weights)) return more(x, many);
+  if (!is_few(x, weights)) return is_few(x, many) ? few<float>(x, many, {}, many) : more(x, many);
   return x.scalar_type() == at::kFloat ? few<float>(x, weights, scales, many) : few<BFloat>(x, weights, scales, many);
 }
 
