@@ -62,7 +62,7 @@ def test_a_second_ctrl_c_ends_it_at_once_and_clients_are_told(model_dir: Path, t
     stream = client.completions.create(model="tiny", prompt="hello", max_tokens=4000, n=8, stream=True)
     next(stream)
     os.kill(server.pid, signal.SIGINT)
-    with pytest.raises(ConnectionRefusedError):  # it waits for the answers now
+    with pytest.raises(ConnectionError):  # refused, or reset if it came in the moment of closing: it waits for answers
         while True:
             socket.create_connection(("127.0.0.1", int(line[2]))).close()
     os.kill(server.pid, signal.SIGINT)
