@@ -8,10 +8,10 @@ from torch import Tensor
 from pastalm.runtime.attention import Scoring
 from pastalm.runtime.cache_metadata import CacheMetadata
 
-MOST = 2048  # queries times slots; beyond, torch's attention gains more by multiplying blocks of them,
-EACH = 8  # unless so few queries share the slots of their sequence that there are no blocks
-WIDE = 64  # queries, which a matrix unit multiplies in blocks too
-LANES = 16  # the kernel takes whole vectors of a head
+MOST = 2048  # so many queries times slots the kernel serves: torch's attention multiplies more of them in blocks
+EACH = 8  # or so many queries a row, whatever the slots: for fewer there are no blocks
+WIDE = 64  # queries that a matrix unit multiplies in blocks, too
+LANES = 16  # heads have whole multiples of them, which any vector of the kernel fits
 DTYPES = (torch.float32, torch.bfloat16)
 
 

@@ -50,6 +50,8 @@ def attended(
     [
         (2, 16, torch.float32),
         (6, 64, torch.float32),
+        (14, 48, torch.float32),
+        (18, 80, torch.float32),
         (10, 16, torch.bfloat16),
         (10, 32, torch.bfloat16),  # these by the matrix unit, where there is one
         (6, 64, torch.bfloat16),

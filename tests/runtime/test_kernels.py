@@ -30,7 +30,7 @@ needed = pytest.mark.usefixtures("built")
 
 @needed
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("rows", [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 24, 33, 128, 129])
+@pytest.mark.parametrize("rows", [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 16, 17, 33, 128, 129])
 @pytest.mark.parametrize("inputs, size", [(16, 1), (64, 7), (576, 193), (24, 5)])
 def test_a_product_is_the_arithmetic(dtype: torch.dtype, rows: int, inputs: int, size: int) -> None:
     """Also for inputs that are no whole vectors, which go the other way."""
@@ -137,9 +137,10 @@ def test_threads_share_a_product(kind: torch.dtype, rows: int, threads: Callable
 
 @needed
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("queries", [1, 8])
 @torch.inference_mode()
-def test_threads_share_attention(dtype: torch.dtype, threads: Callable[[int], None]) -> None:
-    given, found = attention_of(dtype, 64, queries=8, slots=2048), []
+def test_threads_share_attention(dtype: torch.dtype, queries: int, threads: Callable[[int], None]) -> None:
+    given, found = attention_of(dtype, 64, queries, slots=2048), []
     for number in (1, 3):
         threads(number)
         found.append(torch.ops.pastalm.attend_few(**given))
@@ -196,6 +197,7 @@ def test_a_query_that_sees_nothing_takes_nothing(dtype: torch.dtype, width: int)
         (lambda x, weights, scales, many: (x, weights, scales, many[:1]), "2 weights, 2 scales, and 1 weights"),
         (lambda x, weights, scales, many: (x, weights, scales[:1], many), "2 weights, 1 scales, and 2 weights"),
         (lambda x, weights, scales, many: (x, [], [], []), "0 weights"),
+        (lambda x, weights, scales, many: (x.double(), weights, scales, many), "that lies as"),
         (lambda x, weights, scales, many: (x, weights, [scales[0], scales[1][:-1]], many), "that lies as"),
         (lambda x, weights, scales, many: (x, weights, [scales[0], scales[1].bfloat16()], many), "that lies as"),
         (lambda x, weights, scales, many: (x, [weights[0], weights[1].short()], scales, many), "Short"),

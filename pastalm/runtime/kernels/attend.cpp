@@ -21,7 +21,7 @@ using at::Tensor;
 using Slots = std::vector<int32_t>;
 
 constexpr int TOGETHER = 4;      // query heads that read a key at once
-constexpr int64_t SLOTS = 16;    // whose values are added up before the sums are put down
+constexpr int64_t SLOTS = 16;    // whose values are added up in registers before the sums are stored
 constexpr int64_t GRAIN = 1024;  // keys of a row of queries that are worth a thread of the processor
 
 // ``run(first, H)`` for the ``group`` query heads of a key head, H of them from ``first`` on.
@@ -108,8 +108,8 @@ struct Layer {
   const T* asked(int64_t n, int64_t head) const { return asking + n * query.stride(2) + head * query.stride(1); }
   T* result(int64_t n, int64_t head) const { return results + (n * heads + head) * wide; }
 
-  // A key head of a sequence; the others lie behind the first.
-  Head<T> keys_of(int64_t sequence, int64_t head = 0) const {
+  // A key head of a sequence; the next ones lie behind it.
+  Head<T> keys_of(int64_t sequence, int64_t head) const {
     return {key + (rows[sequence] * keys.size(1) * shared + head) * width, shared * width, width};
   }
   Head<T> values_of(int64_t sequence, int64_t head) const {
@@ -117,45 +117,51 @@ struct Layer {
   }
 };
 
-// One query after the other. Slots are read in their order, all heads of one before the next: as they lie.
+// A query, by the key heads from ``first`` on, before ``end``. The keys of a slot are read for all of them before the
+// next slot's: as they lie.
 template <class T>
-void attend_query(const Layer<T>& layer, int64_t n) {
+void attend_query(const Layer<T>& layer, int64_t n, int64_t first, int64_t end) {
   static thread_local std::vector<float> asked, scores, taken;
   static thread_local Slots slots;
   slots.clear();
   for (int64_t slot = 0; slot < layer.slots; slot++)
     if (layer.seen(n)[slot]) slots.push_back(slot);
-  int64_t number = slots.size(), stride = whole(number, LANES);
-  asked.resize(layer.heads * layer.width), scores.resize(layer.heads * stride);
-  taken.assign(layer.heads * layer.wide, 0.f);
-  for (int64_t head = 0; head < layer.heads; head++)
+  int64_t number = slots.size(), stride = whole(number, LANES), heads = (end - first) * layer.group;
+  asked.resize(heads * layer.width), scores.resize(heads * stride), taken.assign(heads * layer.wide, 0.f);
+  for (int64_t head = 0; head < heads; head++)
     for (int64_t i = 0; i < layer.width; i++)
-      asked[head * layer.width + i] = layer.scaling * (float)layer.asked(n, head)[i];
-  auto each = [&](auto run) {
-    for (int64_t shared = 0; shared < layer.shared; shared++)
-      by_heads(layer.group, [&](int64_t first, auto heads) { run(shared, shared * layer.group + first, heads); });
+      asked[head * layer.width + i] = layer.scaling * (float)layer.asked(n, first * layer.group + head)[i];
+  auto each = [&](auto run) {  // ``shared`` and ``head`` count from the first on
+    for (int64_t shared = 0; shared < end - first; shared++)
+      by_heads(layer.group, [&](int64_t head, auto some) { run(shared, shared * layer.group + head, some); });
   };
-  auto keys = layer.keys_of(layer.sequence(n));
+  auto keys = layer.keys_of(layer.sequence(n), first), values = layer.values_of(layer.sequence(n), first);
   for (int64_t s = 0; s < number; s++)
-    each([&](int64_t shared, int64_t head, auto heads) {
+    each([&](int64_t shared, int64_t head, auto some) {
       const T* key = keys.at(slots[s]) + shared * layer.width;
-      score<T, heads()>(&asked[head * layer.width], key, layer.width, &scores[head * stride + s], stride);
+      score<T, some()>(&asked[head * layer.width], key, layer.width, &scores[head * stride + s], stride);
     });
-  for (int64_t head = 0; head < layer.heads; head++) soften(scores.data() + head * stride, number, stride);
+  for (int64_t head = 0; head < heads; head++) soften(scores.data() + head * stride, number, stride);
   for (int64_t s = 0; s < number; s += SLOTS)
-    each([&](int64_t shared, int64_t head, auto heads) {
-      auto values = layer.values_of(layer.sequence(n), shared);
+    each([&](int64_t shared, int64_t head, auto some) {
+      Head<T> own{values.numbers + shared * layer.wide, values.step, values.width};
       int64_t few = std::min(SLOTS, number - s);
-      take<T, heads()>(&scores[head * stride + s], stride, values, &slots[s], few, &taken[head * layer.wide]);
+      take<T, some()>(&scores[head * stride + s], stride, own, &slots[s], few, &taken[head * layer.wide]);
     });
-  std::copy_n(taken.data(), taken.size(), layer.result(n, 0));
+  std::copy_n(taken.data(), taken.size(), layer.result(n, first * layer.group));
 }
 
 template <class T>
 void by_queries(const Layer<T>& layer) {
-  int64_t grain = std::max<int64_t>(1, GRAIN / (layer.slots * layer.shared));
-  at::parallel_for(0, layer.number, grain, [&](int64_t begin, int64_t end) {
-    for (int64_t n = begin; n < end; n++) attend_query(layer, n);
+  // Fewer queries than threads: each in parts of its heads.
+  int64_t number = std::max<int64_t>(1, layer.number);
+  int64_t parts = std::min(layer.shared, whole(at::get_num_threads(), number) / number);
+  int64_t grain = std::max<int64_t>(1, GRAIN * parts / std::max<int64_t>(1, layer.slots * layer.shared));
+  at::parallel_for(0, layer.number * parts, grain, [&](int64_t begin, int64_t end) {
+    for (int64_t task = begin; task < end; task++) {
+      int64_t part = task % parts;
+      attend_query(layer, task / parts, layer.shared * part / parts, layer.shared * (part + 1) / parts);
+    }
   });
 }
 

@@ -13,26 +13,29 @@
 
 namespace pastalm {
 
-constexpr int DEEP = 64;             // inputs of a tile of int8 weights
+constexpr int DEEP = 64;               // inputs of a tile of int8 weights
 constexpr int OUTPUTS = 16;            // and its outputs
 constexpr int BLOCK = OUTPUTS * DEEP;  // its bytes
-constexpr int AHEAD = 4 * BLOCK;     // so many bytes before they are used, weights are asked for
+constexpr int AHEAD = 4 * BLOCK;       // so many bytes before they are used, weights are asked for
 
-// As many of a tile's outputs as a vector has numbers, of R rows: x [R, inputs].
-template <int R>
-void outputs_of(const float* x, int64_t inputs, const int8_t* weights, Floats* sums) {
-  Floats own[R] = {};
+// V vectors of a tile's outputs, of R rows: x [R, inputs].
+template <int R, int V>
+void outputs_of(const float* x, int64_t inputs, const int8_t* weights, Floats (*sums)[V]) {
+  Floats own[R][V] = {};
   for (int64_t i = 0; i < inputs; i += 4, weights += 4 * OUTPUTS) {
     __builtin_prefetch(weights + AHEAD);
-    Ints four = load<Ints>(weights);
 #pragma GCC unroll 4
-    for (int j = 0; j < 4; j++) {
-      Floats read = __builtin_convertvector((four << (24 - 8 * j)) >> 24, Floats);
+    for (int v = 0; v < V; v++) {
+      Ints four = load<Ints>(weights + 4 * LANES * v);
+#pragma GCC unroll 4
+      for (int j = 0; j < 4; j++) {
+        Floats read = __builtin_convertvector((four << (24 - 8 * j)) >> 24, Floats);
 #pragma GCC unroll 8
-      for (int r = 0; r < R; r++) own[r] += read * x[r * inputs + i + j];
+        for (int r = 0; r < R; r++) own[r][v] += read * x[r * inputs + i + j];
+      }
     }
   }
-  std::copy_n(own, R, sums);
+  std::memcpy(sums, own, sizeof own);
 }
 
 #ifdef PASTALM_TILES

@@ -25,13 +25,14 @@ using namespace pastalm;
 using at::Tensor;
 using at::TensorList;
 
-constexpr int MOST = 8;                      // rows that are multiplied each by itself, without a matrix unit
-constexpr int FLOAT_ROWS = 128;              // that are multiplied side by side; more, and of other types, by torch
+constexpr int MOST = 8;                      // rows whose products are summed along the inputs
+constexpr int FLOAT_ROWS = 128;              // of float32, of which vectors hold one input of many; torch takes more rows
 constexpr int SUMS = LANES == 16 ? 24 : 12;  // vectors of sums that registers hold beside what is multiplied
 constexpr int LINE = 16;                     // numbers of a line of the cache
 constexpr int TRANSPOSED = 32;               // up to so many rows, torch is faster with the weight as the left factor
 constexpr int INPUTS = 16;                   // a plain weight has whole multiples of them, so that any vector takes them
-constexpr int64_t GRAIN = 1 << 16;           // weights that are worth a thread of the processor
+constexpr int64_t GRAIN = 1 << 16;           // weights that are worth a thread of the processor, for a few rows
+static_assert(OUTPUTS % LANES == 0 && INPUTS % LANES == 0);
 
 // One weight of a product: its outputs begin at ``first`` of a row of the result.
 struct Weight {
@@ -62,7 +63,8 @@ struct Product {
 // All weights, whole units of outputs shared among the threads of the processor: ``part(weight, begin, end)``.
 template <class T, class Part>
 void shared_out(const Product<T>& product, int64_t unit, Part part) {
-  int64_t units = 0, grain = std::max<int64_t>(1, GRAIN / (product.inputs * unit));
+  int64_t work = product.inputs * unit * std::max<int64_t>(1, product.number / MOST);
+  int64_t units = 0, grain = std::max<int64_t>(1, GRAIN / std::max<int64_t>(1, work));
   for (auto& weight : product.weights) units += whole(weight.size, unit) / unit;
   at::parallel_for(0, units, grain, [&](int64_t begin, int64_t end) {
     int64_t first = 0;  // unit of a weight
@@ -119,7 +121,7 @@ void plain_rows(const Product<T>& product) {
 // O outputs of V vectors of rows: x [inputs, V * LANES]. A vector holds one input of many rows, so nothing is added up
 // across it.
 template <int V, int O>
-inline void side_by_side(const float* x, const float* weight, float* y, int64_t inputs, int64_t row, int64_t number) {
+inline void vector_outputs(const float* x, const float* weight, float* y, int64_t inputs, int64_t row, int64_t number) {
   Floats sums[O][V] = {};
   for (int64_t i = 0; i < inputs; i++) {
     if (i % LINE == 0)
@@ -141,12 +143,13 @@ inline void side_by_side(const float* x, const float* weight, float* y, int64_t 
 
 // ``size`` outputs of V vectors of rows, of which ``number`` are given.
 template <int V>
-void all_side_by_side(const float* x, const float* weight, float* y, int64_t inputs, int64_t row, int64_t number,
-                      int64_t size) {
-  constexpr int O = SUMS / V;
+void all_vector_outputs(const float* x, const float* weight, float* y, int64_t inputs, int64_t row, int64_t number,
+                        int64_t size) {
+  constexpr int O = V == 1 ? 8 : SUMS / V;  // no more lines of weights at once than the nearest cache has ways
   int64_t o = 0;
-  for (; o + O <= size; o += O) side_by_side<V, O>(x, weight + o * inputs, y + o, inputs, row, number);
-  for (; o < size; o++) side_by_side<V, 1>(x, weight + o * inputs, y + o, inputs, row, number);
+  for (; o + O <= size; o += O) vector_outputs<V, O>(x, weight + o * inputs, y + o, inputs, row, number);
+  for (; o + 4 <= size; o += 4) vector_outputs<V, 4>(x, weight + o * inputs, y + o, inputs, row, number);
+  for (; o < size; o++) vector_outputs<V, 1>(x, weight + o * inputs, y + o, inputs, row, number);
 }
 
 // Rows [number, inputs] as [inputs, padded], zeros behind the given ones.
@@ -160,15 +163,17 @@ void many_rows(const Product<float>& product) {
   constexpr int64_t TWO = 2 * LANES;
   int64_t inputs = product.inputs, number = product.number;
   float* x = room(whole(number, LANES) * inputs);
-  for (int64_t r = 0; r < number; r += TWO) {
-    int64_t few = std::min(TWO, number - r);
-    transpose(product.x + r * inputs, few, inputs, whole(few, LANES), x + r * inputs);
-  }
+  at::parallel_for(0, whole(number, TWO) / TWO, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t r = begin * TWO; r < std::min(end * TWO, number); r += TWO) {
+      int64_t few = std::min(TWO, number - r);
+      transpose(product.x + r * inputs, few, inputs, whole(few, LANES), x + r * inputs);
+    }
+  });
   shared_out(product, SUMS, [&](const Weight& weight, int64_t o, int64_t end) {
     for (; o < end; o += SUMS)
       for (int64_t r = 0; r < number; r += TWO) {
         int64_t few = std::min(TWO, number - r), size = std::min<int64_t>(SUMS, end - o);
-        auto* run = few > LANES ? all_side_by_side<2> : all_side_by_side<1>;
+        auto* run = few > LANES ? all_vector_outputs<2> : all_vector_outputs<1>;
         auto* numbers = static_cast<const float*>(weight.numbers) + o * inputs;
         run(x + r * inputs, numbers, product.y + r * product.row + weight.first + o, inputs, product.row, few, size);
       }
@@ -180,12 +185,14 @@ template <int R, class T>
 void int8_rows(const Product<T>& product) {
   int64_t inputs = whole(product.inputs, DEEP);
   const float* x = as_floats(product.x, R, product.inputs, inputs);
+  constexpr int WHOLE = OUTPUTS / LANES, V = R * WHOLE <= MOST ? WHOLE : 1;  // vectors of outputs at once
   shared_out(product, OUTPUTS, [&](const Weight& weight, int64_t o, int64_t end) {
     for (; o < end; o += OUTPUTS)
-      for (int64_t first = 0; first < OUTPUTS && o + first < end; first += LANES) {
-        Floats sums[R];
-        outputs_of<R>(x, inputs, static_cast<const int8_t*>(weight.numbers) + o * inputs + 4 * first, sums);
-        for (int r = 0; r < R; r++) weight.put(sums[r], o + first, product.y + r * product.row);
+      for (int64_t first = 0; first < OUTPUTS; first += V * LANES) {
+        Floats sums[R][V];
+        outputs_of<R, V>(x, inputs, static_cast<const int8_t*>(weight.numbers) + o * inputs + 4 * first, sums);
+        for (int v = 0; v < V && o + first + v * LANES < end; v++)
+          for (int r = 0; r < R; r++) weight.put(sums[r][v], o + first + v * LANES, product.y + r * product.row);
       }
   });
 }
@@ -249,8 +256,8 @@ bool in_tiles(const Tensor& x, TensorList weights) {
 #endif
 }
 
-// Whether these kernels multiply so many rows.
-bool is_few(const Tensor& x, TensorList weights) {
+// Whether we multiply so many rows, and not torch.
+bool is_ours(const Tensor& x, TensorList weights) {
   bool fit = weights[0].scalar_type() == at::kChar || x.size(1) % INPUTS == 0;
   bool known = x.scalar_type() == at::kBFloat16 || x.scalar_type() == at::kFloat;
   int64_t most = weights[0].scalar_type() == at::kFloat ? FLOAT_ROWS : MOST;
@@ -269,9 +276,9 @@ void multiply(const Product<T>& product, bool int8, bool in_tiles) {
   with_rows(product.number, [&](auto rows) { int8 ? int8_rows<rows>(product) : plain_rows<rows>(product); });
 }
 
-// A few rows by all weights, side by side.
+// Rows that are ours by all weights.
 template <class T>
-Tensor few(const Tensor& x, TensorList weights, TensorList scales, TensorList many) {
+Tensor ours(const Tensor& x, TensorList weights, TensorList scales, TensorList many) {
   Tensor given = x.contiguous();
   Product<T> product{given.const_data_ptr<T>(), x.size(0), x.size(1)};
   for (size_t i = 0; i < weights.size(); product.row += many[i++].size(0)) {
@@ -308,9 +315,9 @@ bool is_packed(const Tensor& weight, const Tensor& scale, const Tensor& same) {
   return weight.scalar_type() == at::kChar && lies && scaled;
 }
 
-// x [N, inputs] by weights [size, inputs] of one type, side by side: [N, their sizes in all]. ``many`` [size, inputs]
-// is each weight in the type of x, by which more rows are multiplied. For a few, ``weights`` are the same, or
-// with ``scales`` [size] int8 as int8.h has them.
+// x [N, inputs] by weights [size, inputs] of one type, side by side: [N, their sizes in all]. A few rows use ``weights``,
+// more use ``many``, each weight in the type of x. ``weights`` are ``many`` itself, or int8 as int8.h has them, with
+// ``scales`` [size].
 Tensor linears(const Tensor& x, TensorList weights, TensorList scales, TensorList many) {
   size_t number = weights.size();
   TORCH_CHECK(number > 0 && many.size() == number && (scales.empty() || scales.size() == number), "Products with ",
@@ -323,8 +330,10 @@ Tensor linears(const Tensor& x, TensorList weights, TensorList scales, TensorLis
                 "A product of ", x.sizes(), " with a weight of ", same.sizes(), " that lies as ", weight.sizes(), " in ",
                 weight.scalar_type());
   }
-  if (!is_few(x, weights)) return is_few(x, many) ? few<float>(x, many, {}, many) : more(x, many);
-  return x.scalar_type() == at::kFloat ? few<float>(x, weights, scales, many) : few<BFloat>(x, weights, scales, many);
+  if (is_ours(x, weights))
+    return x.scalar_type() == at::kFloat ? ours<float>(x, weights, scales, many) : ours<BFloat>(x, weights, scales, many);
+  // Float32 rows may be too many for int8 weights alone; rows of bfloat16 are then too many for both.
+  return is_ours(x, many) ? ours<float>(x, many, {}, many) : more(x, many);
 }
 
 }  // namespace

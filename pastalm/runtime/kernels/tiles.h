@@ -16,6 +16,7 @@ namespace pastalm {
 constexpr int SIDE = 16;        // rows of a tile, and numbers of 32 bits in each
 constexpr int DEPTH = 2 * SIDE; // numbers of 16 bits in each
 constexpr int TILED_ROWS = 2 * SIDE;
+static_assert(LANES == SIDE);
 
 // The system gives the unit to a program that asks for it.
 inline bool tiles_allowed() {
