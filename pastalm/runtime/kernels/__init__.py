@@ -1,9 +1,9 @@
 """Our own kernels for a processor, in C++: built when they are first asked for, and kept on disk.
 
-``torch.ops.pastalm.linears`` multiplies a few rows with large weights in the time that reading the weights takes, and up
-to 128 rows of float32; ``torch.ops.pastalm.attend_few`` attends for a few queries to the cache where it lies. They need
-a C++ compiler, as torch.compile does; where there is none, or it fails, one sentence says so, and torch's own kernels do
-the work.
+``torch.ops.pastalm.linears`` multiplies a few rows with large weights in the time that reading the weights takes, and
+up to 128 rows of float32; ``torch.ops.pastalm.attend_few`` attends for a few queries to the cache where it lies. They
+need a C++ compiler, as torch.compile does; where there is none, or it fails, one sentence says so, and torch's own
+kernels do the work.
 """
 
 from __future__ import annotations
