@@ -31,7 +31,7 @@ class Int8Linear(nn.Module):
         super().__init__()
         self.kernel = kernel
         self.in_features, self.out_features = layer.in_features, layer.out_features
-        exact = layer.weight.detach().float()
+        exact = layer.weight.detach().float().contiguous()
         scale = (exact.abs().amax(1) / LEVELS).clamp_(min=torch.finfo(torch.float32).tiny).to(layer.weight.dtype)
         rounded = (exact / scale.float()[:, None]).round().clamp_(-LEVELS, LEVELS).to(torch.int8)
         self.register_buffer("rounded", packed(rounded) if kernel else rounded)

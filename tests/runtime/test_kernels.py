@@ -101,12 +101,14 @@ def test_products_side_by_side(kind: torch.dtype, rows: int) -> None:
         torch.testing.assert_close(found.float(), expected, atol=1e-5 if kind == torch.float32 else 3e-2, rtol=2e-2)
 
 
-def attention_of(dtype: torch.dtype, width: int, queries: int, slots: int) -> dict[str, Any]:
-    """What ``attend_few`` takes: four query heads and two key heads, of a sequence whose queries see all slots."""
+def attention_of(
+    dtype: torch.dtype, width: int, queries: int, slots: int, heads: int = 4, shared: int = 2
+) -> dict[str, Any]:
+    """What ``attend_few`` takes: query heads and key heads of a sequence whose queries see all slots."""
     make = torch.Generator().manual_seed(0)
+    given, kept = (1, shared, queries, width), (1, slots, shared, width)
     query, key, value, keys, values = (
-        torch.randn(size, generator=make).to(dtype)
-        for size in ((1, 4, queries, width), *[(1, 2, queries, width)] * 2, *[(1, slots, 2, width)] * 2)
+        torch.randn(size, generator=make).to(dtype) for size in ((1, heads, queries, width), given, given, kept, kept)
     )
     own = {"query": query, "key": key, "value": value, "keys": keys, "values": values}
     own |= {"slots": torch.arange(queries), "places": torch.arange(queries), "read": torch.zeros(1, dtype=torch.long)}
@@ -137,10 +139,13 @@ def test_threads_share_a_product(kind: torch.dtype, rows: int, threads: Callable
 
 @needed
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("queries", [1, 8])
+@pytest.mark.parametrize("queries, heads, shared", [(1, 4, 2), (8, 4, 2), (1, 9, 3), (2, 7, 1)])
 @torch.inference_mode()
-def test_threads_share_attention(dtype: torch.dtype, queries: int, threads: Callable[[int], None]) -> None:
-    given, found = attention_of(dtype, 64, queries, slots=2048), []
+def test_threads_share_attention(
+    dtype: torch.dtype, queries: int, heads: int, shared: int, threads: Callable[[int], None]
+) -> None:
+    """By queries, and by the heads of a query, whose bounds need not be those of a key head."""
+    given, found = attention_of(dtype, 64, queries, 2048, heads, shared), []
     for number in (1, 3):
         threads(number)
         found.append(torch.ops.pastalm.attend_few(**given))
@@ -215,6 +220,28 @@ def test_what_does_not_fit_together_is_refused(spoil: Callable[..., Any], said: 
 
 
 @needed
+@pytest.mark.parametrize(
+    "spoil, said",
+    [
+        (lambda given: {"key": given["key"].repeat(1, 2, 1, 1)}, r"keys of \[1, 4, 2, 64\]"),
+        (lambda given: {"value": given["value"][..., :32]}, r"values of \[1, 2, 2, 32\]"),
+        (lambda given: {"query": given["query"][..., :32]}, r"Queries of \[1, 4, 2, 32\]"),
+        (lambda given: {"query": given["query"][:, :3]}, r"Queries of \[1, 3, 2, 64\]"),
+        (lambda given: {"query": given["query"][0]}, "four dimensions"),
+        (lambda given: {"slots": given["slots"][:1]}, "1 slots"),
+        (lambda given: {"places": given["places"].repeat_interleave(2)[::2]}, "seen as"),
+        (lambda given: {"visible": given["visible"].repeat(1, 1, 1, 2)}, "seen as"),
+        (lambda given: {"keys": given["keys"].bfloat16()}, "BFloat16"),
+    ],
+)
+def test_attention_that_does_not_fit_is_refused(spoil: Callable[..., Any], said: str) -> None:
+    given = attention_of(torch.float32, 64, 2, slots=32)
+    torch.ops.pastalm.attend_few(**given)
+    with pytest.raises(RuntimeError, match=said):
+        torch.ops.pastalm.attend_few(**(given | spoil(given)))
+
+
+@needed
 def test_a_matrix_unit_is_left_as_it_was() -> None:
     """torch's own products, which use it too and do not look again, go on between ours."""
     torch.manual_seed(0)
@@ -248,19 +275,43 @@ def test_a_quantised_model_is_multiplied_by_them(tokenizer: PreTrainedTokenizerF
 
 def test_it_is_built_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With a compiler that counts: a script around the real one."""
-    counter = tmp_path / "count"
-    fake = tmp_path / "compiler"
-    fake.write_text(
-        f'#!/bin/sh\necho x >> {counter}\nfor word; do case "$last" in -o) : > "$word";; esac; last=$word; done\n'
-    )
-    fake.chmod(0o755)
     monkeypatch.setattr(kernels, "CACHE", tmp_path / "cache")
-    first, again = kernels._built([str(fake)]), kernels._built([str(fake)])
-    assert first == again and first.exists() and counter.read_text() == "x\n"
+    compiler = counting(tmp_path)
+    first, again = kernels._built(compiler), kernels._built(compiler)
+    assert first == again and first.exists() and builds(tmp_path) == 1
     assert [path.name for path in (tmp_path / "cache").iterdir()] == [first.name]
+    counting(tmp_path, version="2")
+    assert kernels._built(compiler) != first and builds(tmp_path) == 2
 
 
-@pytest.mark.parametrize("compiler, said", [("false", "false fails"), ("/no/where/c++", "No such file")])
+def test_a_damaged_library_is_built_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kernels, "CACHE", tmp_path / "cache")
+    compiler = counting(tmp_path)
+    kernels._built(compiler).write_bytes(b"")
+    kernels._load(compiler)
+    kernels._load(compiler)
+    assert builds(tmp_path) == 2
+
+
+def counting(folder: Path, version: str = "1") -> list[str]:
+    """A compiler that counts what it builds: empty libraries."""
+    made = folder / "compiler"
+    made.write_text(
+        f'#!/bin/sh\n[ "$*" = --version ] && echo {version} && exit\necho x >> {folder / "count"}\n'
+        'for word; do case "$last" in -o) c++ -shared -fPIC -x c++ /dev/null -o "$word";; esac; last=$word; done\n'
+    )
+    made.chmod(0o755)
+    return [str(made)]
+
+
+def builds(folder: Path) -> int:
+    return len((folder / "count").read_text().split())
+
+
+@pytest.mark.parametrize(
+    "compiler, said",
+    [("false", "false fails"), ("/no/where/c++", "No such file"), ('c++ "', "No closing quotation")],
+)
 def test_without_a_compiler_it_says_so_and_goes_on(
     compiler: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -37,6 +37,15 @@ def test_a_row_of_zeros_stays_zero() -> None:
     assert not Int8Linear(layer)(torch.ones(1, 32)).any()
 
 
+@pytest.mark.parametrize("size", [64, 70])
+def test_a_weight_may_lie_in_columns(size: int) -> None:
+    layer, other = nn.Linear(64, size), nn.Linear(64, size)
+    other.weight = nn.Parameter(layer.weight.detach().t().contiguous().t())
+    one, two = Int8Linear(layer, kernel=True), Int8Linear(other, kernel=True)
+    assert torch.equal(one.rounded, two.rounded) and torch.equal(one.weight, two.weight)
+    assert two.rounded.is_contiguous() and two.weight.is_contiguous()
+
+
 def test_every_linear_layer_of_a_model_is_quantised(tokenizer: PreTrainedTokenizerFast) -> None:
     model = tiny("llama", len(tokenizer))
     quantize(model, "int8")

@@ -40,13 +40,23 @@ def load_kernels() -> bool:
     if not named:
         return _without("there is no C++ compiler")
     try:
-        torch.ops.load_library(str(_built(shlex.split(named))))
+        _load(shlex.split(named))
     except subprocess.CalledProcessError as error:
         return _without(" ".join(error.stderr.split())[:200] or f"{named} fails")
-    except (OSError, RuntimeError, subprocess.SubprocessError) as error:  # RuntimeError: there is no home folder
+    except (OSError, RuntimeError, ValueError, subprocess.SubprocessError) as error:
+        # RuntimeError: there is no home folder; ValueError: CXX has a quotation mark too many
         return _without(reason(error))
     torch.library.register_fake("pastalm::linears", _shape)
     return True
+
+
+def _load(compiler: list[str]) -> None:
+    library = _built(compiler)
+    try:
+        torch.ops.load_library(str(library))
+    except OSError:  # damaged, or of another machine that shares the home folder
+        library.unlink(missing_ok=True)
+        torch.ops.load_library(str(_built(compiler)))
 
 
 def _built(compiler: list[str]) -> Path:
@@ -54,15 +64,21 @@ def _built(compiler: list[str]) -> Path:
     sources = sorted(FOLDER.glob("*.cpp"))
     command = [*compiler, *FLAGS, *map(str, sources), *_torch_flags()]
     read = [path.read_text(encoding="utf-8") for path in (*sources, *sorted(FOLDER.glob("*.h")))]
-    key = [*read, torch.__version__, *command, _processor()]
+    key = [*read, torch.__version__, *command, _run([*compiler, "--version"]), _processor()]
     target = CACHE.expanduser() / f"kernels-{hashlib.sha256(chr(0).join(key).encode()).hexdigest()[:16]}.so"
     if not target.exists():
         target.parent.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(dir=target.parent) as folder:
             made = Path(folder) / target.name
-            subprocess.run([*command, "-o", str(made)], check=True, capture_output=True, text=True, timeout=SECONDS)
+            _run([*command, "-o", str(made)])
             os.replace(made, target)  # whole or not at all, however many build it at once
     return target
+
+
+def _run(command: list[str]) -> str:
+    """What a command says. Raises ``OSError`` or ``SubprocessError`` if it cannot run, fails, or takes too long."""
+    done = subprocess.run(command, check=True, capture_output=True, encoding="utf-8", errors="replace", timeout=SECONDS)
+    return done.stdout
 
 
 def _torch_flags() -> list[str]:
@@ -83,7 +99,7 @@ def _processor() -> str:
 
 
 def _without(why: str) -> bool:
-    _log.warning("The kernels for a few rows cannot be built (%s); torch's own are used, which are slower.", why)
+    _log.warning("The kernels in C++ cannot be used (%s); torch's own are used, which are slower.", why)
     return False
 
 

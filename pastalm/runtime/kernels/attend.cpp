@@ -22,7 +22,7 @@ using Slots = std::vector<int32_t>;
 
 constexpr int TOGETHER = 4;      // query heads that read a key at once
 constexpr int64_t SLOTS = 16;    // whose values are added up in registers before the sums are stored
-constexpr int64_t GRAIN = 1024;  // keys of a row of queries that are worth a thread of the processor
+constexpr int64_t GRAIN = 1024;  // keys, counted for each key head, that are worth a thread of the processor
 
 // ``run(first, H)`` for the ``group`` query heads of a key head, H of them from ``first`` on.
 template <int H = TOGETHER, class Run>
@@ -39,7 +39,7 @@ inline void score(const float* query, const T* key, int64_t width, float* scores
   for (int64_t i = 0; i < width; i += LANES) {
     Floats read = numbers(key + i);
 #pragma GCC unroll 4
-    for (int h = 0; h < H; h++) sums[h] += read * load<Floats>(query + h * width + i);
+    for (int h = 0; h < H; h++) sums[h] = fused(read, load<Floats>(query + h * width + i), sums[h]);
   }
   for (int h = 0; h < H; h++) scores[h * stride] = total(sums[h]);
 }
@@ -69,7 +69,7 @@ inline void take(const float* weights, int64_t stride, const Head<T>& values, co
     for (int64_t s = 0; s < number; s++) {
       Floats read = numbers(values.at(slots[s]) + i);
 #pragma GCC unroll 4
-      for (int h = 0; h < H; h++) sums[h] += read * weights[h * stride + s];
+      for (int h = 0; h < H; h++) sums[h] = fused(read, weights[h * stride + s] - Floats{}, sums[h]);
     }
     for (int h = 0; h < H; h++) std::memcpy(out + h * values.width + i, &sums[h], sizeof sums[h]);
   }
@@ -108,7 +108,6 @@ struct Layer {
   const T* asked(int64_t n, int64_t head) const { return asking + n * query.stride(2) + head * query.stride(1); }
   T* result(int64_t n, int64_t head) const { return results + (n * heads + head) * wide; }
 
-  // A key head of a sequence; the next ones lie behind it.
   Head<T> keys_of(int64_t sequence, int64_t head) const {
     return {key + (rows[sequence] * keys.size(1) * shared + head) * width, shared * width, width};
   }
@@ -117,8 +116,8 @@ struct Layer {
   }
 };
 
-// A query, by the key heads from ``first`` on, before ``end``. The keys of a slot are read for all of them before the
-// next slot's: as they lie.
+// A query, by its heads from ``first`` on, before ``end``. The keys of a slot are read for all of them before the next
+// slot's: as they lie.
 template <class T>
 void attend_query(const Layer<T>& layer, int64_t n, int64_t first, int64_t end) {
   static thread_local std::vector<float> asked, scores, taken;
@@ -126,16 +125,19 @@ void attend_query(const Layer<T>& layer, int64_t n, int64_t first, int64_t end) 
   slots.clear();
   for (int64_t slot = 0; slot < layer.slots; slot++)
     if (layer.seen(n)[slot]) slots.push_back(slot);
-  int64_t number = slots.size(), stride = whole(number, LANES), heads = (end - first) * layer.group;
+  int64_t number = slots.size(), stride = whole(number, LANES), heads = end - first;
   asked.resize(heads * layer.width), scores.resize(heads * stride), taken.assign(heads * layer.wide, 0.f);
   for (int64_t head = 0; head < heads; head++)
     for (int64_t i = 0; i < layer.width; i++)
-      asked[head * layer.width + i] = layer.scaling * (float)layer.asked(n, first * layer.group + head)[i];
-  auto each = [&](auto run) {  // ``shared`` and ``head`` count from the first on
-    for (int64_t shared = 0; shared < end - first; shared++)
-      by_heads(layer.group, [&](int64_t head, auto some) { run(shared, shared * layer.group + head, some); });
+      asked[head * layer.width + i] = layer.scaling * (float)layer.asked(n, first + head)[i];
+  auto each = [&](auto run) {  // ``head`` counts from the first on
+    for (int64_t from = first, to; from < end; from = to) {
+      int64_t shared = from / layer.group;
+      to = std::min(end, (shared + 1) * layer.group);
+      by_heads(to - from, [&](int64_t head, auto some) { run(shared, from - first + head, some); });
+    }
   };
-  auto keys = layer.keys_of(layer.sequence(n), first), values = layer.values_of(layer.sequence(n), first);
+  auto keys = layer.keys_of(layer.sequence(n), 0), values = layer.values_of(layer.sequence(n), 0);
   for (int64_t s = 0; s < number; s++)
     each([&](int64_t shared, int64_t head, auto some) {
       const T* key = keys.at(slots[s]) + shared * layer.width;
@@ -148,19 +150,19 @@ void attend_query(const Layer<T>& layer, int64_t n, int64_t first, int64_t end) 
       int64_t few = std::min(SLOTS, number - s);
       take<T, some()>(&scores[head * stride + s], stride, own, &slots[s], few, &taken[head * layer.wide]);
     });
-  std::copy_n(taken.data(), taken.size(), layer.result(n, first * layer.group));
+  std::copy_n(taken.data(), taken.size(), layer.result(n, first));
 }
 
 template <class T>
 void by_queries(const Layer<T>& layer) {
   // Fewer queries than threads: each in parts of its heads.
   int64_t number = std::max<int64_t>(1, layer.number);
-  int64_t parts = std::min(layer.shared, whole(at::get_num_threads(), number) / number);
+  int64_t parts = std::min(layer.heads, whole(at::get_num_threads(), number) / number);
   int64_t grain = std::max<int64_t>(1, GRAIN * parts / std::max<int64_t>(1, layer.slots * layer.shared));
   at::parallel_for(0, layer.number * parts, grain, [&](int64_t begin, int64_t end) {
     for (int64_t task = begin; task < end; task++) {
       int64_t part = task % parts;
-      attend_query(layer, task / parts, layer.shared * part / parts, layer.shared * (part + 1) / parts);
+      attend_query(layer, task / parts, layer.heads * part / parts, layer.heads * (part + 1) / parts);
     }
   });
 }
@@ -196,7 +198,7 @@ void attend_task(const Layer<BFloat>& layer, const Task& task) {
 
 void by_tiles(const Layer<BFloat>& layer) {
   auto all = tasks(layer);
-  int64_t grain = std::max<int64_t>(1, GRAIN / layer.slots);
+  int64_t grain = std::max<int64_t>(1, GRAIN / std::max<int64_t>(1, layer.slots));
   at::parallel_for(0, all.size(), grain, [&](int64_t begin, int64_t end) {
     Tiles tiles;
     for (int64_t task = begin; task < end; task++) attend_task(layer, all[task]);
@@ -222,9 +224,22 @@ Tensor attend_few(const Tensor& query, const Tensor& key, const Tensor& value, T
   auto kind = query.scalar_type();
   TORCH_CHECK((kind == at::kFloat || kind == at::kBFloat16) && keys.scalar_type() == kind && key.scalar_type() == kind,
               "Attention in ", kind, " over keys in ", keys.scalar_type());
-  bool fit = keys.size(3) % LANES == 0 && values.size(3) % LANES == 0 && visible.size(3) % CHUNK == 0;
-  TORCH_CHECK(fit && keys.is_contiguous() && values.is_contiguous() && visible.is_contiguous(), "Keys of ",
-              keys.sizes(), " and values of ", values.sizes());
+  for (const Tensor* one : {&query, &key, &value, (const Tensor*)&keys, (const Tensor*)&values, &visible})
+    TORCH_CHECK(one->dim() == 4, "Attention to ", one->sizes(), ", which has not four dimensions");
+  bool divides = keys.size(3) % LANES == 0 && values.size(3) % LANES == 0 && visible.size(3) % CHUNK == 0;
+  bool lies = keys.is_contiguous() && values.is_contiguous() && visible.is_contiguous() && slots.is_contiguous() &&
+              places.is_contiguous() && read.is_contiguous();
+  TORCH_CHECK(divides && lies && visible.size(3) <= keys.size(1), "Keys of ", keys.sizes(), " and values of ",
+              values.sizes(), ", seen as ", visible.sizes(), " says");
+  int64_t heads = keys.size(2), number = query.size(2);
+  auto suits = [&](const Tensor& made, const Tensor& kept) {
+    return made.size(1) == kept.size(2) && made.size(2) == number && made.size(3) == kept.size(3);
+  };
+  bool fit = suits(key, keys) && suits(value, values) && values.size(2) == heads && values.size(1) == keys.size(1) &&
+             query.size(3) == keys.size(3) && heads > 0 && query.size(1) % heads == 0;
+  TORCH_CHECK(fit && slots.numel() == number && places.numel() == number, "Queries of ", query.sizes(), ", keys of ",
+              key.sizes(), " and values of ", value.sizes(), ", with ", slots.numel(), " slots and ", places.numel(),
+              " places, for keys of ", keys.sizes(), " and values of ", values.sizes());
   Tensor asked = query.stride(3) == 1 ? query : query.contiguous();
   auto run = [&](auto number) {
     using T = decltype(number);

@@ -18,10 +18,12 @@ constexpr int OUTPUTS = 16;            // and its outputs
 constexpr int BLOCK = OUTPUTS * DEEP;  // its bytes
 constexpr int AHEAD = 4 * BLOCK;       // so many bytes before they are used, weights are asked for
 
-// V vectors of a tile's outputs, of R rows: x [R, inputs].
+// V vectors of a tile's outputs, of R rows: x [R, inputs]. What is added to a sum waits for what was added before,
+// so where sums are few, each is made in PARTS.
 template <int R, int V>
 void outputs_of(const float* x, int64_t inputs, const int8_t* weights, Floats (*sums)[V]) {
-  Floats own[R][V] = {};
+  constexpr int PARTS = R * V > 2 ? 1 : 4;
+  Floats own[PARTS][R][V] = {};
   for (int64_t i = 0; i < inputs; i += 4, weights += 4 * OUTPUTS) {
     __builtin_prefetch(weights + AHEAD);
 #pragma GCC unroll 4
@@ -31,11 +33,16 @@ void outputs_of(const float* x, int64_t inputs, const int8_t* weights, Floats (*
       for (int j = 0; j < 4; j++) {
         Floats read = __builtin_convertvector((four << (24 - 8 * j)) >> 24, Floats);
 #pragma GCC unroll 8
-        for (int r = 0; r < R; r++) own[r][v] += read * x[r * inputs + i + j];
+        for (int r = 0; r < R; r++) own[j % PARTS][r][v] += read * x[r * inputs + i + j];
       }
     }
   }
-  std::memcpy(sums, own, sizeof own);
+  for (int r = 0; r < R; r++)
+    for (int v = 0; v < V; v++) {
+      Floats all = own[0][r][v];
+      for (int part = 1; part < PARTS; part++) all += own[part][r][v];
+      sums[r][v] = all;
+    }
 }
 
 #ifdef PASTALM_TILES

@@ -55,6 +55,18 @@ inline float total(Floats lanes) {
 #endif
 }
 
+// ``one`` * ``other`` + ``sum``, rounded once where the processor can. Left to gcc, that would depend on how many sums the
+// code around it has.
+inline Floats fused(Floats one, Floats other, Floats sum) {
+#ifdef __AVX512F__
+  return (Floats)_mm512_fmadd_ps((__m512)one, (__m512)other, (__m512)sum);
+#elif defined(__FMA__)
+  return (Floats)_mm256_fmadd_ps((__m256)one, (__m256)other, (__m256)sum);
+#else
+  return one * other + sum;
+#endif
+}
+
 // Numbers of any kind, as float32.
 
 inline Floats numbers(const float* from) { return load<Floats>(from); }
