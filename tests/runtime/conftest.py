@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
 from pathlib import Path
 
@@ -21,8 +22,9 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> None:
 
 def can_compile(folder: Path) -> bool:
     """Whether there is a compiler that makes a library of nothing with the kernels' flags."""
-    command = [os.environ.get("CXX", "c++"), *kernels.FLAGS, "-x", "c++", os.devnull, "-o", str(folder / "nothing.so")]
+    nothing = ["-x", "c++", os.devnull, "-o", str(folder / "nothing.so")]
     try:
-        return subprocess.run(command, capture_output=True).returncode == 0
+        done = subprocess.run([*shlex.split(kernels.compiler()), *kernels.FLAGS, *nothing], capture_output=True)
     except OSError:
         return False
+    return done.returncode == 0

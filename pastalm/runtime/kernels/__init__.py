@@ -36,7 +36,7 @@ _log = logging.getLogger(__name__)
 @cache
 def load_kernels() -> bool:
     """Build the kernels if they are not there yet; whether they can be used. Takes half a minute once."""
-    named = os.environ.get("CXX") or next((name for name in COMPILERS if shutil.which(name)), "")
+    named = compiler()
     if not named:
         return _without("there is no C++ compiler")
     try:
@@ -50,21 +50,26 @@ def load_kernels() -> bool:
     return True
 
 
-def _load(compiler: list[str]) -> None:
-    library = _built(compiler)
+def compiler() -> str:
+    """The command of the C++ compiler: what CXX says, else the first that is there; empty if none is."""
+    return os.environ.get("CXX") or next((name for name in COMPILERS if shutil.which(name)), "")
+
+
+def _load(called: list[str]) -> None:
+    library = _built(called)
     try:
         torch.ops.load_library(str(library))
     except OSError:  # damaged, or of another machine that shares the home folder
         library.unlink(missing_ok=True)
-        torch.ops.load_library(str(_built(compiler)))
+        torch.ops.load_library(str(_built(called)))
 
 
-def _built(compiler: list[str]) -> Path:
+def _built(called: list[str]) -> Path:
     """The library, which is built if none is there that belongs to this source, torch, compiler and processor."""
     sources = sorted(FOLDER.glob("*.cpp"))
-    command = [*compiler, *FLAGS, *map(str, sources), *_torch_flags()]
+    command = [*called, *FLAGS, *map(str, sources), *_torch_flags()]
     read = [path.read_text(encoding="utf-8") for path in (*sources, *sorted(FOLDER.glob("*.h")))]
-    key = [*read, torch.__version__, *command, _run([*compiler, "--version"]), _processor()]
+    key = [*read, torch.__version__, *command, _run([*called, "--version"]), _processor()]
     target = CACHE.expanduser() / f"kernels-{hashlib.sha256(chr(0).join(key).encode()).hexdigest()[:16]}.so"
     if not target.exists():
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -108,6 +108,7 @@ struct Layer {
   const T* asked(int64_t n, int64_t head) const { return asking + n * query.stride(2) + head * query.stride(1); }
   T* result(int64_t n, int64_t head) const { return results + (n * heads + head) * wide; }
 
+  // A key head of a sequence; the next ones lie behind it.
   Head<T> keys_of(int64_t sequence, int64_t head) const {
     return {key + (rows[sequence] * keys.size(1) * shared + head) * width, shared * width, width};
   }
@@ -216,15 +217,13 @@ bool attends_in_tiles(const Tensor& query, const Tensor& key, const Tensor& valu
 #endif
 }
 
-// A layer of a step: ``query`` [1, H, N, width]; ``key``, ``value`` [1, shared, N, width] go into the ``slots`` [N] of the
-// cache, ``keys`` and ``values`` [rows, slots, shared, width]. Query n stands in ``places`` [N] of the places of
-// ``visible`` bool [L, 1, Q, S], whose rows of the cache are ``read`` [L]. Returns [1, N, H, width].
-Tensor attend_few(const Tensor& query, const Tensor& key, const Tensor& value, Tensor keys, Tensor values,
-                  const Tensor& slots, const Tensor& places, const Tensor& read, const Tensor& visible, double scaling) {
+// Raises an error unless what ``attend_few`` takes fits together.
+void require_fit(const Tensor& query, const Tensor& key, const Tensor& value, const Tensor& keys, const Tensor& values,
+                 const Tensor& slots, const Tensor& places, const Tensor& read, const Tensor& visible) {
   auto kind = query.scalar_type();
   TORCH_CHECK((kind == at::kFloat || kind == at::kBFloat16) && keys.scalar_type() == kind && key.scalar_type() == kind,
               "Attention in ", kind, " over keys in ", keys.scalar_type());
-  for (const Tensor* one : {&query, &key, &value, (const Tensor*)&keys, (const Tensor*)&values, &visible})
+  for (const Tensor* one : {&query, &key, &value, &keys, &values, &visible})
     TORCH_CHECK(one->dim() == 4, "Attention to ", one->sizes(), ", which has not four dimensions");
   bool divides = keys.size(3) % LANES == 0 && values.size(3) % LANES == 0 && visible.size(3) % CHUNK == 0;
   bool lies = keys.is_contiguous() && values.is_contiguous() && visible.is_contiguous() && slots.is_contiguous() &&
@@ -240,6 +239,14 @@ Tensor attend_few(const Tensor& query, const Tensor& key, const Tensor& value, T
   TORCH_CHECK(fit && slots.numel() == number && places.numel() == number, "Queries of ", query.sizes(), ", keys of ",
               key.sizes(), " and values of ", value.sizes(), ", with ", slots.numel(), " slots and ", places.numel(),
               " places, for keys of ", keys.sizes(), " and values of ", values.sizes());
+}
+
+// A layer of a step: ``query`` [1, H, N, width]; ``key``, ``value`` [1, shared, N, width] go into the ``slots`` [N] of the
+// cache, ``keys`` and ``values`` [rows, slots, shared, width]. Query n stands in ``places`` [N] of the places of
+// ``visible`` bool [L, 1, Q, S], whose rows of the cache are ``read`` [L]. Returns [1, N, H, width].
+Tensor attend_few(const Tensor& query, const Tensor& key, const Tensor& value, Tensor keys, Tensor values,
+                  const Tensor& slots, const Tensor& places, const Tensor& read, const Tensor& visible, double scaling) {
+  require_fit(query, key, value, keys, values, slots, places, read, visible);
   Tensor asked = query.stride(3) == 1 ? query : query.contiguous();
   auto run = [&](auto number) {
     using T = decltype(number);
@@ -252,7 +259,7 @@ Tensor attend_few(const Tensor& query, const Tensor& key, const Tensor& value, T
 #endif
     return by_queries(layer), layer.found;
   };
-  return kind == at::kFloat ? run(float{}) : run(BFloat{});
+  return query.scalar_type() == at::kFloat ? run(float{}) : run(BFloat{});
 }
 
 }  // namespace
